@@ -1,0 +1,150 @@
+"""Predictions and measurements of latency, and what happens when they meet."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from soniq_dse.records.base import Record
+
+Bound = Literal["issue", "port", "latency", "load", "store", "l1", "l2", "l3", "dram", "overhead"]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+class KernelSpec(Record):
+    """A micro-kernel, as its symbol says: left of ``__`` what it computes, right of it where and how.
+
+    ``<op>_<act>_<wgt>_<acc>_<MR>x<NR>x<KR>__<isa>_<algorithm>``; MR rows, NR output channels and KR input channels
+    per step of the loop. ``features`` are the CPU features it needs, ``k_max`` the largest padded K before its
+    accumulator can overflow, ``path`` its source below ``soniq_dse/kernels``.
+    """
+
+    symbol: str
+    op: str
+    act: str
+    wgt: str
+    acc: str
+    tile: tuple[PositiveInt, PositiveInt, PositiveInt]
+    isa: str
+    algorithm: str
+    features: tuple[str, ...]
+    k_max: PositiveInt
+    path: str
+
+
+class LoopInstruction(Record):
+    """One instruction of a disassembled loop. ``text`` is the assembler's line without address and comment."""
+
+    mnemonic: str
+    operands: tuple[str, ...]
+    width_bits: int
+    loads: bool = False
+    stores: bool = False
+    text: str
+
+
+class HotLoop(Record):
+    """The innermost loop of a kernel as compiled, kept in ``hwmodels/loops`` so that estimates need no compiler.
+
+    ``macs_per_iteration`` multiply-accumulates are done by one pass over ``instructions``. ``source_sha256`` is the hash of
+    the sources it was built from; another one means that it is stale.
+    """
+
+    symbol: str
+    compiler: str
+    flags: tuple[str, ...]
+    source_sha256: str
+    macs_per_iteration: PositiveInt
+    instructions: Annotated[tuple[LoopInstruction, ...], Field(min_length=1)]
+
+
+class CostTerm(Record):
+    """Part of a latency: ``compute``, ``memory``, ``packing``, ``epilogue`` or ``overhead``."""
+
+    name: Literal["compute", "memory", "packing", "epilogue", "overhead"]
+    cycles: NonNegative
+
+
+class LayerEstimate(Record):
+    """Predicted cost of one operator. ``bound`` names what its largest term waits for; ``padding_waste`` is the part of
+    the multiply-accumulates spent on padding (0..1)."""
+
+    name: str
+    op: str
+    cycles: NonNegative
+    latency_us: NonNegative
+    bound: Bound
+    kernels: tuple[str, ...] = ()
+    terms: tuple[CostTerm, ...] = ()
+    macs: int = 0
+    padding_waste: Annotated[float, Field(ge=0, le=1)] = 0.0
+    note: str = ""
+
+
+class Estimate(Record):
+    """Predicted latency of a network on a machine, with an interval."""
+
+    hardware: str
+    hardware_sha256: str
+    cycles: NonNegative
+    latency_us: NonNegative
+    low_us: NonNegative
+    high_us: NonNegative
+    bound: Bound
+    batch: PositiveInt
+    threads: PositiveInt
+    per_layer: tuple[LayerEstimate, ...]
+    model: str
+    interval: str
+    """How ``low_us`` and ``high_us`` were come by."""
+
+
+class Host(Record):
+    """The machine that something ran on."""
+
+    processor: str
+    vendor: str
+    family: int
+    model: int
+    stepping: int
+    features: tuple[str, ...]
+    cores: int
+    memory_bytes: int
+    system: str
+    python: str
+    versions: dict[str, str] = {}
+
+
+class Measurement(Record):
+    """Measured latency, or the reason why there is none. Exactly one of ``median_us`` and ``skipped`` is set.
+
+    ``mad_us`` is the median absolute deviation of ``samples`` runs; times are of the thread's CPU clock unless
+    ``threads`` > 1, then of the wall clock. ``settled`` is false where the spread stayed above the helper's limit.
+    """
+
+    batch: PositiveInt = 1
+    threads: PositiveInt = 1
+    median_us: NonNegative | None = None
+    mad_us: NonNegative | None = None
+    samples: int = 0
+    settled: bool = False
+    per_layer_us: dict[str, float] = {}
+    host: Host | None = None
+    compiler: str = ""
+    flags: tuple[str, ...] = ()
+    skipped: str | None = None
+
+    @model_validator(mode="after")
+    def _measured_or_skipped(self) -> Any:
+        if (self.median_us is None) == (self.skipped is None):
+            raise ValueError("median_us, skipped: expected exactly one of them")
+        return self
+
+
+class Agreement(Record):
+    """Predicted over measured, whether the measurement lies in the interval, and the reason where they part."""
+
+    ratio: float | None
+    within: bool | None
+    reason: str

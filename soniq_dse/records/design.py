@@ -1,0 +1,129 @@
+"""A design: what was asked for (Candidate), which channel has which bits (Assignment), what training made of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from soniq_dse.records.base import ArrayRef, Record
+from soniq_dse.records.network import IntegerNetwork
+from soniq_dse.records.palette import Palette
+from soniq_dse.records.workload import Segment
+
+
+class Schedule(Record):
+    """How long each part trains, and how; epochs are passes over the training split."""
+
+    baseline_epochs: PositiveInt
+    noise_epochs: PositiveInt
+    finetune_epochs: PositiveInt
+    batch_size: PositiveInt = 64
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+
+
+class Candidate(Record):
+    """A design to be trained: everything that decides its result besides the code.
+
+    ``budget_bits`` is the most that the average weight may take over the quantised, unpinned weights;
+    None for a palette of one level.
+    """
+
+    model: str
+    data: str
+    data_sha256: str
+    palette: Palette
+    budget_bits: Annotated[float, Field(gt=0)] | None = None
+    allocator: str = "soniq"
+    seed: int = 0
+    schedule: Schedule
+    k_group: PositiveInt = 1
+    """Channels of a level come in multiples of this (the kernels' group)."""
+    torch_threads: PositiveInt = 1
+
+    @property
+    def name(self) -> str:
+        """Readable: ``w1a1+w4a4@2.0-soniq-s0``."""
+        budget = "" if self.budget_bits is None else f"@{self.budget_bits:g}"
+        return f"{self.palette.name}{budget}-{self.allocator}-s{self.seed}"
+
+
+class Assignment(Record):
+    """Level of every channel of every tensor class, as indices into ``palette.levels``.
+
+    Pinned classes (first and last layer) hold their own one-level palette in ``pinned``. ``bits_per_weight`` is the
+    average over the quantised weights that are not pinned; ``bits_per_weight_all`` counts every weight.
+    """
+
+    palette: Palette
+    level_of_channel: dict[str, tuple[int, ...]]
+    pinned: dict[str, Palette] = {}
+    bits_per_weight: Annotated[float, Field(ge=0)]
+    bits_per_weight_all: Annotated[float, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _levels_exist(self) -> Assignment:
+        for name, levels in self.level_of_channel.items():
+            n_levels = len(self.palette_of(name).levels)
+            if not levels or min(levels) < 0 or max(levels) >= n_levels:
+                raise ValueError(f"level_of_channel.{name}: expected indices 0..{n_levels - 1}, one per channel")
+        return self
+
+    def palette_of(self, tensor_class: str) -> Palette:
+        """The palette that the indices of a class count into."""
+        return self.pinned.get(tensor_class, self.palette)
+
+    def segments(self, tensor_class: str) -> tuple[Segment, ...]:
+        """Channels per level of a class, in palette order, empty levels left out."""
+        levels = self.level_of_channel[tensor_class]
+        palette = self.palette_of(tensor_class).levels
+        return tuple(
+            Segment(weight_bits=level.weight_bits, activation_bits=level.activation_bits, channels=levels.count(index))
+            for index, level in enumerate(palette)
+            if levels.count(index)
+        )
+
+
+class EpochRecord(Record):
+    """One epoch of training."""
+
+    phase: Literal["baseline", "noise", "finetune"]
+    epoch: int
+    loss: float
+    metric_val: float | None = None
+
+
+class TrainedDesign(Record):
+    """A trained design of one seed. The metrics are those of the integer network, evaluated by the golden arithmetic;
+    ``metric_fake_quant_val`` is what training itself saw, kept so that their agreement can be shown.
+
+    ``predictions_test`` are the network's outputs on the test set: ``[n, classes]`` fp32.
+    """
+
+    candidate: Candidate
+    assignment: Assignment
+    network: IntegerNetwork
+    arrays: tuple[ArrayRef, ...]
+    metric_val: float
+    metric_test: float
+    metric_fake_quant_val: float
+    predictions_test: ArrayRef
+    size_bytes: int
+    epochs: tuple[EpochRecord, ...]
+    seconds: float
+
+
+class TrainedBaseline(Record):
+    """The FP32 reference of a seed: ``metric_*`` at equal epochs, and the weights every design starts from."""
+
+    model: str
+    data: str
+    data_sha256: str
+    seed: int
+    schedule: Schedule
+    metric_val: float
+    metric_test: float
+    state: tuple[tuple[str, ArrayRef], ...]
+    size_bytes: int
+    epochs: tuple[EpochRecord, ...]
+    seconds: float

@@ -1,0 +1,160 @@
+"""A trained network in integers: what deployment computes, free of any framework.
+
+Its arrays travel beside it, as a mapping from ``ArrayRef.sha256`` to the array. Semantics of every op: see
+``formats/network.py``, the golden evaluation.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from soniq_dse.records.base import ArrayRef, Record
+from soniq_dse.records.palette import Palette
+from soniq_dse.records.workload import Pair, Segment
+
+
+class TensorQuantizer(Record):
+    """How one tensor becomes codes: a palette level per channel and a step per level.
+
+    With p the activation bits of a level and c = 2**p - 1, a code u in 0..c stands for ``step * u`` (unsigned),
+    ``step * (2u - c)`` (zero-free, p < 8) or ``step * (u - 128)`` (int8). ``steps`` are exact fp32 values.
+    ``level_of_channel`` counts into ``palette.levels``. Channels stay in the order of the trained model; the runtime
+    permutes them into segments.
+    """
+
+    palette: Palette
+    level_of_channel: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    steps: tuple[float, ...]
+    signed: bool
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TensorQuantizer:
+        n_levels = len(self.palette.levels)
+        if len(self.steps) != n_levels:
+            raise ValueError(f"steps: expected one per level ({n_levels}), got {len(self.steps)}")
+        if max(self.level_of_channel) >= n_levels:
+            raise ValueError(f"level_of_channel: expected indices below {n_levels}, got {max(self.level_of_channel)}")
+        if min(self.steps) <= 0:
+            raise ValueError(f"steps: expected positive numbers, got {min(self.steps)}")
+        return self
+
+    @property
+    def channel_order(self) -> tuple[int, ...]:
+        """Channels sorted by level, stable: position in the deployed tensor -> channel of the trained model."""
+        return tuple(sorted(range(len(self.level_of_channel)), key=self.level_of_channel.__getitem__))
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """The contiguous blocks of equal level in ``channel_order``; empty levels are left out."""
+        counts = [self.level_of_channel.count(index) for index in range(len(self.palette.levels))]
+        return tuple(
+            Segment(weight_bits=level.weight_bits, activation_bits=level.activation_bits, channels=count)
+            for level, count in zip(self.palette.levels, counts, strict=True)
+            if count
+        )
+
+
+class _NetworkNode(Record):
+    name: str
+    inputs: Annotated[tuple[str, ...], Field(max_length=2)] = ()
+    shape: tuple[int, ...]
+    """Output shape without the batch axis, channels first as in the trained model."""
+
+
+class InputNode(_NetworkNode):
+    """The fp32 input."""
+
+    op: Literal["input"] = "input"
+
+
+class QuantizeNode(_NetworkNode):
+    """fp32 -> codes (uint8)."""
+
+    op: Literal["quantize"] = "quantize"
+    quantizer: TensorQuantizer
+
+
+class _MatmulNode(_NetworkNode):
+    """Reads codes of a quantize node, gives fp32.
+
+    ``weight`` holds integers (int8): zero-free levels odd in -(2**p - 1)..2**p - 1, 8 bits in -127..127. ``scale`` is
+    fp32 ``[n_levels, out_channels]``: weight step x activation step x folded BatchNorm gain; ``bias`` fp32
+    ``[out_channels]``.
+    """
+
+    weight: ArrayRef
+    scale: ArrayRef
+    bias: ArrayRef
+
+
+class Conv2dNode(_MatmulNode):
+    """Weight ``[out_channels, in_channels / groups, kernel_height, kernel_width]``. Padding: the code nearest to zero
+    from above (exact zero for unsigned and int8 activations, ``+step`` for zero-free ones)."""
+
+    op: Literal["conv2d"] = "conv2d"
+    stride: Pair = (1, 1)
+    padding: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = (0, 0)
+    dilation: Pair = (1, 1)
+    groups: PositiveInt = 1
+
+
+class LinearNode(_MatmulNode):
+    """Weight ``[out_features, in_features]``."""
+
+    op: Literal["linear"] = "linear"
+
+
+class ReluNode(_NetworkNode):
+    """``max(x, 0)``."""
+
+    op: Literal["relu"] = "relu"
+
+
+class AddNode(_NetworkNode):
+    """Sum of two fp32 tensors, first input first."""
+
+    op: Literal["add"] = "add"
+
+
+class PoolNode(_NetworkNode):
+    """Max or average pool of an fp32 tensor (or max pool of codes: the same result). No padding, no ceil mode.
+
+    Averages are summed in fp32 in row-major window order, then multiplied by fp32(1 / window size).
+    """
+
+    op: Literal["max_pool2d", "avg_pool2d"]
+    kernel: Pair
+    stride: Pair
+
+
+class FlattenNode(_NetworkNode):
+    """``[channels, height, width]`` -> ``[channels * height * width]`` in the trained model's (channels first) order."""
+
+    op: Literal["flatten"] = "flatten"
+
+
+NetworkNode = Annotated[
+    InputNode | QuantizeNode | Conv2dNode | LinearNode | ReluNode | AddNode | PoolNode | FlattenNode,
+    Field(discriminator="op"),
+]
+
+
+class IntegerNetwork(Record):
+    """Nodes in topological order; the first is the input, the last the output (fp32)."""
+
+    name: str
+    nodes: Annotated[tuple[NetworkNode, ...], Field(min_length=2)]
+
+    @model_validator(mode="after")
+    def _topological(self) -> IntegerNetwork:
+        seen: set[str] = set()
+        for node in self.nodes:
+            missing = [name for name in node.inputs if name not in seen]
+            if missing:
+                raise ValueError(f"node {node.name}: expected inputs among earlier nodes, got {missing[0]!r}")
+            if node.name in seen:
+                raise ValueError(f"node {node.name}: expected a name of its own, got one that is taken")
+            seen.add(node.name)
+        return self
