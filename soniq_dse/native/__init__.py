@@ -1,0 +1,1 @@
+"""Host and cross compilers, content-hash cache, disassembly, timing helper."""
