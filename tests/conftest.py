@@ -1,0 +1,47 @@
+"""What every test may use. Where ``SONIQ_DSE_TESTS_REQUIRE=1``, a missing program fails the test instead of skipping it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The checkout's root."""
+    return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def need_program() -> Callable[[str, str], str]:
+    """``need_program("chromium", "chromium")``: the program's path, else a skip that names its Debian package."""
+
+    def need(program: str, debian_package: str) -> str:
+        found = shutil.which(program)
+        if found:
+            return found
+        reason = f"{program} is not installed (Debian package {debian_package})"
+        if os.environ.get("SONIQ_DSE_TESTS_REQUIRE") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+    return need
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[[str], Path]:
+    """``shared_data("fashion-mnist")``: a folder of real data below ``SONIQ_DSE_DATA`` or ``../shared/data``, else a skip."""
+
+    def need(name: str) -> Path:
+        root = Path(os.environ.get("SONIQ_DSE_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
+        if not (root / name).is_dir():
+            pytest.skip(f"data set {name} is not at {root} (set SONIQ_DSE_DATA to its parent folder)")
+        return root / name
+
+    return need
