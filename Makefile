@@ -44,7 +44,7 @@ docs: $(VENV)/.installed  ## Write the generated files under docs/ again
 
 bench: $(VENV)/.installed  ## Install the peers and run every benchmark
 	$(PIP) install -q -c constraints.txt -e '.[peers]'
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks --run
 
 clean:  ## Remove what the builds left (not .venv, not reports/runs)
 	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,46 @@
+"""``python -m benchmarks``: list the benchmarks and what each last gave; ``--run`` runs them all, ``--quick`` shortly."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks._frame import ROOT
+
+
+def benchmark_files() -> list[Path]:
+    """Every benchmark, by file name."""
+    return sorted(path for path in Path(__file__).parent.glob("[!_]*.py"))
+
+
+def describe(path: Path) -> str:
+    """A line on one benchmark: its first docstring line and how many of its goals the kept result meets."""
+    summary = (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n", maxsplit=1)[0]
+    kept = ROOT / "reports" / "benchmarks" / f"{path.stem}.json"
+    if not kept.is_file():
+        return f"{path.stem:14} {summary}  [never run in full]"
+    document = json.loads(kept.read_text())
+    met = sum(goal["met"] for goal in document["goals"])
+    return f"{path.stem:14} {summary}  [{met} of {len(document['goals'])} goals met, {document['date']}]"
+
+
+def main() -> None:
+    """List, or run each benchmark in a process of its own; the exit code counts those that failed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--run", action="store_true", help="run every benchmark")
+    parser.add_argument("--quick", action="store_true", help="with --run: each within a minute")
+    arguments = parser.parse_args()
+    if not arguments.run:
+        sys.stdout.write("\n".join(map(describe, benchmark_files())) + "\n")
+        return
+    flags = ["--quick"] if arguments.quick else []
+    failed = [p.stem for p in benchmark_files() if subprocess.run([sys.executable, "-m", f"benchmarks.{p.stem}", *flags]).returncode]
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+main()
