@@ -8,7 +8,7 @@ Layout of the folder::
 
 Every file is written beside its place, flushed to the disk and renamed, so a kill leaves the old state or the new one.
 The index is only an index: rows that are missing or damaged are filled from the files, and a damaged database is moved
-aside and built again. What fails its hash is reported once on standard error and counts as absent: it is evaluated again.
+aside and built again. What fails its hash is reported once on standard error and counts as absent.
 """
 
 from __future__ import annotations
