@@ -16,8 +16,8 @@ class KernelSpec(Record):
     """A micro-kernel, as its symbol says: left of ``__`` what it computes, right of it where and how.
 
     ``<op>_<act>_<wgt>_<acc>_<MR>x<NR>x<KR>__<isa>_<algorithm>``; MR rows, NR output channels and KR input channels
-    per step of the loop. ``features`` are the CPU features it needs, ``k_max`` the largest padded K before its
-    accumulator can overflow, ``path`` its source below ``soniq_dse/kernels``.
+    per step of the loop. ``features`` are the CPU features it needs, ``k_group`` the multiple to which k is padded,
+    ``k_max`` the largest padded K before its accumulator can overflow, ``path`` its source below ``soniq_dse/kernels``.
     """
 
     symbol: str
@@ -29,6 +29,7 @@ class KernelSpec(Record):
     isa: str
     algorithm: str
     features: tuple[str, ...]
+    k_group: PositiveInt
     k_max: PositiveInt
     path: str
 

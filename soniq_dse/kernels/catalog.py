@@ -1,0 +1,141 @@
+"""The kernels there are, read from the ``SONIQ_KERNEL`` lines of their sources; no compiler is needed.
+
+Which one serves a level: see ``kernels_for``.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from soniq_dse.errors import UserError, unknown_name
+from soniq_dse.records.cost import KernelSpec
+from soniq_dse.records.palette import Level
+
+CPU_FOLDER = Path(__file__).parent / "cpu"
+
+_INSTANCE = re.compile(r"^SONIQ_KERNEL\(([^;]*?)\)\s*;?\s*$", re.MULTILINE | re.DOTALL)
+_FIELDS = re.compile(
+    r'\s*(?P<symbol>\w+)\s*,\s*"(?P<features>[^"]*)"\s*,\s*(?P<k_group>[\d\']+)\s*,\s*(?P<k_max>[\d\']+)[lLuU]*\s*,.*',
+    re.DOTALL,
+)
+_SYMBOL = re.compile(
+    r"(?P<op>gemm)_(?P<act>[zu][1-8]|s8|f32)_(?P<wgt>z[1-7]|s8)_(?P<acc>s32|f32)"
+    r"_(?P<mr>\d+)x(?P<nr>\d+)x(?P<kr>\d+)__(?P<isa>[a-z0-9]+)_(?P<algorithm>[a-z0-9]+)"
+)
+
+
+@functools.lru_cache(maxsize=8)
+def catalog(folder: Path = CPU_FOLDER) -> tuple[KernelSpec, ...]:
+    """Every kernel instance of the ``*.cpp`` files in ``folder``, by file and line.
+
+    Raises:
+        UserError: a ``SONIQ_KERNEL`` line or its symbol is not of the documented form, or a symbol occurs twice.
+    """
+    specs: dict[str, KernelSpec] = {}
+    for path in sorted(folder.glob("*.cpp")):
+        for found in _INSTANCE.finditer(path.read_text(encoding="utf-8")):
+            spec = _parse_instance(path, found[1])
+            if spec.symbol in specs:
+                raise UserError(f"{path.name}: expected distinct symbols, got {spec.symbol} twice")
+            specs[spec.symbol] = spec
+    return tuple(specs.values())
+
+
+def kernel(symbol: str, folder: Path = CPU_FOLDER) -> KernelSpec:
+    """The instance called ``symbol``.
+
+    Raises:
+        UserError: there is none.
+    """
+    for spec in catalog(folder):
+        if spec.symbol == symbol:
+            return spec
+    raise unknown_name("kernel", symbol, [spec.symbol for spec in catalog(folder)])
+
+
+def parse_symbol(symbol: str) -> dict[str, str]:
+    """The parts of ``<op>_<act>_<wgt>_<acc>_<MR>x<NR>x<KR>__<isa>_<algorithm>`` by name.
+
+    Raises:
+        UserError: the symbol is not of that form.
+    """
+    found = _SYMBOL.fullmatch(symbol)
+    if not found:
+        raise UserError(
+            "kernel symbol: expected <op>_<act>_<wgt>_<acc>_<MR>x<NR>x<KR>__<isa>_<algorithm> "
+            f"(gemm_z1_z1_s32_6x4x64__avx512vpopcntdq_popcount), got {symbol!r}"
+        )
+    return found.groupdict()
+
+
+def missing_features(spec: KernelSpec, features: Collection[str]) -> tuple[str, ...]:
+    """What ``spec`` needs and ``features`` lack; ``avx512_vnni`` and ``avx512vnni`` are one feature."""
+    known = {_plain(feature) for feature in features}
+    return tuple(feature for feature in spec.features if _plain(feature) not in known)
+
+
+def kernels_for(
+    level: Level, *, signed: bool, features: Collection[str], folder: Path = CPU_FOLDER
+) -> tuple[KernelSpec, ...]:
+    """Kernels that compute ``level`` exactly on a machine with ``features``, the preferred one first.
+
+    A kernel serves a level if its codes and its integers hold the level's: activations of a kernel may be wider, 8-bit
+    integer weights hold every zero-free weight. ``signed`` does not narrow the choice, since raw sums of either family
+    are turned into the asked one by an offset (``soniq_kernel.h``). Order: vector kernels before scalar ones, then the
+    fewest bits (activation x weight), then the narrowest operands, then the asked family, then the largest tile.
+    """
+    eligible = [s for s in catalog(folder) if serves(s, level) and not missing_features(s, features)]
+    asked = level.activation_format(signed=signed).family[0]
+    return tuple(sorted(eligible, key=lambda spec: _rank(spec, asked)))
+
+
+def serves(spec: KernelSpec, level: Level) -> bool:
+    """Whether every code and weight of ``level`` is one of ``spec``."""
+    if level.is_weight_only or spec.act == "f32":
+        same_activations = level.is_weight_only and spec.act == "f32"
+    else:
+        same_activations = token_bits(spec.act) >= level.activation_bits
+    weight = spec.wgt == "s8" or (level.weight_bits < 8 and token_bits(spec.wgt) >= level.weight_bits)
+    return same_activations and weight
+
+
+def token_bits(token: str) -> int:
+    """Bits of a format token: ``z2`` -> 2."""
+    return int(token[1:])
+
+
+def _plain(feature: str) -> str:
+    return feature.replace("_", "")
+
+
+def _rank(spec: KernelSpec, asked: str) -> tuple[bool, int, int, bool, int, str]:
+    act, wgt = token_bits(spec.act), token_bits(spec.wgt)
+    rows, cols, depth = spec.tile
+    return (not spec.features, act * wgt, act + wgt, spec.act[0] != asked, -rows * cols * depth, spec.symbol)
+
+
+def _parse_instance(path: Path, text: str) -> KernelSpec:
+    found = _FIELDS.fullmatch(text)
+    if not found:
+        raise UserError(
+            f'{path.name}: expected SONIQ_KERNEL(symbol, "feature,feature", k_group, k_max, Implementation) '
+            f"with literals, got SONIQ_KERNEL({' '.join(text.split())[:100]})"
+        )
+    parts = parse_symbol(found["symbol"])
+    return KernelSpec(
+        symbol=found["symbol"],
+        op=parts["op"],
+        act=parts["act"],
+        wgt=parts["wgt"],
+        acc=parts["acc"],
+        tile=(int(parts["mr"]), int(parts["nr"]), int(parts["kr"])),
+        isa=parts["isa"],
+        algorithm=parts["algorithm"],
+        features=tuple(part.strip() for part in found["features"].split(",") if part.strip()),
+        k_group=int(found["k_group"].replace("'", "")),
+        k_max=int(found["k_max"].replace("'", "")),
+        path=f"{path.parent.name}/{path.name}",
+    )
