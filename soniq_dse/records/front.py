@@ -24,7 +24,11 @@ class Objective(Record):
 
 
 class TaskInfo(Record):
-    """What was learned, on what, and how it is scored."""
+    """What was learned, on what, and how it is scored.
+
+    ``metric_unit`` is the unit of every metric value: ``%`` for 0..100, ``fraction`` for 0..1 (the report shows it in
+    per cent), otherwise the metric's own (``BLEU``, ``nats``).
+    """
 
     model: str
     data: str
@@ -92,6 +96,27 @@ class SkippedDesign(Record):
     reason: str
 
 
+class Summary(Record):
+    """What the report says first; ``report.build_report`` derives it from the points.
+
+    ``finding_id`` is the design that ``finding`` speaks of. Speed-ups are reference latency over design latency, both
+    measured where both were, otherwise both predicted (``speedup_kind``). Ratios are predicted over measured latency;
+    the worst is the one farthest from 1 on a log scale.
+    """
+
+    finding: str
+    finding_id: str | None = None
+    speedup_over_int8: float | None = None
+    speedup_over_fp32: float | None = None
+    speedup_kind: Literal["measured", "predicted"] | None = None
+    knee_id: str | None = None
+    knee_reason: str = ""
+    n_measured: int = 0
+    n_within_interval: int = 0
+    ratio_median: float | None = None
+    ratio_worst: float | None = None
+
+
 class Report(Record):
     """``report.json``: every number of the page."""
 
@@ -109,3 +134,4 @@ class Report(Record):
     notes: tuple[str, ...]
     """What was not measured, and other things the reader must know."""
     hypervolume: float | None
+    summary: Summary | None = None
