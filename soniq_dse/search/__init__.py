@@ -1,8 +1,8 @@
 """Search strategies: which candidate to evaluate next, given what is known. ask and tell.
 
 To add one: a file here whose name is its key, with one class deriving from ``Base``. The contract suite finds it and
-checks that it never repeats a candidate, stops, gives the same order for the same space, and goes on where it was told to
-have been.
+checks that it never repeats a candidate, stops, gives the same order for the same space, and goes on where it was told
+to have been.
 """
 
 from __future__ import annotations
