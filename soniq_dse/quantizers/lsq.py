@@ -1,0 +1,42 @@
+"""Rounding with the straight-through gradient for the values and a learned step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from soniq_dse.quantizers import Base, TensorGrid, fake_quantize, inside
+
+
+class LearnedStep(Base):
+    """Learned step size: with y = step * integer, ``dy/dstep = (y - x [x inside the codes]) / step``.
+
+    The gradient of a value is clipped to zero beyond the lowest and the top code.
+    Source: Esser et al., Learned Step Size Quantization, arXiv 1902.08153, equation 3.
+    """
+
+    exact = True
+
+    @staticmethod
+    def apply(values: Tensor, step: Tensor, grid: TensorGrid, noise: Tensor | None = None) -> Tensor:
+        """See ``Base.apply``."""
+        result: Tensor = _Rounding.apply(values, step, grid)
+        return result
+
+
+class _Rounding(torch.autograd.Function):  # type: ignore[misc]  # torch is not followed by mypy
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, step: Tensor, grid: TensorGrid) -> Tensor:
+        rounded = fake_quantize(values, step, grid)
+        ctx.save_for_backward(values, step, rounded)
+        ctx.grid = grid
+        return rounded
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        values, step, rounded = ctx.saved_tensors
+        to_values = gradient * inside(values, step * ctx.grid.bottom, step * ctx.grid.top)
+        of_rounding = (gradient * rounded).sub_(values * to_values)
+        return to_values, of_rounding.sum_to_size(step.shape) / step, None
