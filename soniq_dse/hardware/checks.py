@@ -1,11 +1,12 @@
 """Rules of a descriptor that span fields: known ports, instructions and sources, sorted caches, plausible figures.
 
-They read the plain document, not the record, so that they speak even where the schema has found errors elsewhere; what has
-the wrong type they pass over, and where a whole table is missing, that is the one error.
+They read the plain document, not the record, so that they speak even where the schema has found errors elsewhere; what
+has the wrong type they pass over, and where a whole table is missing, that is the one error.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,9 +47,10 @@ _Found = Iterator[tuple[FieldPath, str]]
 
 def check(document: Document) -> None:
     """Note what breaks a rule in ``document``."""
-    for rule in (_figures, _sources, _caches, _ports, _micro_ops, _widths, _instructions, _recipes):
-        for path, message in rule(document.value):
-            document.add(path, message)
+    for rules, at_key in ((_VALUE_RULES, False), (_KEY_RULES, True)):
+        for rule in rules:
+            for path, message in rule(document.value):
+                document.add(path, message, at_key=at_key)
 
 
 def _mapping(value: Any, *path: str) -> dict[str, Any]:
@@ -81,7 +83,7 @@ def _walk(value: Any, path: FieldPath = ()) -> Iterator[tuple[FieldPath, Any]]:
 def _figures(hw: dict[str, Any]) -> _Found:
     for path, value in _walk(hw):
         limits, number = PLAUSIBLE.get(str(path[-1])) if path else None, _number(value)
-        if limits and number is not None and not limits[0] <= number <= limits[1]:
+        if limits and number is not None and not limits[0] <= number <= limits[1] and math.isfinite(number):
             unit = unit_of(path)
             place = (*path, "value") if isinstance(value, dict) else path
             hint = "; is it in MHz?" if unit == "GHz" and 50 <= number <= 10_000 else ""
@@ -101,8 +103,7 @@ def _sources(hw: dict[str, Any]) -> _Found:
 
 def _caches(hw: dict[str, Any]) -> _Found:
     before: dict[str, Any] = {}
-    for index, cache in enumerate(_list(hw.get("caches"))):
-        cache = cache if isinstance(cache, dict) else {}
+    for index, cache in enumerate(map(_mapping, _list(hw.get("caches")))):
         if cache.get("name") != f"L{index + 1}":
             yield (
                 ("caches", index, "name"),
@@ -113,7 +114,7 @@ def _caches(hw: dict[str, Any]) -> _Found:
             if inner is not None and outer is not None and outer <= inner:
                 yield (
                     ("caches", index, field, "value"),
-                    f"expected more than the {inner:g} of {shown(before.get('name'))} (sorted outwards), got {shown(outer)}",
+                    f"expected more than the {inner:g} of the cache before it (sorted outwards), got {outer:g}",
                 )
         before = cache
 
@@ -179,17 +180,25 @@ def _instructions(hw: dict[str, Any]) -> _Found:
                 )
 
 
-def _recipes(hw: dict[str, Any]) -> _Found:
+def _recipe_mnemonics(hw: dict[str, Any]) -> _Found:
     known = _mapping(hw, "instructions")
-    widest = max((w for e in _list(hw.get("simd")) if (w := _number(_mapping(e).get("width_bits")))), default=0)
     for name, recipe in _mapping(hw, "recipes").items():
         for mnemonic in _mapping(recipe, "instructions"):
             if known and mnemonic not in known:
                 path = ("recipes", name, "instructions", mnemonic)
                 yield path, f"expected a mnemonic of instructions, got {shown(mnemonic)}{nearest(mnemonic, known)}"
+
+
+def _recipe_widths(hw: dict[str, Any]) -> _Found:
+    widest = max((w for e in _list(hw.get("simd")) if (w := _number(_mapping(e).get("width_bits")))), default=0)
+    for name, recipe in _mapping(hw, "recipes").items():
         least = _number(_mapping(recipe).get("min_width_bits"))
         if least is not None and widest and least > widest:
             yield (
                 ("recipes", name, "min_width_bits"),
                 f"expected at most the widest simd width {widest:g}, got {least:g}",
             )
+
+
+_VALUE_RULES = (_figures, _sources, _caches, _ports, _micro_ops, _instructions, _recipe_widths)
+_KEY_RULES = (_widths, _recipe_mnemonics)

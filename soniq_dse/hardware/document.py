@@ -1,9 +1,9 @@
 """A descriptor's text as plain values with the place of each, and nothing that YAML can do beyond that.
 
 Descriptors come from strangers, so this reads less than YAML: one document, mappings with text keys, lists and scalars.
-Aliases (which can expand without bound), tags (which can name Python objects) and deep nesting are refused. Scalars follow
-YAML 1.2 core: ``no`` is text, ``1e9`` is a number. The events come from libyaml where PyYAML brings it, since reading 50
-descriptors has to stay quick, and otherwise from ruamel.yaml; both give the same events.
+Aliases (which can expand without bound), tags (which can name Python objects) and deep nesting are refused. Scalars
+follow YAML 1.2 core: ``no`` is text, ``1e9`` is a number. The events come from libyaml where PyYAML brings it, since
+reading 50 descriptors has to stay quick, and otherwise from ruamel.yaml; both give the same events.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FieldPath = tuple[str | int, ...]
 
 _INT = re.compile(r"[-+]?[0-9]{1,40}$|0x[0-9a-fA-F]{1,40}$|0o[0-7]{1,40}$")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$")
-_CONSTANTS = {"": None, "~": None, "null": None, "Null": None, "NULL": None}
+_CONSTANTS: dict[str, bool | None] = {"": None, "~": None, "null": None, "Null": None, "NULL": None}
 _CONSTANTS |= {word: value for value in (True, False) for word in (str(value), str(value).lower(), str(value).upper())}
 
 
@@ -81,7 +81,7 @@ class Document:
         self.problems.append(Problem(self.place(path, at_key=at_key), dotted(path), message))
 
     def place(self, path: FieldPath, *, at_key: bool = False) -> Place:
-        """Where the value of ``path`` is (``at_key``: its name); a field that is not there is at the nearest around it."""
+        """Where the value of ``path`` is (``at_key``: its name); an absent field is at the nearest one around it."""
         exact = (self.keys if at_key else self.values).get(path)
         around = (self.keys.get(path[:length]) for length in range(len(path) - 1, 0, -1))
         return exact or next(filter(None, around), Place(self.file, 1, 1))
@@ -93,8 +93,22 @@ def read_document(path: Path) -> Document:
     Raises:
         DescriptorError: it is no readable text file of at most 1 MiB, or not the YAML that descriptors are written in.
     """
-    document = Document(str(path))
-    _Builder(document, _parser(_read_text(path))).run()
+    return parse_document(str(path), read_text(path))
+
+
+def parse_document(file: str, text: str) -> Document:
+    """The document of ``text``, which came from ``file``.
+
+    Raises:
+        DescriptorError: it is not the YAML that descriptors are written in.
+    """
+    document = Document(file)
+    try:
+        _Builder(document, _parser(text)).run()
+    except DescriptorError:
+        raise
+    except Exception as error:  # the parsers' own classes: MarkedYAMLError and ReaderError of either library
+        raise _syntax_error(document, error) from error
     return document
 
 
@@ -102,7 +116,12 @@ def _refuse(file: str, message: str, line: int = 0, column: int = 0) -> Descript
     return DescriptorError([Problem(Place(file, line, column), "", message)])
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of ``path``.
+
+    Raises:
+        DescriptorError: it is no readable UTF-8 file of at most 1 MiB, or empty.
+    """
     file = str(path)
     try:
         if not stat.S_ISREG(path.stat().st_mode):
@@ -128,7 +147,7 @@ def _read_text(path: Path) -> str:
 def _parser(text: str) -> Any:
     """A YAML event parser over ``text``: ``get_event()`` until the stream ends."""
     try:
-        from yaml.cyaml import CParser
+        from yaml.cyaml import CParser  # type: ignore[import-untyped]
     except ImportError:
         from ruamel.yaml import YAML
 
@@ -146,14 +165,6 @@ class _Builder:
 
     def run(self) -> None:
         """Read the whole stream."""
-        try:
-            self._stream()
-        except DescriptorError:
-            raise
-        except Exception as error:  # the parsers' own classes: MarkedYAMLError and ReaderError of either library
-            raise self._syntax_error(error) from error
-
-    def _stream(self) -> None:
         self.next()
         event = self.next()
         if _kind(event) == "StreamEnd":
@@ -227,14 +238,13 @@ class _Builder:
     def _at(self, event: Any, message: str) -> DescriptorError:
         return DescriptorError([*self.document.problems, Problem(self._place(event), "", message)])
 
-    def _syntax_error(self, error: Exception) -> DescriptorError:
-        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-        message = str(getattr(error, "problem", None) or getattr(error, "reason", None) or error).splitlines() or [""]
-        hint = (
-            "; indent by spaces, not tabs" if "\\t" in message[0] or "\t" in message[0] or "tab" in message[0] else ""
-        )
-        place = Place(self.document.file, mark.line + 1, mark.column + 1) if mark else Place(self.document.file)
-        return DescriptorError([*self.document.problems, Problem(place, "", f"expected YAML, got: {message[0]}{hint}")])
+
+def _syntax_error(document: Document, error: Exception) -> DescriptorError:
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    message = str(getattr(error, "problem", None) or getattr(error, "reason", None) or error).splitlines() or [""]
+    hint = "; indent by spaces, not tabs" if "\\t" in message[0] or "\t" in message[0] else ""
+    place = Place(document.file, mark.line + 1, mark.column + 1) if mark else Place(document.file)
+    return DescriptorError([*document.problems, Problem(place, "", f"expected YAML, got: {message[0]}{hint}")])
 
 
 def _kind(event: Any) -> str:

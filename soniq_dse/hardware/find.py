@@ -34,8 +34,8 @@ def list_descriptors() -> tuple[Path, ...]:
 def find_descriptor(spec: str, folder: Path | None = None, besides: Path | None = None) -> Path:
     """The file behind ``spec``: a path, or a name with or without ``.yaml``.
 
-    It is looked up in ``folder`` (default: the current one), then among the shipped descriptors. ``besides`` is left out
-    where another file answers: a descriptor may extend the shipped one of its own name.
+    It is looked up in ``folder`` (default: the current one), then among the shipped descriptors. ``besides`` is left
+    out where another file answers: a descriptor may extend the shipped one of its own name.
 
     Raises:
         UserError: there is none; names the nearest.
@@ -59,7 +59,7 @@ def _exists(path: Path) -> bool:
 
 
 def _looks_like_one(path: Path) -> bool:
-    """True where a YAML file has a top-level key that only descriptors have: other tools' files are not ours to list."""
+    """True where a YAML file has a top-level key that only descriptors have; other files are not ours to list."""
     try:
         if not path.is_file() or path.stat().st_size > SIZE_LIMIT_BYTES:
             return False

@@ -7,6 +7,7 @@ JSON merge patch does (RFC 7386): mappings merge, lists and scalars replace, nul
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +46,17 @@ def load_hardware(spec: str | Path) -> HardwareModel:
     return model
 
 
-def read_resolved(path: Path, chain: tuple[Path, ...] = ()) -> Document:
-    """The document of ``path`` merged over those it extends; schema not yet checked.
+def read_resolved(
+    path: Path, read: Callable[[Path], Document] = read_document, chain: tuple[Path, ...] = ()
+) -> Document:
+    """The document of ``path`` merged over those it extends, each read by ``read``; schema not yet checked.
 
     ``chain`` holds the files that led here, for cycles.
 
     Raises:
         DescriptorError: a file of the chain cannot be read, does not exist, or leads back to itself.
     """
-    document = read_document(path)
+    document = read(path)
     if EXTENDS not in document.value:
         return document
     chain = (*chain, path.resolve())
@@ -65,7 +68,7 @@ def read_resolved(path: Path, chain: tuple[Path, ...] = ()) -> Document:
     if len(chain) > 16:
         document.add((EXTENDS,), "expected at most 16 descriptors in a chain, got more")
         raise DescriptorError(document.problems)
-    return _merged(read_resolved(parent, chain), document)
+    return _merged(read_resolved(parent, read, chain), document)
 
 
 def _parent(document: Document, path: Path) -> Path:

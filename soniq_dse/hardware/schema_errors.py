@@ -1,4 +1,4 @@
-"""pydantic's errors in the words of our error contract: expected, got, nearest valid choice, and the unit of the field."""
+"""pydantic's errors in the words of our error contract: expected, got, nearest valid choice, the unit of the field."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _document_path(loc: tuple[int | str, ...], value: Any) -> FieldPath:
 
 def _message(item: dict[str, Any], path: FieldPath) -> str:
     kind, got = item["type"], shown(item["input"])
-    annotation = _annotation_at(path)
+    annotation = int if item["loc"][-1:] == ("[key]",) else _annotation_at(path)
     if kind == "missing":
         return f"expected {_described(annotation, path)}, got nothing: this field is required"
     if kind == "extra_forbidden":

@@ -1,0 +1,152 @@
+"""The processor that we run on, and which descriptor speaks of it."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import os
+import platform
+from collections.abc import Iterable
+from pathlib import Path
+
+from soniq_dse.errors import UserError
+from soniq_dse.hardware.find import shipped_descriptors
+from soniq_dse.hardware.overview import DescriptorHead, read_head
+from soniq_dse.records.cost import Host
+from soniq_dse.records.hardware import HardwareModel
+
+_CPUINFO = Path("/proc/cpuinfo")
+_TOKENS = {
+    "pni": "sse3", "sse4_1": "sse4.1", "sse4_2": "sse4.2", "abm": "lzcnt", "avx_vnni": "avxvnni",
+    "avx_vnni_int8": "avxvnniint8", "avx_vnni_int16": "avxvnniint16", "avx_ifma": "avxifma",
+    "amx_tile": "amx-tile", "amx_int8": "amx-int8", "amx_bf16": "amx-bf16", "amx_fp16": "amx-fp16",
+    "asimd": "neon", "asimddp": "dotprod", "asimdhp": "fp16", "asimdrdm": "rdm", "asimdfhm": "fp16fml",
+    "svei8mm": "sve-i8mm", "svebf16": "sve-bf16",
+}  # fmt: skip
+"""The kernel's name of a feature -> the compilers' (gcc -m..., -march=armv8-a+...)."""
+_IMPLEMENTERS = {
+    0x41: "Arm", 0x42: "Broadcom", 0x43: "Cavium", 0x46: "Fujitsu", 0x48: "HiSilicon", 0x4E: "NVIDIA",
+    0x51: "Qualcomm", 0x53: "Samsung", 0x61: "Apple", 0x6D: "Microsoft", 0xC0: "Ampere",
+}  # fmt: skip
+"""MIDR implementer code -> vendor (Arm Architecture Reference Manual, MIDR_EL1)."""
+_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+@functools.lru_cache(maxsize=1)
+def detect_host() -> Host:
+    """This machine, as the operating system tells it; where it tells no features, none are assumed."""
+    try:
+        text = _CPUINFO.read_text(errors="replace")
+    except OSError:
+        text = ""
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        memory = 0
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return host_from_cpuinfo(text, cores=allowed, memory_bytes=max(memory, 0))
+
+
+def host_from_cpuinfo(text: str, *, cores: int, memory_bytes: int) -> Host:
+    """The host of which ``text`` is the first processor's ``/proc/cpuinfo``.
+
+    On Arm, ``family`` is the implementer of MIDR and ``model`` its part number.
+    """
+    fields: dict[str, str] = {}
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        fields.setdefault(key.strip().lower(), value.strip())
+    implementer = _integer(fields.get("cpu implementer"))
+    arm = "cpu implementer" in fields
+    vendor = _IMPLEMENTERS.get(implementer, hex(implementer)) if arm else fields.get("vendor_id", "unknown")
+    model = _integer(fields.get("cpu part" if arm else "model"))
+    name = fields.get("model name") or (
+        f"{vendor} part {model:#x}" if arm else platform.processor() or platform.machine()
+    )
+    return Host(
+        processor=name,
+        vendor=vendor,
+        family=implementer if arm else _integer(fields.get("cpu family")),
+        model=model,
+        stepping=_integer(fields.get("cpu revision" if arm else "stepping")),
+        features=normalised(fields.get("flags", fields.get("features", "")).split()),
+        cores=cores,
+        memory_bytes=memory_bytes,
+        system=f"{platform.system()} {platform.release()} {machine()}",
+        python=platform.python_version(),
+        versions={name: version for name in ("soniq-dse", "numpy", "torch") if (version := _version(name))},
+    )
+
+
+def machine() -> str:
+    """The instruction set of this host in the words of a descriptor's ``isa``."""
+    name = platform.machine().lower()
+    return _MACHINES.get(name, name)
+
+
+def normalised(features: Iterable[str]) -> tuple[str, ...]:
+    """Feature names of the Linux kernel as compilers spell them, sorted: ``avx512_vnni`` -> ``avx512vnni``."""
+    return tuple(sorted({_TOKENS.get(name, name.replace("avx512_", "avx512")) for name in map(str.lower, features)}))
+
+
+def missing_features(features: Iterable[str], host: Host) -> tuple[str, ...]:
+    """Those of ``features`` that ``host`` lacks."""
+    present = set(host.features)
+    return tuple(feature for feature in features if feature and feature not in present)
+
+
+def match_host(hw: HardwareModel | DescriptorHead, host: Host) -> tuple[bool, str]:
+    """Whether ``hw`` describes ``host``, and why (not)."""
+    same = [m for m in hw.matches if (m.vendor, m.family) == (host.vendor, host.family) and host.model in m.models]
+    here = f"{host.processor} ({host.vendor} family {host.family} model {host.model})"
+    for match in same:
+        if not missing_features(match.features, host):
+            return True, f"{hw.name} describes this processor, {here}"
+    if same:
+        return (
+            False,
+            f"{hw.name} describes this model, but {here} lacks {', '.join(missing_features(same[0].features, host))}",
+        )
+    return False, f"{hw.name} describes other processors than {here}"
+
+
+def default_descriptor(host: Host) -> tuple[Path, str]:
+    """The shipped descriptor for ``host`` and why: the one that matches it, else the one nearest by features.
+
+    Raises:
+        UserError: no descriptor is shipped.
+    """
+    heads = [(path, read_head(path)) for path in shipped_descriptors()]
+    if not heads:
+        raise UserError("expected shipped descriptors, got none; install soniq-dse again")
+    for path, head in heads:
+        matches, reason = match_host(head, host)
+        if matches:
+            return path, reason
+    path, head = max(heads, key=lambda entry: _nearness(entry[1], host))
+    lacking = missing_features(head.features, host)
+    return path, (
+        f"predicted only: no shipped descriptor matches {host.processor} "
+        f"({host.vendor} family {host.family} model {host.model}); the nearest by features is {head.name}"
+        + (f", which has besides {', '.join(lacking)}" if lacking else "")
+    )
+
+
+def _nearness(head: DescriptorHead, host: Host) -> tuple[float, int]:
+    """The share of the descriptor's features that the host has, then how many these are."""
+    present = len(head.features) - len(missing_features(head.features, host))
+    return present / max(len(head.features), 1), present
+
+
+def _integer(text: str | None) -> int:
+    try:
+        return int(text or "0", 0)
+    except ValueError:
+        return 0
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
