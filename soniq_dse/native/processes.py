@@ -1,0 +1,152 @@
+"""Jobs in processes of their own: each may fail, hang or run out of memory alone, and all die with the parent."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Job:
+    """``target(*args, say)`` in a new interpreter; ``target`` is a module-level function, ``args`` are plain values.
+
+    ``say(value)`` hands a plain value to the parent while the job runs. Standard output goes to standard error.
+    """
+
+    name: str
+    target: Callable[..., None]
+    args: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: ``error`` is None where it returned, else the reason in one line."""
+
+    job: Job
+    error: str | None
+    seconds: float
+
+
+@dataclass
+class _Running:
+    job: Job
+    process: SpawnProcess
+    messages: Connection
+    lifeline: Connection
+    started: float
+    error: str | None = None
+
+    def stop(self) -> None:
+        if self.process.is_alive():
+            self.process.kill()
+        self.process.join()
+        self.messages.close()
+        self.lifeline.close()
+
+
+def run_jobs(
+    jobs: Sequence[Job], *, workers: int, timeout_s: float, on_message: Callable[[Job, Any], None]
+) -> Iterator[Outcome]:
+    """Run ``jobs`` in order, ``workers`` at once, and yield each outcome when it is there.
+
+    A job that takes longer than ``timeout_s`` is killed. Closing the iterator, or an exception in its consumer, kills
+    all that run. Ctrl-C reaches the parent alone.
+    """
+    waiting = list(reversed(jobs))
+    running: list[_Running] = []
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                running.append(_start(waiting.pop()))
+            wait([one.messages for one in running], timeout=1.0)
+            for one in list(running):
+                if _has_ended(one, timeout_s, on_message):
+                    running.remove(one)
+                    yield _outcome(one)
+    finally:
+        for one in running:
+            one.stop()
+
+
+def _start(job: Job) -> _Running:
+    context = multiprocessing.get_context("spawn")
+    messages, sender = context.Pipe(duplex=False)
+    lifeline_end, lifeline = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(job.target, job.args, sender, lifeline_end), name=job.name)
+    # A child inherits the blocked signal, so that Ctrl-C in the terminal does not reach it.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    sender.close()
+    lifeline_end.close()
+    return _Running(job, process, messages, lifeline, time.monotonic())
+
+
+def _has_ended(one: _Running, timeout_s: float, on_message: Callable[[Job, Any], None]) -> bool:
+    try:
+        while one.messages.poll():
+            kind, value = one.messages.recv()
+            if kind == "error":
+                one.error = value
+            else:
+                on_message(one.job, value)
+    except EOFError:
+        return True
+    if time.monotonic() - one.started > timeout_s:
+        one.error = f"took longer than {timeout_s:g} s and was stopped"
+        return True
+    return False
+
+
+def _outcome(one: _Running) -> Outcome:
+    if one.error is None:
+        one.process.join(10.0)  # it has nothing left to do
+        code = one.process.exitcode or 0
+        if code < 0:
+            name = signal.Signals(-code).name
+            one.error = f"the process was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+        elif code > 0:
+            one.error = f"the process ended with code {code}"
+    one.stop()
+    return Outcome(one.job, one.error, time.monotonic() - one.started)
+
+
+def _child(target: Callable[..., None], args: tuple[Any, ...], messages: Connection, lifeline: Connection) -> None:
+    threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
+    os.dup2(2, 1)
+    try:
+        target(*args, lambda value: messages.send(("message", value)))
+    except Exception as error:  # whatever a job raises is its outcome
+        if os.environ.get("SONIQ_DSE_DEBUG"):
+            traceback.print_exc()
+        messages.send(("error", _one_line(error)))
+    finally:
+        sys.stderr.flush()
+        messages.close()
+
+
+def _die_with_parent(lifeline: Connection) -> None:
+    """The pipe closes when the parent ends, also by SIGKILL."""
+    with contextlib.suppress(EOFError, OSError):
+        lifeline.recv_bytes()
+    os._exit(1)
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return (
+        text if type(error).__name__ in ("UserError", "MissingCapabilityError") else f"{type(error).__name__}: {text}"
+    )
