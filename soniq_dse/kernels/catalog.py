@@ -11,6 +11,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from soniq_dse.errors import UserError, unknown_name
+from soniq_dse.native.features import plain_feature
 from soniq_dse.records.cost import KernelSpec
 from soniq_dse.records.palette import Level
 
@@ -73,23 +74,32 @@ def parse_symbol(symbol: str) -> dict[str, str]:
 
 def missing_features(spec: KernelSpec, features: Collection[str]) -> tuple[str, ...]:
     """What ``spec`` needs and ``features`` lack; ``avx512_vnni`` and ``avx512vnni`` are one feature."""
-    known = {_plain(feature) for feature in features}
-    return tuple(feature for feature in spec.features if _plain(feature) not in known)
+    known = {plain_feature(feature) for feature in features}
+    return tuple(feature for feature in spec.features if plain_feature(feature) not in known)
 
 
 def kernels_for(
-    level: Level, *, signed: bool, features: Collection[str], folder: Path = CPU_FOLDER
+    level: Level,
+    *,
+    signed: bool,
+    features: Collection[str],
+    rows: int = 64,
+    cols: int = 64,
+    folder: Path = CPU_FOLDER,
 ) -> tuple[KernelSpec, ...]:
     """Kernels that compute ``level`` exactly on a machine with ``features``, the preferred one first.
 
     A kernel serves a level if its codes and its integers hold the level's: activations of a kernel may be wider, 8-bit
     integer weights hold every zero-free weight. ``signed`` does not narrow the choice, since raw sums of either family
-    are turned into the asked one by an offset (``soniq_kernel.h``). Order: vector kernels before scalar ones, then the
-    fewest bits (activation x weight), then the narrowest operands, then the asked family, then the largest tile.
+    are turned into the asked one by an offset (``soniq_kernel.h``).
+
+    Order, for a product of ``rows`` and ``cols``: vector kernels before scalar ones; fewest bits (activation x weight),
+    then narrowest operands; one-row tiles for one row and only there; least padding of ``cols``; the asked family; the
+    largest tile.
     """
     eligible = [s for s in catalog(folder) if serves(s, level) and not missing_features(s, features)]
     asked = level.activation_format(signed=signed).family[0]
-    return tuple(sorted(eligible, key=lambda spec: _rank(spec, asked)))
+    return tuple(sorted(eligible, key=lambda spec: _rank(spec, asked, rows, cols)))
 
 
 def serves(spec: KernelSpec, level: Level) -> bool:
@@ -107,14 +117,13 @@ def token_bits(token: str) -> int:
     return int(token[1:])
 
 
-def _plain(feature: str) -> str:
-    return feature.replace("_", "")
-
-
-def _rank(spec: KernelSpec, asked: str) -> tuple[bool, int, int, bool, int, str]:
+def _rank(spec: KernelSpec, asked: str, rows: int, cols: int) -> tuple[bool, int, int, bool, int, bool, int, str]:
     act, wgt = token_bits(spec.act), token_bits(spec.wgt)
-    rows, cols, depth = spec.tile
-    return (not spec.features, act * wgt, act + wgt, spec.act[0] != asked, -rows * cols * depth, spec.symbol)
+    tile_rows, tile_cols, depth = spec.tile
+    misfit = (tile_rows == 1) != (rows == 1)
+    padding = -cols % tile_cols
+    size = tile_rows * tile_cols * depth
+    return (not spec.features, act * wgt, act + wgt, misfit, padding, spec.act[0] != asked, -size, spec.symbol)
 
 
 def _parse_instance(path: Path, text: str) -> KernelSpec:
