@@ -1,0 +1,7 @@
+"""Models, data and the graph between them; torch is imported when a model or a batch is asked for, not before."""
+
+from __future__ import annotations
+
+from soniq_dse.workloads.loading import Defaults, load_model, load_task, load_workload
+
+__all__ = ["Defaults", "load_model", "load_task", "load_workload"]

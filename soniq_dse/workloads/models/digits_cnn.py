@@ -1,0 +1,21 @@
+"""Plain CNN for digits, wide enough that its convolutions, not call overhead, decide its latency."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from soniq_dse.records.design import Schedule
+from soniq_dse.workloads import models
+from soniq_dse.workloads.models.blocks import plain_cnn
+
+
+class DigitsCnn(models.Base):
+    """Widths 64, 128 at 8x8, then 128, 256 at 4x4: 11.8 million multiply-accumulates an image."""
+
+    dataset = "digits"
+    input_shape = (1, 8, 8)
+    schedule = Schedule(baseline_epochs=12, noise_epochs=4, finetune_epochs=8)
+
+    def build(self) -> nn.Module:
+        """``[n, 1, 8, 8]`` -> logits ``[n, 10]``."""
+        return plain_cnn(1, ((64, 128), (128, 256)), image_size=8, n_classes=10)
