@@ -1,0 +1,147 @@
+"""Evaluations, one per design and seed -> the points of the front, one per design, and their details."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from soniq_dse import pareto
+from soniq_dse.records.cost import Agreement, Estimate, Measurement
+from soniq_dse.records.design import Assignment, EpochRecord
+from soniq_dse.records.front import DesignDetail, DesignPoint, Objective, TaskInfo
+
+LATENCY = Objective(field="latency_predicted_us", label="latency, predicted", unit="us", direction="min")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One design of one seed, as far as it came. ``name`` is without the seed; ``command`` reproduces the design."""
+
+    role: Literal["design", "fp32", "int8"]
+    name: str
+    palette: str
+    command: str
+    bits_per_weight: float
+    metric_val: float
+    metric_test: float
+    size_bytes: int
+    batch: int
+    threads: int
+    estimate: Estimate | None
+    measurement: Measurement | None
+    agreement: Agreement
+    assignment: Assignment | None = None
+    metric_fake_quant_val: float | None = None
+    epochs: tuple[EpochRecord, ...] = ()
+    seconds: float = 0.0
+
+
+def objectives_of(task: TaskInfo) -> tuple[Objective, Objective]:
+    """What the front trades: the metric on the validation split (test is shown but chooses nothing) and the latency."""
+    label = f"{task.metric}, validation"
+    return Objective(field="metric_val", label=label, unit=task.metric_unit, direction=task.direction), LATENCY
+
+
+def point_id(name: str) -> str:
+    """A short stable name for links and selections: 12 hex digits of the hash of ``name``."""
+    return hashlib.sha256(name.encode()).hexdigest()[:12]
+
+
+def points_of(evaluations: Sequence[Evaluation], task: TaskInfo) -> tuple[DesignPoint, ...]:
+    """One point per name, in order of first appearance, with dominance over the designs.
+
+    Metrics, bits, sizes and latencies are means over seeds; the latency interval spans those of all seeds. Where seeds
+    repeat, a design whose order to another lies within their standard errors is not dominated by it.
+    """
+    points = [_point(list(group)) for group in _groups(evaluations)]
+    designs = [point for point in points if point.role == "design"]
+    values = [(point.metric_val, point.latency_predicted_us) for point in designs]
+    bars = [(_metric_bar(point), None) for point in designs]
+    flags = pareto.dominated(values, (task.direction, "min"), bars)
+    is_dominated = {point.id: flag for point, flag in zip(designs, flags, strict=True)}
+    return tuple(point.model_copy(update={"dominated": is_dominated.get(point.id, False)}) for point in points)
+
+
+def details_of(evaluations: Sequence[Evaluation]) -> tuple[DesignDetail, ...]:
+    """What the report shows beside each point: the first seed's layers and training, every seed's assignment."""
+    return tuple(_detail(group) for group in _groups(evaluations))
+
+
+def hypervolume_of(points: Sequence[DesignPoint], task: TaskInfo) -> float | None:
+    """Hypervolume of the designs against the worst metric and latency of all points; None for fewer than two designs.
+
+    In metric unit times microseconds. The reference depends on the run: compare runs of equal points only.
+    """
+    designs = [point for point in points if point.role == "design" and point.latency_predicted_us is not None]
+    if len(designs) < 2:
+        return None
+    known = [point for point in points if point.latency_predicted_us is not None]
+    worst = min if task.direction == "max" else max
+    reference = (
+        worst(point.metric_val for point in known),
+        max(point.latency_predicted_us or 0.0 for point in known),
+    )
+    values = [(point.metric_val, point.latency_predicted_us) for point in designs]
+    return pareto.hypervolume(values, reference, (task.direction, "min"))
+
+
+def _groups(evaluations: Sequence[Evaluation]) -> list[list[Evaluation]]:
+    groups: dict[str, list[Evaluation]] = {}
+    for evaluation in evaluations:
+        groups.setdefault(evaluation.name, []).append(evaluation)
+    return list(groups.values())
+
+
+def _point(seeds: list[Evaluation]) -> DesignPoint:
+    first = seeds[0]
+    estimates = [seed.estimate for seed in seeds if seed.estimate is not None]
+    measured = [seed.measurement.median_us for seed in seeds if seed.measurement and seed.measurement.median_us]
+    return DesignPoint(
+        id=point_id(first.name),
+        name=first.name,
+        role=first.role,
+        palette=first.palette,
+        bits_per_weight=statistics.fmean(seed.bits_per_weight for seed in seeds),
+        metric_val=statistics.fmean(seed.metric_val for seed in seeds),
+        metric_test=statistics.fmean(seed.metric_test for seed in seeds),
+        metric_se=standard_error([seed.metric_val for seed in seeds]),
+        n_seeds=len(seeds),
+        latency_predicted_us=statistics.fmean(e.latency_us for e in estimates) if estimates else None,
+        latency_low_us=min(e.low_us for e in estimates) if estimates else None,
+        latency_high_us=max(e.high_us for e in estimates) if estimates else None,
+        latency_measured_us=statistics.fmean(measured) if measured else None,
+        batch=first.batch,
+        threads=first.threads,
+        size_bytes=round(statistics.fmean(seed.size_bytes for seed in seeds)),
+        dominated=False,
+    )
+
+
+def standard_error(values: Sequence[float]) -> float | None:
+    """Standard error of the mean; None for one value."""
+    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+
+
+def _metric_bar(point: DesignPoint) -> pareto.Interval | None:
+    if point.metric_se is None:
+        return None
+    return pareto.Interval(point.metric_val - point.metric_se, point.metric_val + point.metric_se)
+
+
+def _detail(seeds: list[Evaluation]) -> DesignDetail:
+    first = seeds[0]
+    return DesignDetail(
+        id=point_id(first.name),
+        command=first.command,
+        assignments=tuple(seed.assignment for seed in seeds if seed.assignment is not None),
+        estimate=first.estimate,
+        measurement=first.measurement,
+        agreement=first.agreement,
+        metric_fake_quant_val=first.metric_fake_quant_val,
+        epochs=first.epochs,
+        seconds=sum(seed.seconds for seed in seeds),
+    )
