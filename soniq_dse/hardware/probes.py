@@ -1,0 +1,151 @@
+"""What a microbenchmark runs: one instruction at one vector width, as unrolled assembly with or without dependences.
+
+Operands follow a *form* (three registers, an accumulator, an immediate ...). Registers 0 and 1 are only read, 2-13 are
+written, so that the same text runs with and without AVX-512 register names. A new instruction is one line of
+``X86_PROBES``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+CHAINS = 12
+"""Independent destinations: covers latency / reciprocal throughput up to 12 (5 cycles at two a cycle needs 10)."""
+UNROLL = 48
+"""Instructions per pass of the loop: its counter and branch add one fused micro-operation to 48."""
+
+Form = Literal[
+    "binary", "accumulate", "unary", "immediate", "binary_immediate", "narrow", "broadcast", "load", "store", "scalar",
+    "compare",
+]
+# AT&T operand order; {d} destination, {a} and {b} sources, {x} the 128-bit name of the source, {o} an offset in bytes.
+_OPERANDS: dict[Form, str] = {
+    "binary": "{b}, {a}, {d}",
+    "accumulate": "{b}, {c}, {d}",
+    "unary": "{a}, {d}",
+    "immediate": "$4, {a}, {d}",
+    "binary_immediate": "$0x96, {b}, {a}, {d}",
+    "narrow": "{a}, {xd}",
+    "broadcast": "{x}, {d}",
+    "load": "{o}(%[p]), {d}",
+    "store": "{a}, {o}(%[p])",
+    "scalar": "{a}, {d}",
+    "compare": "{b}, {a}",
+}
+_WITHOUT_LATENCY = frozenset({"narrow", "load", "store", "compare"})
+_REGISTER = {128: "xmm", 256: "ymm", 512: "zmm"}
+_SCALARS = ("r10", "r11", "r12", "r13", "r14", "r15")
+_SCALAR_SOURCES = ("r8", "r9")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """An instruction to be timed. ``name`` is its key in a descriptor where that differs from the mnemonic."""
+
+    mnemonic: str
+    form: Form
+    width_bits: int
+    features: tuple[str, ...] = ()
+    name: str = ""
+
+    @property
+    def key(self) -> str:
+        """The descriptor's name of the instruction."""
+        return self.name or self.mnemonic
+
+    @property
+    def has_latency(self) -> bool:
+        """Whether its result can feed itself."""
+        return self.form not in _WITHOUT_LATENCY
+
+    def line(self, chain: int, *, dependent: bool, step: int = 0) -> str:
+        """One instruction writing register 2 + ``chain``; ``dependent``: it also reads what it writes."""
+        target = 2 + chain % CHAINS
+        source = target if dependent else 0
+        operands = _OPERANDS[self.form].format(
+            d=self._register(target),
+            a=self._register(source),
+            b=self._register(1),
+            c=self._register(0),
+            x=f"%%xmm{source}",
+            xd=f"%%xmm{target}",
+            o=max(self.width_bits // 8, 8) * (step % 8),
+        )
+        return f"{self.mnemonic} {operands}"
+
+    def _register(self, index: int) -> str:
+        if self.width_bits == 0:
+            return "%%" + (_SCALAR_SOURCES[index] if index < 2 else _SCALARS[(index - 2) % len(_SCALARS)])
+        return f"%%{_REGISTER[self.width_bits]}{index}"
+
+
+def throughput_body(probes: Sequence[Probe]) -> list[str]:
+    """``UNROLL`` instructions that alternate between ``probes`` and never wait for one another."""
+    return [probes[i % len(probes)].line(i, dependent=False, step=i) for i in range(UNROLL)]
+
+
+def latency_body(probe: Probe) -> list[str]:
+    """``UNROLL`` instructions, each waiting for the one before."""
+    return [probe.line(0, dependent=True) for _ in range(UNROLL)]
+
+
+def _vector(form: Form, *features: str, names: str) -> list[Probe]:
+    """Probes at 128, 256 and 512 bits; below 512 an AVX-512 instruction needs ``avx512vl`` besides its own feature."""
+    wide = any(feature.startswith("avx512") for feature in features)
+    return [
+        Probe(name, form, width, (*features, *(("avx512vl",) if wide and width < 512 else ())))
+        for name in names.split()
+        for width in (128, 256, 512)
+    ]
+
+
+def _up_to_avx2(form: Form, names: str, at_512: str = "avx512bw") -> list[Probe]:
+    """Probes of instructions that exist as AVX2 (128 and 256 bits) and as AVX-512."""
+    return [
+        Probe(name, form, width, ("avx2",) if width < 512 else (at_512,))
+        for name in names.split()
+        for width in (128, 256, 512)
+    ]
+
+
+X86_PROBES: tuple[Probe, ...] = (
+    *_vector("accumulate", "avx512_vnni", names="vpdpbusd vpdpwssd"),
+    *_vector("unary", "avx512_vpopcntdq", names="vpopcntq vpopcntd"),
+    *_vector("unary", "avx512_bitalg", names="vpopcntb"),
+    *_vector("binary", "avx512f", names="vpxorq vpxord vpandq vpandd vporq vpord"),
+    *_vector("binary_immediate", "avx512f", names="vpternlogq vpternlogd"),
+    *_vector("binary", "avx512vbmi", names="vpermb"),
+    *_vector("accumulate", "avx512vbmi", names="vpermi2b"),
+    *_vector("binary_immediate", "gfni", "avx512f", names="vgf2p8affineqb"),
+    *[Probe(name, "binary", width, ("avx2",)) for name in ("vpxor", "vpand", "vpor") for width in (128, 256)],
+    *_up_to_avx2("binary", "vpaddb vpaddw vpsubb vpsubw vpshufb vpsadbw vpmaddubsw vpmaddwd vpunpcklbw vpunpckhbw"),
+    *_up_to_avx2("binary", "vpaddd vpaddq vpsubd vpmulld vpunpckldq vpunpcklqdq", "avx512f"),
+    *_up_to_avx2("immediate", "vpsrlw vpsllw"),
+    *_up_to_avx2("immediate", "vpsrld vpslld vpsrlq", "avx512f"),
+    *[
+        Probe(name, "binary", width, ("avx2",) if width == 256 else ("avx512f",))
+        for name in ("vpermd", "vpermps")
+        for width in (256, 512)
+    ],
+    *_up_to_avx2("broadcast", "vpbroadcastd vpbroadcastq", "avx512f"),
+    *_up_to_avx2("unary", "vcvtdq2ps vcvtps2dq", "avx512f"),
+    *_up_to_avx2("binary", "vaddps vmulps vmaxps vminps", "avx512f"),
+    *_up_to_avx2("accumulate", "vfmadd231ps", "avx512f"),
+    *_up_to_avx2("broadcast", "vpmovzxbd vpmovsxbd", "avx512f"),
+    Probe("vpmovdb", "narrow", 512, ("avx512f",)),
+    Probe("mov", "load", 0, (), "load"),
+    *[Probe("vmovdqu", "load", width, ("avx2",), "load") for width in (128, 256)],
+    Probe("vmovdqu64", "load", 512, ("avx512f",), "load"),
+    *[
+        Probe("vpbroadcastq", "load", width, ("avx2",) if width < 512 else ("avx512f",), "load_broadcast")
+        for width in (128, 256, 512)
+    ],
+    *[Probe("vmovdqu", "store", width, ("avx2",), "store") for width in (128, 256)],
+    Probe("vmovdqu64", "store", 512, ("avx512f",), "store"),
+    Probe("mov", "store", 0, (), "store"),
+    *[Probe(name, "scalar", 0) for name in ("add", "imul", "mov", "and")],
+    Probe("cmp", "compare", 0),
+)
+"""What the CPU kernels emit, on x86-64, with the features (names of ``/proc/cpuinfo``) that each needs."""
