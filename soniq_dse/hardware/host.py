@@ -10,25 +10,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from soniq_dse.errors import UserError
+from soniq_dse.hardware.features import plain
 from soniq_dse.hardware.find import shipped_descriptors
 from soniq_dse.hardware.overview import DescriptorHead, read_head
 from soniq_dse.records.cost import Host
 from soniq_dse.records.hardware import HardwareModel
 
 _CPUINFO = Path("/proc/cpuinfo")
-_TOKENS = {
-    "pni": "sse3", "sse4_1": "sse4.1", "sse4_2": "sse4.2", "abm": "lzcnt", "avx_vnni": "avxvnni",
-    "avx_vnni_int8": "avxvnniint8", "avx_vnni_int16": "avxvnniint16", "avx_ifma": "avxifma",
-    "amx_tile": "amx-tile", "amx_int8": "amx-int8", "amx_bf16": "amx-bf16", "amx_fp16": "amx-fp16",
-    "asimd": "neon", "asimddp": "dotprod", "asimdhp": "fp16", "asimdrdm": "rdm", "asimdfhm": "fp16fml",
-    "svei8mm": "sve-i8mm", "svebf16": "sve-bf16",
-}  # fmt: skip
-"""The kernel's name of a feature -> the compilers' (gcc -m..., -march=armv8-a+...)."""
-_IMPLEMENTERS = {
-    0x41: "Arm", 0x42: "Broadcom", 0x43: "Cavium", 0x46: "Fujitsu", 0x48: "HiSilicon", 0x4E: "NVIDIA",
-    0x51: "Qualcomm", 0x53: "Samsung", 0x61: "Apple", 0x6D: "Microsoft", 0xC0: "Ampere",
-}  # fmt: skip
-"""MIDR implementer code -> vendor (Arm Architecture Reference Manual, MIDR_EL1)."""
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
@@ -50,26 +38,23 @@ def detect_host() -> Host:
 def host_from_cpuinfo(text: str, *, cores: int, memory_bytes: int) -> Host:
     """The host of which ``text`` is the first processor's ``/proc/cpuinfo``.
 
-    On Arm, ``family`` is the implementer of MIDR and ``model`` its part number.
+    On Arm, ``vendor`` is the implementer of MIDR in hexadecimal, ``family`` the architecture and ``model`` the part.
     """
     fields: dict[str, str] = {}
     for line in text.splitlines():
         key, _, value = line.partition(":")
         fields.setdefault(key.strip().lower(), value.strip())
-    implementer = _integer(fields.get("cpu implementer"))
     arm = "cpu implementer" in fields
-    vendor = _IMPLEMENTERS.get(implementer, hex(implementer)) if arm else fields.get("vendor_id", "unknown")
+    vendor = fields.get("cpu implementer" if arm else "vendor_id", "unknown")
     model = _integer(fields.get("cpu part" if arm else "model"))
-    name = fields.get("model name") or (
-        f"{vendor} part {model:#x}" if arm else platform.processor() or platform.machine()
-    )
+    unnamed = f"Arm processor, implementer {vendor} part {model:#x}" if arm else platform.processor() or machine()
     return Host(
-        processor=name,
+        processor=fields.get("model name") or unnamed,
         vendor=vendor,
-        family=implementer if arm else _integer(fields.get("cpu family")),
+        family=_integer(fields.get("cpu architecture" if arm else "cpu family")),
         model=model,
         stepping=_integer(fields.get("cpu revision" if arm else "stepping")),
-        features=normalised(fields.get("flags", fields.get("features", "")).split()),
+        features=tuple(sorted({plain(name) for name in fields.get("flags", fields.get("features", "")).split()})),
         cores=cores,
         memory_bytes=memory_bytes,
         system=f"{platform.system()} {platform.release()} {machine()}",
@@ -84,15 +69,10 @@ def machine() -> str:
     return _MACHINES.get(name, name)
 
 
-def normalised(features: Iterable[str]) -> tuple[str, ...]:
-    """Feature names of the Linux kernel as compilers spell them, sorted: ``avx512_vnni`` -> ``avx512vnni``."""
-    return tuple(sorted({_TOKENS.get(name, name.replace("avx512_", "avx512")) for name in map(str.lower, features)}))
-
-
 def missing_features(features: Iterable[str], host: Host) -> tuple[str, ...]:
-    """Those of ``features`` that ``host`` lacks."""
-    present = set(host.features)
-    return tuple(feature for feature in features if feature and feature not in present)
+    """Those of ``features`` that ``host`` lacks; either spelling (``avx512_vnni``, ``avx512vnni``) will do."""
+    present = {plain(feature) for feature in host.features}
+    return tuple(feature for feature in features if feature and plain(feature) not in present)
 
 
 def match_host(hw: HardwareModel | DescriptorHead, host: Host) -> tuple[bool, str]:

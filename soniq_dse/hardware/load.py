@@ -33,7 +33,15 @@ def load_hardware(spec: str | Path) -> HardwareModel:
         DescriptorError: it is not valid; the text holds all its errors, one a line
             (``file:line:column field: expected ..., got ...; nearest valid choice ...``).
     """
-    document = read_resolved(find_descriptor(str(spec)))
+    return validated(read_resolved(find_descriptor(str(spec))))
+
+
+def validated(document: Document) -> HardwareModel:
+    """The machine that ``document`` describes.
+
+    Raises:
+        DescriptorError: it breaks the schema or a rule; holds all errors.
+    """
     model: HardwareModel | None = None
     try:
         # Strict JSON mode: lists become tuples, but text never becomes a number, nor true a 1.
