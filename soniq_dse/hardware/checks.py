@@ -12,7 +12,6 @@ from typing import Any
 
 from soniq_dse.errors import nearest
 from soniq_dse.hardware.document import Document, FieldPath
-from soniq_dse.hardware.features import plain
 from soniq_dse.hardware.schema_errors import shown, unit_of
 
 PLAUSIBLE: dict[str, tuple[float, float]] = {
@@ -163,7 +162,6 @@ def _widths(hw: dict[str, Any]) -> _Found:
 def _instructions(hw: dict[str, Any]) -> _Found:
     """Features that a SIMD width or an instruction needs are features of the machine."""
     known = _words(hw.get("features"))
-    spellings = set(map(plain, known))
     needs: list[tuple[FieldPath, Any]] = [
         (("simd", index, "features"), entry.get("features"))
         for index, entry in enumerate(_list(hw.get("simd")))
@@ -175,7 +173,7 @@ def _instructions(hw: dict[str, Any]) -> _Found:
     ]
     for path, features in needs:
         for index, feature in enumerate(_words(features)):
-            if "features" in hw and plain(feature) not in spellings:
+            if "features" in hw and feature not in known:
                 yield (
                     (*path, index),
                     f"expected one of the machine's features, got {shown(feature)}{nearest(feature, known)}",

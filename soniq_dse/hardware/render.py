@@ -22,7 +22,7 @@ class Sheet:
 
 def sheets(hw: HardwareModel, levels: Sequence[NativeLevel]) -> tuple[Sheet, ...]:
     """All tables of ``hw show``, the most asked first."""
-    return (_levels(hw, levels), _widths(hw, levels), _figures(hw), _instructions(hw), _sources(hw))
+    return (_levels(hw, levels), _reasons(levels), _widths(hw, levels), _figures(hw), _instructions(hw), _sources(hw))
 
 
 def figures(hw: HardwareModel) -> Iterator[tuple[str, Figure]]:
@@ -52,19 +52,22 @@ def _levels(hw: HardwareModel, levels: Sequence[NativeLevel]) -> Sheet:
             str(level.width_bits),
             level.level.name,
             level.recipe,
-            str(level.k_group),
-            str(level.n_group),
+            f"{level.k_group} x {level.n_group}",
             f"{level.macs_per_cycle:.4g}",
             level.bound,
-            level.reason,
             _origin(hw.recipes.get(level.recipe)),
         ]
-        for level in sorted(levels, key=lambda v: (-v.width_bits, v.level.weight_bits, v.level.activation_bits))
+        for level in sorted(levels, key=lambda v: -v.width_bits)
     ]
-    columns = _columns("", "SIMD bits") | _columns(
-        "level|recipe", "k group|n group|MAC/cycle at most", "bound|why|recipe is"
-    )
+    columns = _columns("", "SIMD bits") | _columns("level|recipe", "k group x n|MAC/cycle at most", "bound|recipe is")
     return Sheet("Native bit-widths, derived from the instructions and recipes", columns, rows)
+
+
+def _reasons(levels: Sequence[NativeLevel]) -> Sheet:
+    rows = [
+        [str(level.width_bits), level.recipe, level.reason] for level in sorted(levels, key=lambda v: -v.width_bits)
+    ]
+    return Sheet("Why they are native", _columns("", "SIMD bits") | _columns("recipe|why"), rows)
 
 
 def _widths(hw: HardwareModel, levels: Sequence[NativeLevel]) -> Sheet:
