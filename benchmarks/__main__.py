@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: list the benchmarks and what each last gave; ``--run`` runs them all, ``--quick`` shortly."""
+"""``python -m benchmarks``: list the benchmarks and what each last gave; ``--run`` runs all, ``--quick`` shortly."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ def describe(path: Path) -> str:
     return f"{path.stem:14} {summary}  [{met} of {len(document['goals'])} goals met, {document['date']}]"
 
 
+def succeeds(path: Path, flags: list[str]) -> bool:
+    """Whether one benchmark ran to its end, in a process of its own."""
+    return subprocess.run([sys.executable, "-m", f"benchmarks.{path.stem}", *flags], check=False).returncode == 0
+
+
 def main() -> None:
     """List, or run each benchmark in a process of its own; the exit code counts those that failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
@@ -37,8 +42,7 @@ def main() -> None:
     if not arguments.run:
         sys.stdout.write("\n".join(map(describe, benchmark_files())) + "\n")
         return
-    flags = ["--quick"] if arguments.quick else []
-    failed = [p.stem for p in benchmark_files() if subprocess.run([sys.executable, "-m", f"benchmarks.{p.stem}", *flags]).returncode]
+    failed = [path.stem for path in benchmark_files() if not succeeds(path, ["--quick"] if arguments.quick else [])]
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 

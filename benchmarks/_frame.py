@@ -74,7 +74,12 @@ def _with_kept(goal: Goal, kept: dict[str, Any]) -> Goal:
 
 
 def _markdown(name: str, title: str, document: dict[str, Any]) -> str:
-    lines = [f"# {title}", "", f"`python -m benchmarks.{name}` on {document['date']}, {document['host']['processor']}.", ""]
+    lines = [
+        f"# {title}",
+        "",
+        f"`python -m benchmarks.{name}` on {document['date']}, {document['host']['processor']}.",
+        "",
+    ]
     lines += ["| goal | what | value | goal | met |", "|---|---|---:|---:|---|"]
     for goal in document["goals"]:
         value = "not measured" if goal["value"] is None else f"{goal['value']:.4g} {goal['unit']}"
@@ -91,7 +96,9 @@ def _markdown(name: str, title: str, document: dict[str, Any]) -> str:
 def main(name: str, title: str, measure: Callable[[bool], Result]) -> None:
     """Run ``measure(quick)`` by the convention; ``name`` is the file's."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=title)
-    parser.add_argument("--quick", action="store_true", help="end within a minute; other goals come from the kept result")
+    parser.add_argument(
+        "--quick", action="store_true", help="end within a minute; other goals come from the kept result"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON on standard output")
     arguments = parser.parse_args()
     result = measure(arguments.quick)
@@ -101,7 +108,15 @@ def main(name: str, title: str, measure: Callable[[bool], Result]) -> None:
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "host": detect_host().to_json_value(),
         "goals": [
-            {"id": g.id, "name": g.name, "value": g.value, "unit": g.unit, "goal": g.goal, "met": g.met, "measured": g.measured}
+            {
+                "id": g.id,
+                "name": g.name,
+                "value": g.value,
+                "unit": g.unit,
+                "goal": g.goal,
+                "met": g.met,
+                "measured": g.measured,
+            }
             for g in goals
         ],
         "rows": list(result.rows),

@@ -38,7 +38,12 @@ def measure(quick: bool) -> Result:
         list_s, list_mad = seconds(["hw", "list"], folder, repeats)
     rows = [
         {"command": "soniq-dse --help", "median_s": help_s, "mad_s": help_mad, "runs": repeats},
-        {"command": f"soniq-dse hw list ({N_DESCRIPTORS} descriptors)", "median_s": list_s, "mad_s": list_mad, "runs": repeats},
+        {
+            "command": f"soniq-dse hw list ({N_DESCRIPTORS} descriptors)",
+            "median_s": list_s,
+            "mad_s": list_mad,
+            "runs": repeats,
+        },
     ]
     goals = [
         Goal("CLI1", "soniq-dse --help", "s", help_s, at_most=0.3),

@@ -1,0 +1,1 @@
+"""Hardware simulation and design-space exploration of ultra-low-precision neural networks."""

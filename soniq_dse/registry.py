@@ -1,7 +1,7 @@
 """(kind, name) -> unit. The file name is the key: a new unit is one new file in its package, and nothing else.
 
-A unit module holds exactly one public subclass of its package's ``Base``. Code outside the tree comes in through the entry
-point group ``soniq_dse.<kind>`` or ad hoc as ``package.module:Name``. Nothing is imported before it is asked for.
+A unit module holds exactly one public subclass of its package's ``Base``. Code outside the tree comes in through the
+entry point group ``soniq_dse.<kind>`` or ad hoc as ``package.module:Name``. Nothing is imported before it is asked for.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def load(kind: str, name: str) -> Any:
         if inspect.isclass(value) and issubclass(value, base) and value.__module__ == module.__name__
     ]
     if len(units) != 1:
-        raise UserError(f"{kind} {name}: expected one class deriving from {base.__qualname__} in {module.__file__}, got {len(units)}")
+        expected = f"expected one class deriving from {base.__qualname__} in {module.__file__}"
+        raise UserError(f"{kind} {name}: {expected}, got {len(units)}")
     return units[0]
 
 
@@ -91,5 +92,6 @@ def _entry_points(kind: str) -> importlib.metadata.EntryPoints:
 
 def _checked(kind: str, name: str, unit: Any, base: type) -> Any:
     if not (inspect.isclass(unit) and issubclass(unit, base)):
-        raise UserError(f"{kind} {name}: expected a class deriving from {base.__module__}.{base.__qualname__}, got {unit!r}")
+        expected = f"expected a class deriving from {base.__module__}.{base.__qualname__}"
+        raise UserError(f"{kind} {name}: {expected}, got {unit!r}")
     return unit

@@ -1,4 +1,6 @@
-"""What every test may use. Where ``SONIQ_DSE_TESTS_REQUIRE=1``, a missing program fails the test instead of skipping it."""
+"""What every test may use.
+
+Where ``SONIQ_DSE_TESTS_REQUIRE=1``, a missing program fails the test instead of skipping it."""
 
 from __future__ import annotations
 
@@ -36,7 +38,7 @@ def need_program() -> Callable[[str, str], str]:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Callable[[str], Path]:
-    """``shared_data("fashion-mnist")``: a folder of real data below ``SONIQ_DSE_DATA`` or ``../shared/data``, else a skip."""
+    """``shared_data("fashion-mnist")``: real data below ``SONIQ_DSE_DATA`` or ``../shared/data``, else a skip."""
 
     def need(name: str) -> Path:
         root = Path(os.environ.get("SONIQ_DSE_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")

@@ -44,7 +44,9 @@ class LazyGroup(click.Group):
         command: click.Command = importlib.import_module(f"soniq_dse.cli.{cmd_name}").command
         return command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         """Unknown commands end with the nearest known one."""
         from soniq_dse.errors import nearest
 
@@ -60,7 +62,11 @@ class LazyGroup(click.Group):
 
 @click.group(
     cls=LazyGroup,
-    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "SONIQ_DSE", "max_content_width": 100},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "auto_envvar_prefix": "SONIQ_DSE",
+        "max_content_width": 100,
+    },
     epilog="Example:  soniq-dse explore --hw avx512.yaml     (data on stdout, progress on stderr)",
 )
 @click.version_option(package_name="soniq-dse", prog_name="soniq-dse")

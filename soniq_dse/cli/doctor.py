@@ -6,7 +6,6 @@ import importlib.metadata
 import importlib.util
 import platform
 import shutil
-import sys
 from collections.abc import Callable
 
 import click
@@ -20,10 +19,7 @@ Finding = tuple[str, str, str]
 
 
 def _python() -> Finding:
-    version = platform.python_version()
-    if sys.version_info < (3, 10):
-        return FAILED, f"Python {version}", "use Python 3.10 or later"
-    return OK, f"Python {version}, soniq-dse {importlib.metadata.version('soniq-dse')}", ""
+    return OK, f"Python {platform.python_version()}, soniq-dse {importlib.metadata.version('soniq-dse')}", ""
 
 
 def _torch() -> Finding:
@@ -70,9 +66,9 @@ def _descriptor() -> Finding:
 
 def _kernels() -> Finding:
     from soniq_dse.hardware.host import detect_host, missing_features
-    from soniq_dse.kernels.catalog import all_kernels
+    from soniq_dse.kernels.catalog import catalog
 
-    host, kernels = detect_host(), all_kernels()
+    host, kernels = detect_host(), catalog()
     runnable = [kernel for kernel in kernels if not missing_features(kernel.features, host)]
     simd = [kernel for kernel in runnable if kernel.features]
     text = f"{len(runnable)} of {len(kernels)} kernels run here, {len(simd)} of them vectorised"

@@ -135,3 +135,21 @@ class Report(Record):
     """What was not measured, and other things the reader must know."""
     hypervolume: float | None
     summary: Summary | None = None
+
+
+class RunInfo(Record):
+    """``run.json``: what an exploration set out to do; written before its first training, so that a killed run shows.
+
+    ``key`` is the hash of everything that decides the result; ``total`` counts trainings, references included.
+    """
+
+    schema_version: Annotated[int, Field(ge=1)] = 1
+    key: str
+    command: str
+    started: str
+    model: str
+    data: str
+    hardware: str
+    palettes: tuple[str, ...]
+    n_seeds: int
+    total: int

@@ -96,7 +96,9 @@ class Palette(Record):
     @classmethod
     def parse(cls, name: str, source: str = "named") -> Palette:
         """The palette called ``name`` (``w1a1+w4a4``), levels in any order."""
-        levels = sorted((Level.parse(part) for part in name.split("+")), key=lambda v: (v.weight_bits, v.activation_bits))
+        levels = sorted(
+            (Level.parse(part) for part in name.split("+")), key=lambda v: (v.weight_bits, v.activation_bits)
+        )
         return cls(levels=tuple(levels), source=source)
 
 

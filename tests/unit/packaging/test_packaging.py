@@ -51,7 +51,9 @@ def test_wheel_holds_every_shipped_file(repository: Path, unpacked_wheel: Path, 
     for name, found in (("hwmodels", machines), ("palettes", palettes)):
         assert [Path(p).name for p in found] == [p.name for p in sorted((repository / name).glob("*.yaml"))]
     sources = {p.name for p in (repository / "soniq_dse/kernels/cpu").iterdir() if p.suffix in {".cpp", ".h"}}
-    assert sources == {p.name for p in (unpacked_wheel / "soniq_dse/kernels/cpu").iterdir() if p.suffix in {".cpp", ".h"}}
+    assert sources == {
+        p.name for p in (unpacked_wheel / "soniq_dse/kernels/cpu").iterdir() if p.suffix in {".cpp", ".h"}
+    }
     loops = {p.relative_to(repository / "hwmodels") for p in (repository / "hwmodels/loops").rglob("*.json")}
     held = unpacked_wheel / "soniq_dse/hwmodels"
     assert loops == {p.relative_to(held) for p in (held / "loops").rglob("*.json")}
