@@ -1,1 +1,1 @@
-"""What produces every figure in the README: one file per table, beside its peers. ``python -m benchmarks`` lists them."""
+"""What produces every figure in the README, a file a table, beside its peers. ``python -m benchmarks`` lists them."""

@@ -48,8 +48,8 @@ class LoopInstruction(Record):
 class HotLoop(Record):
     """The innermost loop of a kernel as compiled, kept in ``hwmodels/loops`` so that estimates need no compiler.
 
-    One pass over ``instructions`` does ``macs_per_iteration`` multiply-accumulates. ``source_sha256`` is the hash of the
-    sources it was built from; another one means that it is stale.
+    One pass over ``instructions`` does ``macs_per_iteration`` multiply-accumulates. ``source_sha256`` is the hash of
+    the sources it was built from; another one means that it is stale.
     """
 
     symbol: str

@@ -100,7 +100,8 @@ class Recipe(Record):
 
     One step performs ``macs_per_width_bit * W`` multiply-accumulates with ``instructions`` (mnemonic -> count, loads of
     operands and amortised unpacking included). ``k_group`` input channels are consumed per step (the padding group of
-    a segment); one vector holds ``lanes_per_width_bit * W`` output channels. ``min_width_bits`` is the least W it works at.
+    a segment); one vector holds ``lanes_per_width_bit * W`` output channels. ``min_width_bits`` is the least W it
+    works at.
     """
 
     weight_bits: WeightBits

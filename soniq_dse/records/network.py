@@ -130,7 +130,8 @@ class PoolNode(_NetworkNode):
 
 
 class FlattenNode(_NetworkNode):
-    """``[channels, height, width]`` -> ``[channels * height * width]`` in the trained model's (channels first) order."""
+    """``[channels, height, width]`` -> ``[channels * height * width]`` in the trained model's (channels first)
+    order."""
 
     op: Literal["flatten"] = "flatten"
 

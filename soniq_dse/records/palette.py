@@ -22,7 +22,8 @@ ActivationBits = Annotated[int, Field(ge=1, le=FLOAT_BITS)]
 
 
 class NumberFormat(Record):
-    """A family of number formats at one width; ``token`` is its short name in kernel symbols (``z2``, ``u4``, ``s8``)."""
+    """A family of number formats at one width; ``token`` is its short name in kernel symbols (``z2``, ``u4``,
+    ``s8``)."""
 
     family: str
     bits: int = Field(ge=1, le=FLOAT_BITS)
