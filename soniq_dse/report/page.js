@@ -1,0 +1,284 @@
+"use strict";
+/* The page's core: it unpacks the data, holds the one state (selected design, filter, axes), keeps it in the URL's hash,
+ * and tells the panels what changed. A panel is soniq.panel(name, (app, root) => { ... }); app offers:
+ *   report, front, task, points, byId, details, marks      the data, as in report.json
+ *   state, set(patch), on(keys, callback)                  the state; callback(state) after any of keys changed
+ *   passes(point), shown()                                 the filter
+ *   unit, value(point, field), label(field), text(field, value)   figures with their units
+ *   plot(div, draw), repaint(callback)                     a plotly figure, or anything drawn, that follows the theme
+ * soniq.el and soniq.svg make nodes; strings become text nodes, never HTML. */
+const soniq = (() => {
+  const panels = [];
+  const NUMBERS = ["max_latency", "min_metric"];
+  const DEFAULTS = {
+    design: "", text: "", max_latency: null, min_metric: null, dominated: true, bars: true, log: true,
+    x: "", y: "", sort: "", seed: 0, hidden: "",
+  };
+
+  function node(namespace, tag, props, children) {
+    const made = namespace ? document.createElementNS(namespace, tag) : document.createElement(tag);
+    for (const [key, value] of Object.entries(props || {})) {
+      if (key === "on") for (const [event, callback] of Object.entries(value)) made.addEventListener(event, callback);
+      else if (value === true) made.setAttribute(key, "");
+      else if (value !== false && value !== null && value !== undefined) made.setAttribute(key, value);
+    }
+    made.append(...children.flat().filter((child) => child !== null && child !== undefined));
+    return made;
+  }
+  const el = (tag, props, ...children) => node(null, tag, props, children);
+  const svg = (tag, props, ...children) => node("http://www.w3.org/2000/svg", tag, props, children);
+
+  /** Plotly reads a little HTML in its strings; a name of ours is never HTML. */
+  const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+
+  const figures = (value, digits = 3) => {
+    const rounded = Number(value.toPrecision(digits));
+    return rounded >= 1000 ? Math.round(value).toLocaleString("en") : String(rounded);
+  };
+
+  async function unpack() {
+    const packed = Uint8Array.from(atob(document.getElementById("report-data").textContent), (c) => c.charCodeAt(0));
+    const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return JSON.parse(await new Response(stream).text());
+  }
+
+  class App {
+    constructor(data) {
+      this.report = data.report;
+      this.marks = data.marks;
+      this.front = data.report.front;
+      this.task = this.front.task;
+      this.points = this.front.points;
+      this.byId = new Map(this.points.map((point) => [point.id, point]));
+      this.details = new Map((data.report.details || []).map((detail) => [detail.id, detail]));
+      this.listeners = [];
+      this.redraws = [];
+      const objective = (start, otherwise) =>
+        (this.front.objectives.find((o) => o.field.startsWith(start)) || { field: otherwise }).field;
+      this.defaults = { ...DEFAULTS, y: objective("metric", "metric_val"), x: objective("latency", "latency_predicted_us") };
+      if (!this.points.some((p) => p[this.defaults.x] !== null)) this.defaults.x = "latency_predicted_us";
+      const known = (id) => (this.byId.has(id) ? id : "");
+      const summary = this.report.summary;
+      const first = this.points.find((p) => p.role === "design") || this.points[0];
+      this.defaults.design = known(summary.finding_id) || known(summary.knee_id) || (first ? first.id : "");
+      this.unit = this.task.metric_unit === "fraction" ? "%" : this.task.metric_unit;
+      this.factor = this.task.metric_unit === "fraction" ? 100 : 1;
+      this.state = { ...this.defaults, ...this.fromHash() };
+    }
+
+    // -- state ---------------------------------------------------------------------------------------------
+    fromHash() {
+      const found = {};
+      for (const [key, text] of new URLSearchParams(location.hash.slice(1))) {
+        if (!(key in this.defaults)) continue;
+        if (NUMBERS.includes(key)) found[key] = text !== "" && Number.isFinite(Number(text)) ? Number(text) : null;
+        else if (key === "seed") found[key] = Math.max(0, Math.trunc(Number(text)) || 0);
+        else if (typeof this.defaults[key] === "boolean") found[key] = text === "1";
+        else if (key === "design" && !this.byId.has(text)) continue;
+        else if ((key === "x" || key === "y") && !this.fields(key).includes(text)) continue;
+        else found[key] = text;
+      }
+      return found;
+    }
+
+    hash(state = this.state) {
+      const query = new URLSearchParams();
+      for (const [key, value] of Object.entries(state)) {
+        if (value === this.defaults[key] && key !== "design") continue;
+        if (value === null || value === "") continue;
+        query.set(key, typeof value === "boolean" ? (value ? "1" : "0") : value);
+      }
+      return `#${query}`;
+    }
+
+    set(patch, remember = true) {
+      const changed = Object.keys(patch).filter((key) => this.state[key] !== patch[key]);
+      if (!changed.length) return;
+      Object.assign(this.state, patch);
+      if (changed.includes("design") && !("seed" in patch)) this.state.seed = 0;
+      if (remember) history.replaceState(null, "", this.hash());
+      for (const { keys, callback } of this.listeners) if (keys.some((key) => changed.includes(key))) callback(this.state);
+      if (changed.includes("design")) this.say(`Selected ${this.byId.get(this.state.design).name}`);
+    }
+
+    on(keys, callback) {
+      this.listeners.push({ keys, callback });
+      callback(this.state);
+    }
+
+    say(text) {
+      document.getElementById("status").textContent = text;
+    }
+
+    // -- figures -------------------------------------------------------------------------------------------
+    fields(axis) {
+      if (axis === "y") return ["metric_val", "metric_test"];
+      return ["latency_measured_us", "latency_predicted_us", "size_bytes", "bits_per_weight"];
+    }
+
+    /** The latency that constraints and the selected card speak of: that of the x axis, else the objective's. */
+    get latencyField() {
+      return this.state.x.startsWith("latency") ? this.state.x : this.defaults.x;
+    }
+
+    value(point, field) {
+      const value = point[field];
+      if (value === null || value === undefined) return null;
+      if (field.startsWith("metric")) return value * this.factor;
+      return field === "size_bytes" ? value / 1024 : value;
+    }
+
+    label(field) {
+      const unit = this.unit ? ` (${this.unit})` : "";
+      return {
+        metric_val: `validation ${this.task.metric}${unit}`,
+        metric_test: `test ${this.task.metric}${unit}`,
+        latency_measured_us: "measured latency (µs)",
+        latency_predicted_us: "predicted latency (µs)",
+        size_bytes: "size (KiB)",
+        bits_per_weight: "bits per weight",
+      }[field];
+    }
+
+    /** A shown value without its unit. */
+    number(field, value) {
+      if (value === null) return "–";
+      if (field.startsWith("metric")) return this.unit === "%" ? value.toFixed(1) : figures(value);
+      if (field === "bits_per_weight") return value.toFixed(2);
+      return figures(value);
+    }
+
+    /** A shown value with its unit. */
+    text(field, point) {
+      const value = this.value(point, field);
+      const unit = { size_bytes: "KiB", bits_per_weight: "bits" }[field] || (field.startsWith("metric") ? this.unit : "µs");
+      return value === null ? "not known" : `${this.number(field, value)} ${unit}`.trim();
+    }
+
+    ratio(point) {
+      const { latency_predicted_us: predicted, latency_measured_us: measured } = point;
+      return predicted && measured ? predicted / measured : null;
+    }
+
+    interval(point) {
+      const { latency_low_us: low, latency_high_us: high } = point;
+      return low === null || high === null ? "" : `${figures(low)}–${figures(high)} µs`;
+    }
+
+    /** Average weight bits per tensor class of the first seed: "conv1 2.4 · conv2 1". */
+    bitsPerLayer(id) {
+      const assignment = (this.details.get(id) || { assignments: [] }).assignments[0];
+      if (!assignment) return [];
+      return Object.entries(assignment.level_of_channel).map(([name, levels]) => {
+        const palette = (assignment.pinned[name] || assignment.palette).levels;
+        return [name, levels.reduce((sum, level) => sum + palette[level].weight_bits, 0) / levels.length];
+      });
+    }
+
+    // -- filter --------------------------------------------------------------------------------------------
+    passes(point) {
+      const { text, max_latency: latency, min_metric: metric, dominated, hidden, y } = this.state;
+      if (point.role === "design") {
+        if (!dominated && point.dominated) return false;
+        if (hidden.split(",").includes(point.palette)) return false;
+      }
+      const words = text.toLowerCase().split(/\s+/).filter(Boolean);
+      const where = `${point.name} ${point.palette} ${point.id} ${point.role}`.toLowerCase();
+      if (!words.every((word) => where.includes(word))) return false;
+      if (latency !== null && !(point[this.latencyField] !== null && point[this.latencyField] <= latency)) return false;
+      if (metric === null) return true;
+      const value = this.value(point, y);
+      return this.task.direction === "max" ? value >= metric : value <= metric;
+    }
+
+    shown() {
+      return this.points.filter((point) => this.passes(point));
+    }
+
+    // -- drawing -------------------------------------------------------------------------------------------
+    colour(name) {
+      return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+    }
+
+    mark(point) {
+      return this.marks[point.palette] || { colour: this.colour("ink"), symbol: "star", path: STAR };
+    }
+
+    markSvg(mark, title) {
+      const name = title ? { role: "img", "aria-label": title } : { "aria-hidden": "true" };
+      return svg("svg", { viewBox: "-8 -8 16 16", width: 16, height: 16, class: "mark", ...name },
+        svg("path", { d: mark.path, fill: mark.colour }));
+    }
+
+    axis(title, more) {
+      return {
+        title: { text: plain(title), standoff: 12 }, gridcolor: this.colour("line"), linecolor: this.colour("line-strong"),
+        zeroline: false, ticks: "", tickfont: { color: this.colour("ink-soft") }, automargin: true, ...more,
+      };
+    }
+
+    /** draw() gives {traces, layout}; the figure is drawn again where the theme changes. Gives the redraw function. */
+    plot(div, draw) {
+      const config = {
+        showSendToCloud: false, displaylogo: false, plotlyServerURL: "", responsive: true,
+        modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"], toImageButtonOptions: { filename: div.id },
+      };
+      const redraw = () => {
+        const { traces, layout } = draw();
+        Plotly.react(div, traces, {
+          paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", hovermode: "closest", showlegend: false,
+          font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: this.colour("ink") },
+          hoverlabel: { bgcolor: this.colour("card"), bordercolor: this.colour("line-strong"), align: "left",
+            font: { color: this.colour("ink"), size: 13 } },
+          margin: { l: 56, r: 16, t: 16, b: 52 }, modebar: { bgcolor: "rgba(0,0,0,0)", color: this.colour("ink-soft") },
+          ...layout,
+        }, config);
+      };
+      this.redraws.push(redraw);
+      return redraw;
+    }
+
+    /** Call again what takes colours from the theme outside of plotly. */
+    repaint(callback) {
+      this.redraws.push(callback);
+    }
+
+    theme(dark) {
+      document.documentElement.dataset.theme = dark ? "dark" : "light";
+      const button = document.getElementById("theme");
+      button.setAttribute("aria-pressed", String(dark));
+      button.textContent = dark ? "Light" : "Dark";
+      this.redraws.forEach((redraw) => redraw());
+    }
+  }
+
+  const STAR = "M0,-7L1.7,-2.2L6.7,-2.2L2.7,0.8L4.1,5.7L0,2.8L-4.1,5.7L-2.7,0.8L-6.7,-2.2L-1.7,-2.2Z";
+
+  /** Make a file of text and hand it to the reader. */
+  function download(name, type, text) {
+    const url = URL.createObjectURL(new Blob([text], { type }));
+    const link = el("a", { href: url, download: name });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(url), 1000);
+  }
+
+  async function start() {
+    const app = new App(await unpack());
+    const system = matchMedia("(prefers-color-scheme: dark)");
+    app.theme(system.matches);
+    for (const { name, build } of panels) build(app, document.getElementById(`${name}-panel`));
+    system.addEventListener("change", (event) => app.theme(event.matches));
+    document.getElementById("theme").addEventListener("click", () =>
+      app.theme(document.documentElement.dataset.theme !== "dark"));
+    document.querySelectorAll("[data-scroll]").forEach((link) => link.addEventListener("click", (event) => {
+      event.preventDefault();
+      const target = document.getElementById(link.dataset.scroll);
+      target.scrollIntoView();
+      target.querySelector("button, input, select, [tabindex]").focus({ preventScroll: true });
+    }));
+    window.addEventListener("hashchange", () => app.set({ ...app.defaults, ...app.fromHash() }, false));
+    document.documentElement.dataset.ready = "true";
+  }
+
+  return { panel: (name, build) => panels.push({ name, build }), el, svg, plain, figures, download, start };
+})();

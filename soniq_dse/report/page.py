@@ -1,0 +1,72 @@
+"""The HTML page. Nothing in it reaches out: its content security policy admits the page's own two scripts, by their
+hashes, and no connection at all.
+
+The data travel as the base64 of gzipped JSON: a report of 2,000 designs stays small, and no string of it can end the
+script element that it sits in.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import gzip
+import hashlib
+import json
+from importlib.resources import files
+
+import jinja2
+from markupsafe import Markup
+
+from soniq_dse import registry
+from soniq_dse.records.front import Report
+from soniq_dse.report.marks import marks_of
+from soniq_dse.report.panels import Base
+
+
+def render_page(report: Report) -> str:
+    """The whole page; ``report.summary`` is set."""
+    panels = all_panels()
+    plotly = _plotly_js()
+    script = "\n".join([_text("page.js"), *(panel.script() for panel in panels), "soniq.start();"])
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(_text("template.html"))
+    return template.render(
+        report=report,
+        panels=[(panel, panel.fragment(report)) for panel in panels],
+        hashes=[_csp_hash(plotly), _csp_hash(script)],
+        style=Markup(_text("style.css")),
+        plotly=Markup(plotly),
+        script=Markup(script),
+        data=_packed(report, panels),
+    )
+
+
+def all_panels() -> list[Base]:
+    """Every panel that the registry finds, in page order."""
+    panels = [registry.load("panel", name)() for name in registry.names("panel")]
+    return sorted(panels, key=lambda panel: (panel.order, panel.id))
+
+
+def page_data(report: Report, panels: list[Base]) -> dict[str, object]:
+    """The part of ``report.json`` that ``panels`` read, under the same keys."""
+    fields = {"front", "summary"}.union(*(panel.fields for panel in panels))
+    return report.model_dump(mode="json", include=fields)
+
+
+def _packed(report: Report, panels: list[Base]) -> str:
+    marks = {name: mark._asdict() for name, mark in marks_of(report.front).items()}
+    data = {"report": page_data(report, panels), "marks": marks}
+    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return base64.b64encode(gzip.compress(text.encode(), compresslevel=6, mtime=0)).decode()
+
+
+def _csp_hash(script: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _text(name: str) -> str:
+    return files("soniq_dse.report").joinpath(name).read_text(encoding="utf-8")
+
+
+@functools.cache
+def _plotly_js() -> str:
+    return files("plotly").joinpath("package_data").joinpath("plotly.min.js").read_text(encoding="utf-8")

@@ -1,0 +1,53 @@
+soniq.panel("agreement", (app, root) => {
+  const { plain, figures } = soniq;
+  const div = root.querySelector("#agreement-plot");
+  if (!div) return;
+  const measured = app.points.filter((p) => app.ratio(p));
+  const all = measured.flatMap((p) => [p.latency_measured_us, p.latency_predicted_us]);
+  const range = [Math.min(...all) / 1.6, Math.max(...all) * 1.6];
+
+  function hover(p) {
+    const agreement = (app.details.get(p.id) || {}).agreement;
+    const lines = [`predicted ${app.text("latency_predicted_us", p)} (${app.interval(p) || "no interval"})`,
+      `measured ${app.text("latency_measured_us", p)}`, `predicted/measured ${figures(app.ratio(p))}`,
+      agreement && agreement.reason].filter(Boolean);
+    return `<b>${plain(p.name)}</b><br>${lines.map(plain).join("<br>")}`;
+  }
+
+  const trace = (points, name, marker) => ({
+    type: "scatter", mode: "markers", name: plain(name), x: points.map((p) => p.latency_measured_us),
+    y: points.map((p) => p.latency_predicted_us), customdata: points.map((p) => p.id), hovertext: points.map(hover), hoverinfo: "text",
+    marker: { size: 11, line: { color: app.colour("paper"), width: 1 }, ...marker },
+    error_y: { type: "data", symmetric: false, thickness: 1, width: 0, color: app.colour("ink-faint"),
+      array: points.map((p) => (p.latency_high_us ?? p.latency_predicted_us) - p.latency_predicted_us),
+      arrayminus: points.map((p) => p.latency_predicted_us - (p.latency_low_us ?? p.latency_predicted_us)) },
+  });
+
+  const selected = () => app.byId.get(app.state.design);
+  const ring = () => {
+    const [x, y] = selected() && app.ratio(selected()) ? [selected().latency_measured_us, selected().latency_predicted_us] : [null, null];
+    return { type: "scatter", mode: "markers", name: "selected", x: [x], y: [y], hoverinfo: "skip",
+      marker: { symbol: "circle-open", size: 22, color: app.colour("ink"), line: { width: 2 } } };
+  };
+
+  function draw() {
+    const ticks = { type: "log", dtick: "D2", exponentformat: "none", range: range.map(Math.log10) };
+    const designs = measured.filter((p) => p.role === "design"), references = measured.filter((p) => p.role !== "design");
+    return { traces: [
+      { type: "scatter", mode: "lines", name: "equal", x: range, y: range, hoverinfo: "skip", line: { color: app.colour("ink-soft"), width: 1.2 } },
+      ...Object.entries(app.marks).map(([name, mark]) => trace(designs.filter((p) => p.palette === name), name, { color: mark.colour, symbol: mark.symbol })),
+      trace(references, "references", { color: app.colour("ink"), symbol: references.map((p) => (p.role === "fp32" ? "star" : "x")) }),
+      ring(),
+    ], layout: { xaxis: app.axis("measured latency (µs)", ticks), yaxis: app.axis("predicted latency (µs)", ticks), dragmode: false } };
+  }
+
+  app.plot(div, draw)();
+  app.on(["design"], () => {
+    const { x, y } = ring();
+    Plotly.restyle(div, { x: [x], y: [y] }, [div.data.length - 1]);
+  });
+  div.on("plotly_click", (event) => {
+    const id = event.points.map((p) => p.customdata).find(Boolean);
+    if (id) app.set({ design: id });
+  });
+});

@@ -1,0 +1,168 @@
+soniq.panel("design", (app, root) => {
+  const { el, svg, plain, figures } = soniq;
+  const find = (id) => root.querySelector(`#${id}`);
+  const TERMS = ["compute", "memory", "packing", "epilogue", "overhead"];
+  const BOUNDS = {
+    issue: "instructions issued per cycle", port: "busy execution pipes", latency: "instructions waiting for one another",
+    load: "loads per cycle", store: "stores per cycle", l1: "the first-level cache", l2: "the second-level cache",
+    l3: "the third-level cache", dram: "main memory", overhead: "calls and loop set-up",
+  };
+  const detail = () => app.details.get(app.state.design);
+  const nodes = app.report.workload.nodes, classes = app.report.workload.tensor_classes;
+
+  // -- bit map ---------------------------------------------------------------------------------------------
+  const shade = (bits) => app.colour(`bits-${bits <= 4 ? bits : 8}`);
+
+  /** Rows of the map: a layer and the tensor class it reads; classes alone where the graph names no layer of theirs. */
+  function mapped(assignment) {
+    const found = nodes.filter((n) => n.layer).map((n) => [n.name, classes.find((c) => c.consumers.includes(n.name))])
+      .filter(([, c]) => c && assignment.level_of_channel[c.name]).map(([name, c]) => [name, c.name]);
+    const seen = new Set(found.map(([, name]) => name));
+    return [...found, ...Object.keys(assignment.level_of_channel).filter((name) => !seen.has(name)).map((name) => [name, name])];
+  }
+
+  /** Neighbouring channels of one level: [level, first channel, count]. */
+  function runs(levels) {
+    const found = [];
+    levels.forEach((level, channel) => {
+      const last = found[found.length - 1];
+      if (last && last[0] === level) last[2] += 1;
+      else found.push([level, channel, 1]);
+    });
+    return found;
+  }
+
+  function mapRow(assignment, layer, name) {
+    const levels = assignment.level_of_channel[name];
+    const palette = (assignment.pinned[name] || assignment.palette).levels;
+    const pinned = name in assignment.pinned;
+    const title = (level) => `w${palette[level].weight_bits}` + (palette[level].activation_bits === 32 ? "" : `a${palette[level].activation_bits}`);
+    const counts = palette.map((_, level) => [title(level), levels.filter((l) => l === level).length]).filter(([, n]) => n);
+    const words = counts.map(([label, n]) => `${n} × ${label}`).join(", ");
+    const strip = svg("svg", { viewBox: `0 0 ${levels.length} 1`, preserveAspectRatio: "none", role: "img",
+      "aria-label": `${layer}: ${words}`, class: "strip" },
+    runs(levels).map(([level, first, n]) => svg("rect", { x: first, y: 0, width: n, height: 1, fill: shade(palette[level].weight_bits) },
+      svg("title", {}, `${layer}, channel ${first}${n > 1 ? `–${first + n - 1}` : ""}: ${title(level)}`))));
+    return el("div", { class: "map-row" }, el("span", { class: "map-name" }, layer), strip,
+      el("span", { class: "map-words" }, `${words}${pinned ? " (pinned)" : ""}`));
+  }
+
+  function bitMap() {
+    const assignment = (detail() || { assignments: [] }).assignments[Math.min(app.state.seed, (detail()?.assignments.length || 1) - 1)];
+    if (!assignment) return find("bit-map").replaceChildren(el("p", { class: "empty-note" }, "This point has no bits per channel: all its layers are alike."));
+    const levels = [assignment.palette, ...Object.values(assignment.pinned)].flatMap((p) => p.levels.map((l) => l.weight_bits));
+    const key = [...new Set(levels)].sort((a, b) => a - b).map((bits) => el("span", { class: "key" },
+      el("i", { class: "swatch", style: `background:${shade(bits)}` }), `${bits} bit${bits > 1 ? "s" : ""}`));
+    const rows = mapped(assignment).map(([layer, name]) => mapRow(assignment, layer, name));
+    find("bit-map").replaceChildren(el("div", { class: "legend" }, key), ...rows);
+  }
+
+  // -- latency ---------------------------------------------------------------------------------------------
+  const termColour = (name) => app.colour(`term-${name}`);
+
+  function bar(layer, longest) {
+    const sum = layer.terms.reduce((total, t) => total + t.cycles, 0) || 1;
+    const parts = layer.terms.filter((t) => t.cycles > 0).map((t) => el("i", {
+      title: `${t.name}: ${figures(t.cycles)} cycles`,
+      style: `width:${(100 * t.cycles / sum).toFixed(2)}%;background:${termColour(t.name)}`,
+    }));
+    const whole = layer.terms.length ? parts : [el("i", { style: `width:100%;background:${termColour("compute")}` })];
+    return el("div", { class: "bar", style: `width:${(100 * layer.latency_us / longest).toFixed(2)}%` }, whole);
+  }
+
+  function layerRow(layer, measured, longest) {
+    const of = measured[layer.name];
+    const number = (text) => el("td", { class: "number" }, text);
+    return el("tr", {}, el("th", { scope: "row" }, layer.name, el("small", {}, ` ${layer.op}`)),
+      el("td", { class: "bar-cell" }, bar(layer, longest)),
+      number(figures(layer.latency_us)), number(of === undefined ? "–" : figures(of)),
+      number(of ? figures(layer.latency_us / of) : "–"),
+      el("td", {}, el("span", { title: BOUNDS[layer.bound] }, layer.bound)),
+      number(`${figures(100 * layer.padding_waste, 2)} %`), number(layer.macs ? layer.macs.toLocaleString("en") : "–"),
+      el("td", { class: "kernels" }, [...layer.kernels, layer.note].filter(Boolean).join("; ")));
+  }
+
+  function latency() {
+    const estimate = detail()?.estimate;
+    const measurement = detail()?.measurement;
+    const note = [];
+    if (measurement?.skipped) note.push(`Not measured: ${measurement.skipped}.`);
+    if (detail()?.agreement?.reason) note.push(`Predicted against measured: ${detail().agreement.reason}.`);
+    if (estimate) note.unshift(`The whole network waits most for ${BOUNDS[estimate.bound]} (${estimate.bound}). Interval: ${estimate.interval}.`);
+    find("layer-note").textContent = note.join(" ").replace(/\.\./g, ".");
+    if (!estimate) {
+      find("bound-legend").replaceChildren();
+      return find("layers").replaceChildren(el("tbody", {}, el("tr", {}, el("td", { class: "empty-note" }, "No latency was predicted for this point."))));
+    }
+    const used = TERMS.filter((name) => estimate.per_layer.some((l) => l.terms.some((t) => t.name === name && t.cycles > 0)));
+    find("bound-legend").replaceChildren(...used.map((name) => el("span", { class: "key" },
+      el("i", { class: "swatch", style: `background:${termColour(name)}` }), name)));
+    const longest = Math.max(...estimate.per_layer.map((l) => l.latency_us), 1e-9);
+    const heads = ["Layer", "Time", "Predicted (µs)", "Measured (µs)", "Ratio", "Waits for", "Padding", "Multiply-accumulates", "Kernel"];
+    const numeric = [2, 3, 4, 6, 7];
+    find("layers").replaceChildren(
+      el("thead", {}, el("tr", {}, heads.map((h, i) => el("th", { scope: "col", class: numeric.includes(i) ? "number" : null }, h)))),
+      el("tbody", {}, estimate.per_layer.map((l) => layerRow(l, measurement?.per_layer_us || {}, longest))));
+  }
+
+  // -- training --------------------------------------------------------------------------------------------
+  const PHASES = ["baseline", "noise", "finetune"];
+
+  /** Epochs of several seeds follow one another: a new one starts where phase or epoch goes back. */
+  function courses(epochs) {
+    const found = [];
+    const rank = (e) => PHASES.indexOf(e.phase) * 1e6 + e.epoch;
+    epochs.forEach((epoch, i) => {
+      if (!i || rank(epoch) <= rank(epochs[i - 1])) found.push([]);
+      found[found.length - 1].push(epoch);
+    });
+    return found;
+  }
+
+  function training() {
+    const all = courses(detail()?.epochs || []);
+    const line = (course, i) => ({
+      type: "scatter", mode: "lines+markers", name: `loss, seed ${i + 1}`, x: course.map((_, k) => k + 1), y: course.map((e) => e.loss),
+      line: { color: app.colour("accent"), width: 2 }, marker: { size: 4 }, opacity: i ? 0.5 : 1,
+      hovertext: course.map((e) => plain(`${e.phase}, epoch ${e.epoch}: loss ${figures(e.loss)}`)), hoverinfo: "text",
+    });
+    const dots = (course, i) => {
+      const scored = course.map((e, k) => [e, k + 1]).filter(([e]) => e.metric_val !== null);
+      return { type: "scatter", mode: "markers", yaxis: "y2", name: `score, seed ${i + 1}`, x: scored.map(([, k]) => k),
+        y: scored.map(([e]) => e.metric_val * app.factor), marker: { color: app.colour("second"), size: 7 }, opacity: i ? 0.5 : 1,
+        hovertext: scored.map(([e]) => plain(`${e.phase}, epoch ${e.epoch}: ${app.label("metric_val")} ${figures(e.metric_val * app.factor, 4)}`)),
+        hoverinfo: "text" };
+    };
+    const first = all[0] || [];
+    const starts = first.map((e, k) => [e.phase, k]).filter(([phase, k]) => !k || first[k - 1].phase !== phase);
+    const names = { baseline: "baseline", noise: "noise phase", finetune: "fine-tuning" };
+    return { traces: all.flatMap((course, i) => [line(course, i), dots(course, i)]), layout: {
+      xaxis: app.axis("epoch", { dtick: first.length > 12 ? undefined : 1, range: [0.5, first.length + 0.5] }),
+      yaxis: app.axis("training loss", { rangemode: "tozero" }),
+      yaxis2: app.axis(app.label("metric_val"), { overlaying: "y", side: "right", showgrid: false }),
+      margin: { l: 56, r: 60, t: 28, b: 52 },
+      shapes: starts.slice(1).map(([, k]) => ({ type: "line", x0: k + 0.5, x1: k + 0.5, yref: "paper", y0: 0, y1: 1,
+        line: { color: app.colour("line-strong"), width: 1, dash: "dot" } })),
+      annotations: starts.map(([phase, k]) => ({ x: k + 0.6, y: 1.02, yref: "paper", xanchor: "left", yanchor: "bottom", showarrow: false,
+        text: names[phase], font: { color: app.colour("ink-soft"), size: 12 } })),
+    } };
+  }
+  const redraw = app.plot(find("training-plot"), training);
+
+  function seeds() {
+    const n = detail()?.assignments.length || 0;
+    find("seed-choice").hidden = n < 2;
+    find("seed").replaceChildren(...Array.from({ length: n }, (_, i) => el("option", { value: i }, `${i + 1} of ${n}`)));
+    find("seed").value = app.state.seed;
+  }
+
+  find("seed").addEventListener("change", (event) => app.set({ seed: Number(event.target.value) }));
+  app.on(["design"], () => {
+    find("design-name").textContent = app.byId.get(app.state.design)?.name || "No design yet";
+    latency();
+    find("training-part").hidden = !(detail()?.epochs || []).length;
+    if (!find("training-part").hidden) redraw();
+  });
+  app.on(["design", "seed"], () => { seeds(); bitMap(); });
+  app.repaint(() => { bitMap(); latency(); });
+});

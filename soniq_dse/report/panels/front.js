@@ -1,0 +1,213 @@
+soniq.panel("front", (app, root) => {
+  const { el, plain, figures } = soniq;
+  const find = (id) => root.querySelector(`#${id}`);
+  const div = find("front-plot");
+  const MANY = 60; // more designs than this: prediction ticks would cover the marks
+  const STALE = ["x", "y", "text", "max_latency", "min_metric", "dominated", "bars", "log", "hidden"];
+  const at = (point) => [app.value(point, app.state.x), app.value(point, app.state.y)];
+  const drawable = (point) => at(point).every((v) => v !== null) && (!app.state.log || at(point)[0] > 0);
+  const visible = () => app.points.filter((p) => drawable(p) && (app.state.dominated || !p.dominated || p.role !== "design")
+    && !app.state.hidden.split(",").includes(p.palette));
+  const better = (a, b) => (app.task.direction === "max" ? a > b : a < b);
+
+  /** Designs that no faster one equals, fastest first: the line of the figure, for the axes shown. */
+  function line() {
+    const sorted = visible().filter((p) => p.role === "design" && app.passes(p)).sort((a, b) => at(a)[0] - at(b)[0]
+      || (better(at(a)[1], at(b)[1]) ? -1 : 1));
+    let best = null;
+    return sorted.filter((p) => (best === null || better(at(p)[1], best)) && ((best = at(p)[1]), true));
+  }
+
+  function hover(point) {
+    const ratio = app.ratio(point), bits = app.bitsPerLayer(point.id), interval = app.interval(point);
+    const seeds = point.metric_se === null ? "" : ` ± ${figures(point.metric_se * app.factor, 2)} (${point.n_seeds} seeds)`;
+    const lines = [
+      `${app.label("metric_test").split(" (")[0]} ${app.text("metric_test", point)}${seeds}`,
+      `predicted ${app.text("latency_predicted_us", point)}${interval && ` (${interval})`}`,
+      `measured ${app.text("latency_measured_us", point)}${ratio ? `, predicted/measured ${figures(ratio)}` : ""}`,
+      `size ${app.text("size_bytes", point)} · ${app.text("bits_per_weight", point)} per weight`,
+    ];
+    const layers = bits.slice(0, 12).map(([name, mean]) => `${name} ${figures(mean)}`);
+    for (let i = 0; i < layers.length; i += 4) lines.push(`${i ? "" : "weight bits: "}${layers.slice(i, i + 4).join(" · ")}`);
+    if (bits.length > 12) lines.push(`and ${bits.length - 12} more`);
+    return `<b>${plain(point.name)}</b><br>${lines.map(plain).join("<br>")}`;
+  }
+  const hovers = new Map(app.points.map((p) => [p.id, hover(p)]));
+
+  function spread(point) {
+    const { low, high } = app.state.x === "latency_predicted_us"
+      ? { low: point.latency_low_us, high: point.latency_high_us } : { low: null, high: null };
+    if (low !== null && high !== null) return [at(point)[0] - low, high - at(point)[0]];
+    const measured = (app.details.get(point.id) || {}).measurement;
+    return app.state.x === "latency_measured_us" && measured && measured.mad_us ? [measured.mad_us, measured.mad_us] : [0, 0];
+  }
+
+  function bars(points) {
+    const style = { thickness: 1.2, width: 3, color: app.colour("ink-faint"), visible: app.state.bars };
+    return {
+      error_y: { ...style, type: "data", array: points.map((p) => (p.metric_se || 0) * app.factor) },
+      error_x: { ...style, type: "data", symmetric: false, array: points.map((p) => spread(p)[1]),
+        arrayminus: points.map((p) => spread(p)[0]) },
+    };
+  }
+
+  const marks = (points, marker, more) => ({
+    type: "scatter", mode: "markers", x: points.map((p) => at(p)[0]), y: points.map((p) => at(p)[1]),
+    customdata: points.map((p) => p.id), hovertext: points.map((p) => hovers.get(p.id)), hoverinfo: "text", marker, ...more,
+  });
+
+  function palette(name, points) {
+    const mark = app.marks[name];
+    const faint = points.map((p) => (app.passes(p) ? (p.dominated ? 0.5 : 1) : 0.1));
+    return marks(points, {
+      color: mark.colour, symbol: mark.symbol, opacity: faint, size: points.map((p) => (p.dominated ? 9 : 12)),
+      line: { color: app.colour("paper"), width: 1 },
+    }, { name: plain(name), ...bars(points) });
+  }
+
+  /** Where the x axis is a measurement, a tick and its interval show what was predicted for the same design. */
+  function predictions(points) {
+    if (!app.state.bars || app.state.x !== "latency_measured_us" || points.length > MANY) return [];
+    const known = points.filter((p) => p.latency_predicted_us !== null);
+    return [{
+      type: "scatter", mode: "markers", name: "predicted", hoverinfo: "skip",
+      x: known.map((p) => p.latency_predicted_us), y: known.map((p) => at(p)[1]),
+      marker: { symbol: "line-ns-open", size: 9, color: app.colour("ink-faint"), line: { width: 2 } },
+      error_x: { type: "data", symmetric: false, width: 0, thickness: 1, color: app.colour("ink-faint"),
+        array: known.map((p) => (p.latency_high_us ?? p.latency_predicted_us) - p.latency_predicted_us),
+        arrayminus: known.map((p) => p.latency_predicted_us - (p.latency_low_us ?? p.latency_predicted_us)) },
+    }];
+  }
+
+  function selection() {
+    const point = app.byId.get(app.state.design);
+    const [x, y] = point && drawable(point) ? at(point) : [null, null];
+    return { type: "scatter", mode: "markers", name: "selected", x: [x], y: [y], hoverinfo: "skip",
+      marker: { symbol: "circle-open", size: 22, color: app.colour("ink"), line: { width: 2 } } };
+  }
+
+  function traces() {
+    const points = visible(), front = line();
+    const designs = points.filter((p) => p.role === "design");
+    const references = points.filter((p) => p.role !== "design");
+    return [
+      { type: "scatter", mode: "lines", name: "front", x: front.map((p) => at(p)[0]), y: front.map((p) => at(p)[1]),
+        line: { shape: "hv", color: app.colour("ink-soft"), width: 1.5 }, hoverinfo: "skip" },
+      ...predictions(points),
+      ...Object.keys(app.marks).map((name) => palette(name, designs.filter((p) => p.palette === name))),
+      marks(references, { color: app.colour("ink"), size: 13, symbol: references.map((p) => (p.role === "fp32" ? "star" : "x")),
+        opacity: references.map((p) => (app.passes(p) ? 1 : 0.3)) },
+      { name: "references", mode: "markers+text", text: references.map((p) => p.role.toUpperCase()), textposition: "top center",
+        cliponaxis: false, ...bars(references) }),
+      selection(),
+    ];
+  }
+
+  function shapes() {
+    const fp32 = app.points.find((p) => p.role === "fp32");
+    if (!fp32) return [];
+    const y = app.value(fp32, app.state.y);
+    return [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, layer: "below",
+      line: { color: app.colour("ink-faint"), width: 1, dash: "dot" } }];
+  }
+
+  function draw() {
+    const { x, y, log } = app.state;
+    const ticks = log ? { type: "log", dtick: "D2", exponentformat: "none", minor: { showgrid: false } } : { rangemode: "tozero" };
+    div.classList.toggle("empty", !visible().length);
+    return { traces: traces(), layout: {
+      xaxis: app.axis(app.label(x), ticks), yaxis: app.axis(app.label(y), {}), shapes: shapes(),
+      uirevision: `${x} ${y} ${log}`, dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
+    } };
+  }
+  const redraw = app.plot(div, draw);
+
+  // -- around the figure -----------------------------------------------------------------------------------
+  function legend() {
+    const hidden = app.state.hidden.split(",").filter(Boolean);
+    const chips = Object.entries(app.marks).map(([name, mark]) => el("button", {
+      type: "button", class: "chip", "aria-pressed": String(!hidden.includes(name)), on: { click: () =>
+        app.set({ hidden: (hidden.includes(name) ? hidden.filter((h) => h !== name) : [...hidden, name]).join(",") }) },
+    }, app.markSvg(mark), name));
+    const tick = predictions(visible()).length ? [el("span", { class: "key" }, "| predicted for the same design")] : [];
+    find("legend").replaceChildren(...chips, ...tick);
+  }
+
+  function axes() {
+    for (const axis of ["x", "y"]) {
+      const choices = app.fields(axis).filter((f) => f === app.state[axis] || app.points.some((p) => p[f] !== null));
+      find(`axis-${axis}`).replaceChildren(...choices.map((f) => el("option", { value: f }, app.label(f))));
+      find(`axis-${axis}`).addEventListener("change", (event) => app.set({ [axis]: event.target.value }));
+    }
+    for (const [id, key] of [["show-dominated", "dominated"], ["show-bars", "bars"], ["log-x", "log"]]) {
+      find(id).addEventListener("change", (event) => app.set({ [key]: event.target.checked }));
+    }
+    app.on(["x", "y", "dominated", "bars", "log"], (state) => {
+      for (const axis of ["x", "y"]) find(`axis-${axis}`).value = state[axis];
+      find("show-dominated").checked = state.dominated;
+      find("show-bars").checked = state.bars;
+      find("log-x").checked = state.log;
+    });
+  }
+
+  function knee() {
+    const { knee_id: id, knee_reason: reason } = app.report.summary;
+    if (!app.byId.has(id)) return;
+    find("knee").replaceChildren("Knee of the front, where the trade turns: ",
+      el("button", { type: "button", class: "link", on: { click: () => app.set({ design: id }) } }, app.byId.get(id).name), ` ${reason}.`);
+  }
+
+  function card() {
+    const point = app.byId.get(app.state.design);
+    if (!point) return find("card").replaceChildren(el("p", { class: "help" }, "No design yet."));
+    const { finding_id: best, knee_id: bend } = app.report.summary;
+    const kind = { fp32: "Reference in 32-bit floating point", int8: "Reference in 8-bit integers", design: point.dominated
+      ? "Dominated: another design is faster and no worse" : "On the front" }[point.role];
+    const tags = [point.id === best && "the finding above", point.id === bend && "the knee"].filter(Boolean);
+    const ratio = app.ratio(point), interval = app.interval(point);
+    const row = (label, text, note) => [el("dt", {}, label), el("dd", {}, text, note ? el("small", {}, ` ${note}`) : null)];
+    const index = line().findIndex((p) => p.id === point.id), front = line();
+    const step = (label, to) => el("button", { type: "button", class: "quiet", disabled: !to, on: { click: () => app.set({ design: to.id }) } }, label);
+    find("card").replaceChildren(
+      el("p", { class: "eyebrow" }, "Selected design"),
+      el("h3", { id: "card-name" }, app.markSvg(app.mark(point)), point.name),
+      el("p", { class: "help" }, [kind, ...tags].join(" · ")),
+      el("dl", {},
+        row(`Test ${app.task.metric}`, app.text("metric_test", point), point.metric_se === null ? "one seed"
+          : `± ${figures(point.metric_se * app.factor, 2)} over ${point.n_seeds} seeds`),
+        row(`Validation ${app.task.metric}`, app.text("metric_val", point)),
+        row("Latency measured", app.text("latency_measured_us", point)),
+        row("Latency predicted", app.text("latency_predicted_us", point), interval),
+        ratio ? row("Predicted / measured", figures(ratio)) : [],
+        row("Batch, threads", `${point.batch}, ${point.threads}`),
+        row("Size", app.text("size_bytes", point)),
+        row("Bits per weight", app.number("bits_per_weight", point.bits_per_weight))),
+      el("div", { class: "step" },
+        step("← Faster", index > 0 ? front[index - 1] : null),
+        step("Better →", index >= 0 ? front[index + 1] : front[0]),
+        el("a", { href: app.hash(), id: "permalink" }, "Link")));
+  }
+
+  function walk(event) {
+    const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key], front = line();
+    if (!by || !front.length) return;
+    event.preventDefault();
+    const index = front.findIndex((p) => p.id === app.state.design);
+    const to = index < 0 ? 0 : Math.min(front.length - 1, Math.max(0, index + by));
+    app.set({ design: front[to].id });
+  }
+
+  axes();
+  knee();
+  app.on(STALE, () => { redraw(); legend(); });
+  app.on(["design", ...STALE], card);
+  app.on(["design"], () => {
+    const ring = selection();
+    Plotly.restyle(div, { x: [ring.x], y: [ring.y] }, [div.data.length - 1]);
+  });
+  div.on("plotly_click", (event) => {
+    const id = event.points.map((p) => p.customdata).find(Boolean);
+    if (id) app.set({ design: id });
+  });
+  div.addEventListener("keydown", walk);
+});

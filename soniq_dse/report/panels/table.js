@@ -1,0 +1,131 @@
+soniq.panel("table", (app, root) => {
+  const { el, figures, download } = soniq;
+  const find = (id) => root.querySelector(`#${id}`);
+  const PAGE = 100; // rows drawn at first: a browser lays out thousands slowly
+  const COLUMNS = [
+    { key: "name", label: "Design", of: (p) => p.name },
+    { key: "palette", label: "Palette", of: (p) => (p.role === "design" ? p.palette : "reference") },
+    { key: "bits_per_weight", label: "Bits per weight" },
+    { key: "metric_val", label: app.label("metric_val"), down: true },
+    { key: "metric_test", label: app.label("metric_test"), down: true },
+    { key: "latency_predicted_us", label: "Predicted (µs)" },
+    { key: "latency_measured_us", label: "Measured (µs)" },
+    { key: "ratio", label: "Predicted / measured", of: (p) => app.ratio(p) },
+    { key: "size_bytes", label: "Size (KiB)" },
+    { key: "dominated", label: "Front", of: (p) => (p.role === "design" ? (p.dominated ? "dominated" : "on the front") : "–") },
+  ].map((column) => ({ of: (p) => app.value(p, column.key), ...column }));
+  let limit = PAGE;
+
+  function order() {
+    const [key, way] = (app.state.sort || `${app.latencyField}.up`).split(".");
+    return { column: COLUMNS.find((c) => c.key === key) || COLUMNS[0], down: way === "down" };
+  }
+
+  function rows() {
+    const { column, down } = order();
+    const compare = (a, b) => {
+      const [x, y] = [column.of(a), column.of(b)];
+      if (x === null || y === null) return (x === null) - (y === null);
+      const sign = typeof x === "string" ? x.localeCompare(y) : x - y;
+      return (down ? -sign : sign) || (a.id < b.id ? -1 : 1);
+    };
+    return app.shown().sort(compare);
+  }
+
+  function cell(point, column) {
+    const value = column.of(point);
+    if (column.key === "name") return el("th", { scope: "row" }, el("button", { type: "button", class: "link" }, point.name));
+    if (column.key === "palette") return el("td", {}, el("span", { class: "with-mark" }, app.markSvg(app.mark(point)), value));
+    if (typeof value === "string") return el("td", {}, value);
+    if (column.key === "ratio") return el("td", { class: "number" }, value === null ? "–" : figures(value));
+    const error = column.key === "metric_test" && point.metric_se !== null ? ` ± ${figures(point.metric_se * app.factor, 2)}` : "";
+    const interval = column.key === "latency_predicted_us" ? app.interval(point).replace(" µs", "") : "";
+    return el("td", { class: "number" }, app.number(column.key, value), error,
+      interval ? el("small", {}, ` ${interval}`) : null);
+  }
+
+  function row(point) {
+    return el("tr", { "data-id": point.id, on: { click: () => app.set({ design: point.id }), keydown: move } },
+      COLUMNS.map((column) => cell(point, column)));
+  }
+
+  /** Up and down arrows walk through the rows. */
+  function move(event) {
+    const next = { ArrowDown: "nextElementSibling", ArrowUp: "previousElementSibling" }[event.key];
+    const target = next && event.currentTarget[next];
+    if (!target) return;
+    event.preventDefault();
+    target.querySelector("button").focus();
+    app.set({ design: target.dataset.id });
+  }
+
+  function head() {
+    const { column: sorted, down } = order();
+    const cells = COLUMNS.map((column) => el("th", {
+      scope: "col", "aria-sort": column === sorted ? (down ? "descending" : "ascending") : "none",
+      class: ["name", "palette", "dominated"].includes(column.key) ? null : "number",
+    }, el("button", { type: "button", "data-sort": column.key, on: { click: () => {
+      const turn = column === sorted ? !down : Boolean(column.down);
+      app.set({ sort: `${column.key}.${turn ? "down" : "up"}` });
+      root.querySelector(`[data-sort="${column.key}"]`).focus();
+    } } }, column.label)));
+    find("designs").tHead.replaceChildren(el("tr", {}, cells));
+  }
+
+  function draw() {
+    const all = rows();
+    head();
+    find("designs").tBodies[0].replaceChildren(...all.slice(0, limit).map(row));
+    find("row-count").textContent = `${all.length} of ${app.points.length} shown`;
+    find("more-rows").hidden = all.length <= limit;
+    find("more-rows").textContent = `Show all ${all.length} rows`;
+    mark();
+  }
+
+  function mark() {
+    for (const tr of find("designs").tBodies[0].rows) {
+      if (tr.dataset.id === app.state.design) tr.setAttribute("aria-current", "true");
+      else tr.removeAttribute("aria-current");
+    }
+    const detail = app.details.get(app.state.design);
+    find("reproduce").replaceChildren(...(detail ? [
+      el("p", { class: "help" }, `To make ${app.byId.get(app.state.design).name} again:`), el("pre", { tabindex: "0" }, el("code", {}, detail.command)),
+    ] : []));
+  }
+
+  // -- taking rows away ------------------------------------------------------------------------------------
+  const records = () => rows().map((p) => ({ ...p, command: (app.details.get(p.id) || { command: "" }).command }));
+
+  function csv() {
+    const quoted = (value) => {
+      const text = value === null ? "" : String(value);
+      return /[",\r\n]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text;
+    };
+    const found = records();
+    const columns = [...Object.keys(app.points[0] || {}), "command"];
+    return `${[columns, ...found.map((p) => columns.map((c) => p[c]))].map((r) => r.map(quoted).join(",")).join("\n")}\n`;
+  }
+
+  // -- controls --------------------------------------------------------------------------------------------
+  const entered = (input) => (input.value === "" || !Number.isFinite(input.valueAsNumber) ? null : input.valueAsNumber);
+  find("filter-text").addEventListener("input", (event) => app.set({ text: event.target.value }));
+  find("max-latency").addEventListener("input", (event) => app.set({ max_latency: entered(event.target) }));
+  find("min-metric").addEventListener("input", (event) => app.set({ min_metric: entered(event.target) }));
+  find("clear-filter").addEventListener("click", () => app.set({ text: "", max_latency: null, min_metric: null, dominated: true, hidden: "" }));
+  find("more-rows").addEventListener("click", () => { limit = Infinity; draw(); });
+  find("download-csv").addEventListener("click", () => download("designs.csv", "text/csv", csv()));
+  find("download-json").addEventListener("click", () =>
+    download("designs.json", "application/json", `${JSON.stringify(records(), null, 1)}\n`));
+
+  app.on(["text", "max_latency", "min_metric", "x", "y"], (state) => {
+    const keep = (input, value) => { if (document.activeElement !== input) input.value = value ?? ""; };
+    keep(find("filter-text"), state.text);
+    keep(find("max-latency"), state.max_latency);
+    keep(find("min-metric"), state.min_metric);
+    const way = app.task.direction === "max" ? "at least" : "at most";
+    find("min-metric-label").textContent = `${app.label(state.y).replace(/( \(.*)?$/, ` ${way}$1`)}`;
+    find("max-latency").setAttribute("aria-description", app.label(app.latencyField));
+  });
+  app.on(["text", "max_latency", "min_metric", "dominated", "hidden", "x", "y", "sort"], draw);
+  app.on(["design"], mark);
+});
