@@ -60,8 +60,8 @@ class Base(ABC):
         root = os.environ.get(DATA_VARIABLE)
         if folder is None and not root:
             raise UserError(
-                f"data {name}: expected a folder, got none: give {name}:FOLDER, or set {DATA_VARIABLE} to the folder that "
-                f"holds {self.folder_name}"
+                f"data {name}: expected a folder, got none: give {name}:FOLDER, or set {DATA_VARIABLE} to the folder "
+                f"that holds {self.folder_name}"
             )
         path = Path(folder).expanduser() if folder is not None else Path(str(root)).expanduser() / self.folder_name
         if not path.is_dir():

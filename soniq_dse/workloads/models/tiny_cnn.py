@@ -10,7 +10,7 @@ from soniq_dse.workloads.models.blocks import plain_cnn
 
 
 class TinyCnn(models.Base):
-    """Widths 8 at 8x8, then 16 at 4x4."""
+    """Widths 16 at 8x8, then 32 and 32 at 4x4."""
 
     dataset = "digits"
     input_shape = (1, 8, 8)
@@ -18,4 +18,4 @@ class TinyCnn(models.Base):
 
     def build(self) -> nn.Module:
         """``[n, 1, 8, 8]`` -> logits ``[n, 10]``."""
-        return plain_cnn(1, ((8,), (16,)), image_size=8, n_classes=10)
+        return plain_cnn(1, ((16,), (32, 32)), image_size=8, n_classes=10)
