@@ -1,0 +1,146 @@
+"""Runs a plan: buffers with addresses, steps as C structures, one C++ call per run."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from soniq_dse.errors import UserError
+from soniq_dse.kernels.catalog import CPU_FOLDER
+from soniq_dse.kernels.library import aligned_empty, isa_flags
+from soniq_dse.native.compiler import BASE_FLAGS, build_library, host_compiler
+from soniq_dse.runtime.buffers import place
+from soniq_dse.runtime.plan import INPUT, OUTPUT, Plan
+from soniq_dse.runtime.structs import StepStruct
+
+DRIVER_SOURCES = (CPU_FOLDER / "layer.cpp", Path(__file__).with_name("executor.cpp"))
+_VECTOR_SETS = (
+    ("avx512f", "avx512bw", "avx512vl", "avx512dq"),
+    ("avx2",),
+)
+"""ISA features the drivers are built for, best first; neither has a fused multiply-add of its own to be contracted."""
+
+
+def driver_flags(features: Collection[str]) -> tuple[str, ...]:
+    """Flags for the layer driver and the executor on a machine with ``features``."""
+    chosen = next((names for names in _VECTOR_SETS if set(names) <= set(features)), ())
+    wide = ("-mprefer-vector-width=512",) if "avx512f" in chosen else ()
+    return (*isa_flags(chosen), *wide)
+
+
+@functools.lru_cache(maxsize=4)
+def load_drivers(flags: tuple[str, ...]) -> ctypes.CDLL:
+    """The library of ``layer.cpp`` and ``executor.cpp``.
+
+    Raises:
+        MissingCapabilityError: there is no compiler.
+    """
+    library = ctypes.CDLL(str(build_library(DRIVER_SOURCES, flags=flags, include=[CPU_FOLDER])))
+    steps, count, times = ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p
+    library.soniq_run.argtypes, library.soniq_run.restype = [steps, count], None
+    for timed in (library.soniq_time_runs, library.soniq_time_steps):
+        timed.argtypes, timed.restype = [steps, count, count, times], None
+    return library
+
+
+class Executor:
+    """A plan bound to memory. Not safe for use by two threads at once.
+
+    Args:
+        plan: what to run.
+        in_shape, out_shape: of one sample.
+        features: CPU features the drivers may use.
+        keep: nodes whose codes must survive the run (for checks).
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        in_shape: tuple[int, ...],
+        out_shape: tuple[int, ...],
+        *,
+        features: Collection[str],
+        keep: Collection[str] = (),
+    ) -> None:
+        self.plan = plan
+        self.flags = driver_flags(features)
+        offsets, total = place(plan.lives(keep=[plan.codes[node] for node in keep]))
+        self._memory = aligned_empty((total,))
+        self._memory[:] = 0  # pages are touched now, not in the first run
+        self._offsets = offsets
+        base = self._memory.ctypes.data
+        self._arguments = [step.arguments({name: base + at for name, at in offsets.items()}) for step in plan.steps]
+        self._steps = (StepStruct * len(plan.steps))(
+            *(
+                StepStruct(int(step.kind), ctypes.addressof(arguments))
+                for step, arguments in zip(plan.steps, self._arguments, strict=True)
+            )
+        )
+        self._call = (ctypes.addressof(self._steps), len(self._steps))
+        self._library = load_drivers(self.flags)
+        self._run = self._library.soniq_run
+        self._input: NDArray[np.float32] = self._view(INPUT, (plan.batch, *in_shape), np.float32)
+        self._output: NDArray[np.float32] = self._view(OUTPUT, (plan.batch, *out_shape), np.float32)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of all buffers together."""
+        return int(self._memory.size)
+
+    def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Outputs ``[batch, ...]`` for ``x [batch, ...]`` (fp32, channels first, finite).
+
+        Raises:
+            UserError: the shape or the type is another, or a value is not finite.
+        """
+        self.set_input(x)
+        self._run(*self._call)
+        return np.array(self._output)
+
+    def set_input(self, x: NDArray[np.float32]) -> None:
+        """Copy ``x`` to where the plan reads it, after the checks of ``run``."""
+        if x.shape != self._input.shape or x.dtype != np.float32:
+            raise UserError(f"x: expected float32 {list(self._input.shape)}, got {x.dtype} {list(x.shape)}")
+        if not np.isfinite(x).all():
+            raise UserError("x: expected finite numbers, got infinities or NaN")
+        np.copyto(self._input, x)
+
+    def time_runs(self, repeats: int) -> NDArray[np.float64]:
+        """CPU seconds of the thread for each of ``repeats`` runs on the current input."""
+        seconds = np.empty(repeats)
+        self._library.soniq_time_runs(*self._call, repeats, seconds.ctypes.data)
+        return seconds
+
+    def time_steps(self, repeats: int) -> NDArray[np.float64]:
+        """Wall seconds ``[repeats, steps]`` of every step on the current input."""
+        seconds = np.empty((repeats, len(self.plan.steps)))
+        self._library.soniq_time_steps(*self._call, repeats, seconds.ctypes.data)
+        return seconds
+
+    def kept_codes(self, node: str, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+        """Codes of a kept node after a run, channels last in deployed order: ``[batch, height * width, channels]``.
+
+        ``shape`` is (channels, height, width).
+        """
+        channels, height, width = shape
+        view = self._view(self.plan.codes[node], (self.plan.batch, height * width, channels), np.uint8)
+        return np.array(view, np.uint8)
+
+    def compiler(self) -> str:
+        """The compiler's version line."""
+        return host_compiler().version
+
+    def all_flags(self) -> tuple[str, ...]:
+        """Flags of the drivers."""
+        return (*BASE_FLAGS, *self.flags)
+
+    def _view(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        start, size = self._offsets[name], int(np.prod(shape)) * np.dtype(dtype).itemsize
+        view: NDArray[Any] = self._memory[start : start + size].view(dtype).reshape(shape)
+        return view

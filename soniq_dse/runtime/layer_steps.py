@@ -1,0 +1,255 @@
+"""The steps of one linear layer or convolution: packing its input, the layer with its epilogue, pools of codes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from soniq_dse.errors import UserError
+from soniq_dse.kernels.catalog import kernels_for
+from soniq_dse.kernels.layer import (
+    CodesOutStruct,
+    Geometry,
+    LayerStruct,
+    LayerWeights,
+    PackStruct,
+    Part,
+    PartStruct,
+    array_of,
+    block_rows,
+    plan_parts,
+)
+from soniq_dse.kernels.library import Kernel, load_kernel, round_up
+from soniq_dse.records.network import Conv2dNode, LinearNode, PoolNode, QuantizeNode
+from soniq_dse.records.palette import Level
+from soniq_dse.runtime.graph import Epilogue, Graph
+from soniq_dse.runtime.plan import SCRATCH, Addresses, LayerReport, Plan
+from soniq_dse.runtime.structs import Kind, PoolStruct
+
+Arrays = Mapping[str, NDArray[Any]]
+"""``ArrayRef.sha256`` -> array."""
+
+
+class LayerPlanner:
+    """Emits the steps of layers; ``absorbed`` holds the nodes that later need no step of their own."""
+
+    def __init__(
+        self, graph: Graph, arrays: Arrays, plan: Plan, features: Collection[str], symbols: Collection[str] | None
+    ) -> None:
+        self.absorbed: set[str] = set()
+        self._graph, self._arrays, self._plan = graph, arrays, plan
+        self._features, self._symbols = features, symbols
+        self._packed: dict[tuple[str, str, int, int], str] = {}
+
+    def emit(self, node: Conv2dNode | LinearNode) -> None:
+        """Add the steps of ``node`` and of what its epilogue absorbs."""
+        geometry, weights = self._geometry(node), self._weights(node)
+        parts = plan_parts(weights, geometry, lambda *asked: self._choose(weights.signed, *asked))
+        cols = weights.weight.shape[0]
+        rows = block_rows(parts, geometry, cols)
+        images = [None if part.folded else self._pack(node.inputs[0], part, geometry) for part in parts]
+        self._reserve_scratch(parts, geometry, rows, cols)
+        epilogue = self._graph.epilogue(node.name)
+        self.absorbed |= epilogue.absorbed
+        floats, codes, pools = self._outputs(epilogue.output)
+        residual = None if epilogue.residual is None else self._plan.floats[epilogue.residual]
+        needed = (self._plan.codes[node.inputs[0]], residual, *images)
+        self._plan.add(
+            Kind.LAYER,
+            node.name,
+            reads=tuple(name for name in needed if name is not None),
+            writes=tuple(name for name in (floats, *codes.values()) if name is not None),
+            arguments=self._arguments(node, geometry, weights, parts, rows, images, epilogue, residual, floats, codes),
+        )
+        for pool, reads, writes in pools:
+            arguments = pool_arguments(self._graph, pool, self._plan.batch, reads, writes)
+            self._plan.add(Kind.MAX_POOL_CODES, pool.name, reads=(reads,), writes=(writes,), arguments=arguments)
+        self._report(node, geometry, parts)
+
+    def _geometry(self, node: Conv2dNode | LinearNode) -> Geometry:
+        if isinstance(node, LinearNode):
+            return Geometry(self._plan.batch)
+        _, height, width = self._graph.shape(node.inputs[0])
+        kernel_h, kernel_w = self._arrays[node.weight.sha256].shape[2:]
+        return Geometry(self._plan.batch, height, width, (kernel_h, kernel_w), node.stride, node.padding, node.dilation)
+
+    def _weights(self, node: Conv2dNode | LinearNode) -> LayerWeights:
+        codes, out_order = node.inputs[0], self._graph.order(node.name)
+        weight = self._arrays[node.weight.sha256]
+        segments = self._graph.segments(codes)
+        scale = self._arrays[node.scale.sha256][[index for index, _ in segments]]
+        quantizer = self._graph.quantizer(codes)
+        assert quantizer is not None  # segments() has refused fp32
+        return LayerWeights(
+            weight=(weight[:, :, None, None] if weight.ndim == 2 else weight)[out_order],
+            in_order=self._graph.order(codes),
+            segments=tuple(segment for _, segment in segments),
+            signed=quantizer.signed,
+            groups=node.groups if isinstance(node, Conv2dNode) else 1,
+            scale=np.ascontiguousarray(scale[:, out_order], np.float32),
+            bias=np.ascontiguousarray(self._arrays[node.bias.sha256][out_order], np.float32),
+        )
+
+    def _choose(self, signed: bool, level: Level, rows: int, cols: int) -> Kernel:
+        if level.is_weight_only:
+            raise UserError(f"level {level.name}: expected activations of 1-8 bits, got a weight-only level")
+        ranked = kernels_for(level, signed=signed, features=self._features, rows=rows, cols=cols)
+        allowed = [spec for spec in ranked if self._symbols is None or spec.symbol in self._symbols]
+        if not allowed:
+            raise UserError(f"level {level.name}: expected a kernel that serves it, got none among those allowed")
+        return load_kernel(allowed[0])
+
+    def _pack(self, codes: str, part: Part, geometry: Geometry) -> str:
+        """The packed image of a part's segment, shared by the layers that read it with the same kernel."""
+        first, k = int(part.channels[0]), part.k
+        key = (codes, part.kernel.spec.symbol, first, k)
+        if key in self._packed:
+            return self._packed[key]
+        stride, reads = part.kernel.a_row_stride(k), self._plan.codes[codes]
+        image = self._plan.buffer(f"{codes}:{part.kernel.spec.symbol}:{first}+{k}", (geometry.pixels + 1) * stride)
+        pad_row = part.kernel.pack_a(self._graph.pad_codes(codes)[None, first : first + k])
+        channels = self._graph.shape(codes)[0]
+        self._plan.add(
+            Kind.PACK,
+            codes,
+            reads=(reads,),
+            writes=(image,),
+            arguments=lambda address: PackStruct(
+                kernel=part.kernel.address,
+                codes=address[reads] + first,
+                ld_codes=channels,
+                pixels=geometry.pixels,
+                k=k,
+                out=address[image],
+                ld_out=stride,
+                pad_row=pad_row,
+            ),
+        )
+        self._packed[key] = image
+        return image
+
+    def _reserve_scratch(self, parts: tuple[Part, ...], geometry: Geometry, rows: int, cols: int) -> None:
+        sizes = dict.fromkeys(SCRATCH, 0)
+        sizes["tile"] = 4 * rows * cols
+        sizes["pointers"] = 8 * rows * geometry.taps
+        for part in parts:
+            sizes["acc"] = max(sizes["acc"], 4 * rows * round_up(part.cols, part.kernel.spec.tile[1]))
+            if part.folded:
+                sizes["folded_codes"] = max(sizes["folded_codes"], rows * part.k)
+                sizes["folded_rows"] = max(sizes["folded_rows"], rows * part.kernel.a_row_stride(part.k))
+        for name, size in sizes.items():
+            self._plan.buffer(name, size)
+
+    def _outputs(self, tensor: str) -> tuple[str | None, dict[str, str], list[tuple[PoolNode, str, str]]]:
+        """What a layer writes: its fp32 buffer if anything reads fp32; per quantize node a buffer of codes; the pools
+        that follow on codes (node, buffer read, buffer written)."""
+        codes: dict[str, str] = {}
+        pools: list[tuple[PoolNode, str, str]] = []
+        elements = self._plan.batch * prod(self._graph.shape(tensor))
+        reads_floats = tensor == self._graph.output
+        for reader in self._graph.consumers[tensor]:
+            node = self._graph.nodes[reader]
+            if isinstance(node, QuantizeNode) and not self._graph.gathers(reader):
+                codes[reader] = self._plan.new_codes(reader, elements)
+                self.absorbed.add(reader)
+            elif isinstance(node, PoolNode) and (quantizers := self._quantizers_only(node)):
+                pooled = self._plan.batch * prod(self._graph.shape(reader))
+                for quantize in quantizers:
+                    codes[quantize] = self._plan.buffer(f"{quantize}:unpooled", elements)
+                    pools.append((node, codes[quantize], self._plan.new_codes(quantize, pooled)))
+                self.absorbed |= {reader, *quantizers}
+            else:
+                reads_floats = True
+        return self._plan.new_floats(tensor, elements) if reads_floats else None, codes, pools
+
+    def _quantizers_only(self, pool: PoolNode) -> list[str]:
+        """The readers of a max pool of fp32, if all are quantizers that need no gather; else none."""
+        readers = self._graph.consumers[pool.name]
+        quantizers = [name for name in readers if isinstance(self._graph.nodes[name], QuantizeNode)]
+        plain = all(not self._graph.gathers(name) for name in quantizers) and pool.name != self._graph.output
+        return quantizers if pool.op == "max_pool2d" and plain and len(quantizers) == len(readers) else []
+
+    def _arguments(
+        self,
+        node: Conv2dNode | LinearNode,
+        geometry: Geometry,
+        weights: LayerWeights,
+        parts: tuple[Part, ...],
+        rows: int,
+        images: list[str | None],
+        epilogue: Epilogue,
+        residual: str | None,
+        floats: str | None,
+        codes: dict[str, str],
+    ) -> Callable[[Addresses], LayerStruct]:
+        source = node.inputs[0]
+        in_channels, cols = self._graph.shape(source)[0], weights.weight.shape[0]
+        gather, pad_codes = geometry.gather(), self._graph.pad_codes(source)
+        vectors = {name: self._graph.requantisation(name) for name in codes}
+
+        def arguments(address: Addresses) -> LayerStruct:
+            part_structs = [
+                part.struct(weights, None if image is None else address[image], is_first=_is_first(part, parts))
+                for part, image in zip(parts, images, strict=True)
+            ]
+            outs = [CodesOutStruct(codes=address[buffer], ld=cols, **vectors[name]) for name, buffer in codes.items()]
+            return LayerStruct(
+                rows=geometry.rows,
+                cols=cols,
+                taps=geometry.taps,
+                pixels=geometry.pixels,
+                block_rows=rows,
+                gather=gather,
+                codes=address[self._plan.codes[source]],
+                ld_codes=in_channels,
+                pad_codes=pad_codes,
+                parts=array_of(PartStruct, part_structs),
+                n_parts=len(parts),
+                bias=weights.bias,
+                residual=None if residual is None else address[residual],
+                relu_first=int(epilogue.relu_first),
+                relu_last=int(epilogue.relu_last),
+                out=None if floats is None else address[floats],
+                codes_out=array_of(CodesOutStruct, outs),
+                n_codes_out=len(outs),
+                **{name: address[name] for name in SCRATCH},
+            )
+
+        return arguments
+
+    def _report(self, node: Conv2dNode | LinearNode, geometry: Geometry, parts: tuple[Part, ...]) -> None:
+        macs = geometry.rows * prod(self._arrays[node.weight.sha256].shape)
+        padded = sum(geometry.rows * part.cols * part.padded_k for part in parts)
+        kernels = tuple(dict.fromkeys(part.kernel.spec.symbol for part in parts))
+        self._plan.layers.append(LayerReport(node.name, kernels, macs, padded, any(part.folded for part in parts)))
+
+
+def pool_arguments(
+    graph: Graph, node: PoolNode, batch: int, reads: str, writes: str
+) -> Callable[[Addresses], PoolStruct]:
+    """The arguments of a pool step once its buffers have addresses."""
+    channels, height, width = graph.shape(node.inputs[0])
+    _, out_height, out_width = graph.shape(node.name)
+    return lambda address: PoolStruct(
+        in_=address[reads],
+        out=address[writes],
+        batch=batch,
+        height=height,
+        width=width,
+        channels=channels,
+        out_height=out_height,
+        out_width=out_width,
+        kernel_height=node.kernel[0],
+        kernel_width=node.kernel[1],
+        stride_height=node.stride[0],
+        stride_width=node.stride[1],
+        scale=float(np.float32(1 / (node.kernel[0] * node.kernel[1]))),
+    )
+
+
+def _is_first(part: Part, parts: tuple[Part, ...]) -> bool:
+    return next(other for other in parts if other.first_column == part.first_column) is part

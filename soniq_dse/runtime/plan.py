@@ -1,0 +1,88 @@
+"""A plan: the steps of ``executor.cpp`` in order, over named buffers that have no address yet."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+from soniq_dse.runtime.buffers import Life
+from soniq_dse.runtime.structs import Kind
+
+Addresses = Mapping[str, int]
+INPUT, OUTPUT = "x", "y"
+"""Buffers of the network's input and output, channels first."""
+SCRATCH = ("acc", "tile", "pointers", "folded_codes", "folded_rows")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: its node, the buffers it reads and writes, and its arguments once these have addresses."""
+
+    kind: Kind
+    node: str
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    arguments: Callable[[Addresses], ctypes.Structure]
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """How a layer was laid out: its kernels, its multiply-accumulates, and those including padding."""
+
+    node: str
+    kernels: tuple[str, ...]
+    macs: int
+    padded_macs: int
+    folded: bool
+
+
+@dataclass
+class Plan:
+    """Steps in order, the bytes of every buffer, and by node the buffer of each fp32 tensor and tensor of codes."""
+
+    batch: int
+    steps: list[Step] = field(default_factory=list)
+    size_bytes: dict[str, int] = field(default_factory=dict)
+    layers: list[LayerReport] = field(default_factory=list)
+    floats: dict[str, str] = field(default_factory=dict)
+    codes: dict[str, str] = field(default_factory=dict)
+
+    def add(
+        self,
+        kind: Kind,
+        node: str,
+        *,
+        reads: tuple[str, ...],
+        writes: tuple[str, ...],
+        arguments: Callable[[Addresses], ctypes.Structure],
+    ) -> None:
+        """Append a step."""
+        self.steps.append(Step(kind, node, reads, writes, arguments))
+
+    def buffer(self, name: str, size_bytes: int) -> str:
+        """The buffer ``name``, made at least ``size_bytes`` large."""
+        self.size_bytes[name] = max(size_bytes, self.size_bytes.get(name, 0))
+        return name
+
+    def new_floats(self, tensor: str, elements: int) -> str:
+        """The buffer of a new fp32 tensor."""
+        self.floats[tensor] = self.buffer(f"{tensor}:f32", 4 * elements)
+        return self.floats[tensor]
+
+    def new_codes(self, tensor: str, elements: int) -> str:
+        """The buffer of a new tensor of codes."""
+        self.codes[tensor] = self.buffer(f"{tensor}:u8", elements)
+        return self.codes[tensor]
+
+    def lives(self, *, keep: Collection[str] = ()) -> dict[str, Life]:
+        """When each buffer is in use; scratch, input, output and those of ``keep`` are throughout."""
+        whole = Life(0, -1, len(self.steps))
+        lives: dict[str, Life] = {}
+        for index, step in enumerate(self.steps):
+            for name in (*step.writes, *step.reads):
+                first = lives[name].first if name in lives else index
+                lives[name] = Life(self.size_bytes[name], first, index)
+        for name in (*SCRATCH, INPUT, OUTPUT, *keep):
+            lives[name] = Life(self.size_bytes.get(name, 0), whole.first, whole.last)
+        return lives

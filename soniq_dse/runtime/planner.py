@@ -1,0 +1,214 @@
+"""IntegerNetwork -> a plan: steps of ``executor.cpp`` over named buffers, for one batch size and set of CPU features.
+
+Layers absorb relu, residual add and the quantizers that read them (``graph.Epilogue``): where only quantizers read a
+tensor, its layer writes codes and the fp32 tensor never exists. A max pool read by quantizers alone is done on codes:
+the same result, since requantisation is monotone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from soniq_dse.errors import UserError
+from soniq_dse.records.network import (
+    AddNode,
+    Conv2dNode,
+    FlattenNode,
+    IntegerNetwork,
+    LinearNode,
+    PoolNode,
+    QuantizeNode,
+    ReluNode,
+)
+from soniq_dse.runtime.graph import Graph
+from soniq_dse.runtime.layer_steps import Arrays, LayerPlanner, pool_arguments
+from soniq_dse.runtime.plan import INPUT, OUTPUT, Plan
+from soniq_dse.runtime.structs import CopyStruct, ElementwiseStruct, Kind, QuantizeStruct
+
+
+def plan_network(
+    network: IntegerNetwork,
+    arrays: Arrays,
+    *,
+    batch: int,
+    features: Collection[str],
+    symbols: Collection[str] | None = None,
+) -> Plan:
+    """The plan of ``network`` for ``batch`` samples a run.
+
+    Args:
+        arrays: ``ArrayRef.sha256`` -> array.
+        features: CPU features that kernels may use.
+        symbols: only these kernels may be chosen; default all.
+
+    Raises:
+        UserError: the network has weight-only levels, a layer whose sums overflow, or no kernel for a level.
+        MissingCapabilityError: there is no compiler.
+    """
+    if batch < 1:
+        raise UserError(f"batch: expected 1 or more, got {batch}")
+    return _Planner(network, arrays, batch, features, symbols).plan()
+
+
+class _Planner:
+    def __init__(
+        self,
+        network: IntegerNetwork,
+        arrays: Arrays,
+        batch: int,
+        features: Collection[str],
+        symbols: Collection[str] | None,
+    ) -> None:
+        self._graph, self._batch = Graph(network), batch
+        self._plan = Plan(batch)
+        self._layers = LayerPlanner(self._graph, arrays, self._plan, features, symbols)
+
+    def plan(self) -> Plan:
+        emit: dict[type, Callable[[Any], None]] = {
+            QuantizeNode: self._quantize,
+            Conv2dNode: self._layers.emit,
+            LinearNode: self._layers.emit,
+            PoolNode: self._pool,
+            ReluNode: self._elementwise,
+            AddNode: self._elementwise,
+            FlattenNode: self._flatten,
+        }
+        self._input()
+        for node in list(self._graph.nodes.values())[1:]:
+            if node.name not in self._layers.absorbed:
+                emit[type(node)](node)
+        self._output()
+        return self._plan
+
+    def _elements(self, name: str) -> int:
+        return self._batch * prod(self._graph.shape(name))
+
+    def _input(self) -> None:
+        name = self._graph.input
+        self._plan.buffer(INPUT, 4 * self._elements(name))
+        if any(not isinstance(self._graph.nodes[reader], QuantizeNode) for reader in self._graph.consumers[name]):
+            channels, height, width = self._graph.shape(name)
+            pixels, order = height * width, self._graph.order(name)
+            self._copy(
+                name,
+                INPUT,
+                self._plan.new_floats(name, self._elements(name)),
+                pixels,
+                channels,
+                order * pixels,
+                (1, channels, 1),
+            )
+
+    def _output(self) -> None:
+        name = self._graph.output
+        if name not in self._plan.floats:
+            raise UserError(f"network: expected an fp32 output, got {name}, a tensor of codes")
+        channels, height, width = self._graph.shape(name)
+        self._plan.buffer(OUTPUT, 4 * self._elements(name))
+        position = np.argsort(self._graph.order(name))
+        pixels = height * width
+        self._copy(name, self._plan.floats[name], OUTPUT, pixels, channels, position, (channels, 1, pixels))
+
+    def _copy(
+        self,
+        node: str,
+        source: str,
+        to: str,
+        pixels: int,
+        channels: int,
+        at: NDArray[Any],
+        strides: tuple[int, int, int],
+    ) -> None:
+        self._plan.add(
+            Kind.COPY,
+            node,
+            reads=(source,),
+            writes=(to,),
+            arguments=lambda address: CopyStruct(
+                in_=address[source],
+                batch=self._batch,
+                pixels=pixels,
+                channels=channels,
+                batch_stride=pixels * channels,
+                pixel_stride=strides[0],
+                source=np.ascontiguousarray(at, np.int64),
+                out=address[to],
+                out_pixel_stride=strides[1],
+                out_channel_stride=strides[2],
+            ),
+        )
+
+    def _quantize(self, node: QuantizeNode) -> None:
+        tensor = node.inputs[0]
+        channels, height, width = self._graph.shape(tensor)
+        pixels, order = height * width, self._graph.order(node.name)
+        if tensor == self._graph.input:
+            reads, pixel_stride = INPUT, 1 if pixels > 1 else channels
+            source: NDArray[np.int64] | None = order * pixels
+        else:
+            reads, pixel_stride = self._plan.floats[tensor], channels
+            source = np.argsort(self._graph.order(tensor))[order] if self._graph.gathers(node.name) else None
+        writes, vectors = (
+            self._plan.new_codes(node.name, self._elements(node.name)),
+            self._graph.requantisation(node.name),
+        )
+        self._plan.add(
+            Kind.QUANTIZE,
+            node.name,
+            reads=(reads,),
+            writes=(writes,),
+            arguments=lambda address: QuantizeStruct(
+                in_=address[reads],
+                batch=self._batch,
+                pixels=pixels,
+                channels=channels,
+                batch_stride=pixels * channels,
+                pixel_stride=pixel_stride,
+                source=None if source is None else np.ascontiguousarray(source, np.int64),
+                out=address[writes],
+                **vectors,
+            ),
+        )
+
+    def _elementwise(self, node: ReluNode | AddNode) -> None:
+        reads = tuple(self._plan.floats[name] for name in node.inputs)
+        writes, size = self._plan.new_floats(node.name, self._elements(node.name)), self._elements(node.name)
+        self._plan.add(
+            Kind.RELU if isinstance(node, ReluNode) else Kind.ADD,
+            node.name,
+            reads=reads,
+            writes=(writes,),
+            arguments=lambda address: ElementwiseStruct(
+                first=address[reads[0]],
+                second=address[reads[1]] if len(reads) > 1 else None,
+                out=address[writes],
+                size=size,
+            ),
+        )
+
+    def _flatten(self, node: FlattenNode) -> None:
+        self._plan.floats[node.name] = self._plan.floats[node.inputs[0]]  # channels last: the order says what is where
+
+    def _pool(self, node: PoolNode) -> None:
+        tensor, elements = node.inputs[0], self._elements(node.name)
+        if self._graph.holds_codes(tensor):
+            kind, reads, writes = (
+                Kind.MAX_POOL_CODES,
+                self._plan.codes[tensor],
+                self._plan.new_codes(node.name, elements),
+            )
+        else:
+            kind = Kind.MAX_POOL if node.op == "max_pool2d" else Kind.AVERAGE_POOL
+            reads, writes = self._plan.floats[tensor], self._plan.new_floats(node.name, elements)
+        self._plan.add(
+            kind,
+            node.name,
+            reads=(reads,),
+            writes=(writes,),
+            arguments=pool_arguments(self._graph, node, self._batch, reads, writes),
+        )
