@@ -176,6 +176,14 @@ class Store:
             return None
         return record if all(self._read_array(ref) is not None for ref in _array_refs(record)) else None
 
+    def remove(self, kind: str, key: str) -> None:
+        """Forget the result ``key`` of ``kind``; its arrays stay."""
+        with self._writing(key):
+            self._record_path(kind, key).unlink(missing_ok=True)
+        if self._index is not None:
+            with self._writing("the index"), self._index:
+                self._index.execute("DELETE FROM record WHERE kind = ? AND key = ?", (kind, key))
+
     def items(self, kind: str, record_type: type[RecordT]) -> Iterator[tuple[str, RecordT]]:
         """All sound results of ``kind`` as (key, record), sorted by key."""
         for path in sorted((self.folder / "records" / kind).glob("*.json")):

@@ -80,6 +80,10 @@ def test_record_round_trip_and_replacement(store: Store) -> None:
     store.put("result", "a", Result(number=2))
     assert list(store.items("result", Result)) == [("a", Result(number=2)), ("b", Result(number=1e-300))]
     assert list(store.items("nothing", Result)) == []
+    store.remove("result", "a")
+    store.remove("result", "never-there")
+    assert [key for key, _ in store.items("result", Result)] == ["b"]
+    assert store.get("result", "a", Result) is None
 
 
 @pytest.mark.parametrize("key", ["", "../up", "a/b", ".hidden", "x" * 129])
