@@ -11,7 +11,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from soniq_dse.errors import UserError, unknown_name
-from soniq_dse.native.features import plain_feature
+from soniq_dse.hardware.features import plain
 from soniq_dse.records.cost import KernelSpec
 from soniq_dse.records.palette import Level
 
@@ -74,8 +74,8 @@ def parse_symbol(symbol: str) -> dict[str, str]:
 
 def missing_features(spec: KernelSpec, features: Collection[str]) -> tuple[str, ...]:
     """What ``spec`` needs and ``features`` lack; ``avx512_vnni`` and ``avx512vnni`` are one feature."""
-    known = {plain_feature(feature) for feature in features}
-    return tuple(feature for feature in spec.features if plain_feature(feature) not in known)
+    known = {plain(feature) for feature in features}
+    return tuple(feature for feature in spec.features if plain(feature) not in known)
 
 
 def kernels_for(

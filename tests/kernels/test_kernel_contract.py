@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from soniq_dse.errors import UserError
+from soniq_dse.hardware.host import detect_host
 from soniq_dse.kernels import reference
 from soniq_dse.kernels.catalog import CPU_FOLDER, catalog, missing_features, token_bits
 from soniq_dse.kernels.library import Kernel, aligned_empty, load_kernel
-from soniq_dse.native.features import host_features
 from soniq_dse.records.cost import KernelSpec
 
 SPECS = catalog()
@@ -24,7 +24,7 @@ FEASIBLE_K = 150_000
 
 
 def loaded(spec: KernelSpec) -> Kernel:
-    missing = missing_features(spec, host_features())
+    missing = missing_features(spec, detect_host().features)
     if missing:
         pytest.skip(f"{spec.symbol}: this machine lacks {', '.join(missing)}")
     return load_kernel(spec)
