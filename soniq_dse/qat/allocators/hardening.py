@@ -1,0 +1,63 @@
+"""From preferences to levels within the budget, in whole channel groups."""
+
+from __future__ import annotations
+
+import heapq
+
+import numpy as np
+import numpy.typing as npt
+
+from soniq_dse.qat.allocators import ClassSize, Levels, Logits, Problem
+
+
+def harden(problem: Problem, logits: Logits) -> Levels:
+    """Greedy upgrades from the narrowest level by gain in logits per weight bit, while the budget holds.
+
+    This is the Lagrangian argmax of SONIQ's phase 1, continued until no further group fits: every upgrade whose gain
+    per bit is above the multiplier comes first. An upgrade lifts the ``k_group`` channels of one class that want it
+    most from one level to the next wider one. Ties fall to the earlier class and channel.
+    """
+    bits = problem.weight_bits
+    levels = {c.name: np.zeros(c.channels, dtype=np.int64) for c in problem.classes}
+    left = np.inf
+    if problem.budget_bits is not None:
+        left = (problem.budget_bits * (1 + 1e-12) - bits[0]) * problem.total_weights
+
+    def upgrades(index: int) -> list[_Upgrade]:
+        name = problem.classes[index].name
+        found = [_best(problem, index, levels[name], logits[name], source) for source in range(len(bits) - 1)]
+        return [upgrade for upgrade in found if upgrade is not None]
+
+    queue = [upgrade for index in range(len(problem.classes)) for upgrade in upgrades(index)]
+    heapq.heapify(queue)
+    while queue:
+        loss_per_bit, index, source, cost, chosen = heapq.heappop(queue)
+        if cost > left or (problem.budget_bits is None and loss_per_bit >= 0):
+            continue
+        left -= cost
+        levels[problem.classes[index].name][list(chosen)] = source + 1
+        queue = [upgrade for upgrade in queue if upgrade[1] != index] + upgrades(index)
+        heapq.heapify(queue)
+    return {name: tuple(map(int, of_class)) for name, of_class in levels.items()}
+
+
+_Upgrade = tuple[float, int, int, float, tuple[int, ...]]
+
+
+def _best(
+    problem: Problem, index: int, levels: npt.NDArray[np.int64], logits: npt.NDArray[np.float64], source: int
+) -> _Upgrade | None:
+    """The best upgrade of one group from level ``source``: (-gain per bit, class, source, cost, channels)."""
+    size: ClassSize = problem.classes[index]
+    candidates = np.flatnonzero(levels == source)
+    if not len(candidates):
+        return None
+    margin = logits[candidates, source + 1] - logits[candidates, source]
+    order = np.argsort(-margin, kind="stable")[: problem.k_group]
+    chosen = tuple(int(c) for c in candidates[order])
+    step_bits = problem.weight_bits[source + 1] - problem.weight_bits[source]
+    cost = len(chosen) * size.weights_per_channel * step_bits
+    gain = float(margin[order].sum())
+    if not cost:  # levels of equal weight bits: only what is wanted is taken
+        return (-np.inf, index, source, cost, chosen) if gain > 0 else None
+    return (-gain / cost, index, source, cost, chosen)

@@ -1,0 +1,29 @@
+"""The same shares of levels in every class: what a palette gives without learning where its bits belong."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from soniq_dse.qat.allocators import Base, Levels, Logits, Problem
+from soniq_dse.qat.allocators.hardening import harden
+
+
+class Uniform(Base):
+    """Every class is filled alike, from its first channel on: a class that is emptier is always served first.
+
+    Narrow levels are used up before wide ones, so that a budget between two levels mixes those two.
+    """
+
+    learned = False
+
+    def allocate(self, problem: Problem, logits: Logits | None) -> Levels:
+        """See ``Base.allocate``."""
+        bits = problem.weight_bits
+        preference = {}
+        for size in problem.classes:
+            filled = np.arange(size.channels) / size.channels
+            gains = [(bits[j + 1] - bits[j]) * size.weights_per_channel * -(j + filled) for j in range(len(bits) - 1)]
+            preference[size.name] = np.cumsum([np.zeros(size.channels), *gains], axis=0).T
+        if problem.budget_bits is None:
+            return {size.name: (len(bits) - 1,) * size.channels for size in problem.classes}
+        return harden(problem, preference)

@@ -1,0 +1,215 @@
+"""Wraps a model for training: parametrizations on weights, pre-hooks on inputs; the user's classes stay as they are."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from soniq_dse.errors import UserError
+from soniq_dse.qat.allocators import ClassSize, Levels, Problem
+from soniq_dse.qat.fake_quant import ActivationQuantizer, ClassMixture, NoisePool, Phase, WeightQuantizer
+from soniq_dse.records.design import Assignment, Candidate
+from soniq_dse.records.palette import Level, Palette
+from soniq_dse.records.workload import Node, TensorClass, Workload
+
+
+@dataclass
+class QuantizedModel:
+    """A model under quantization; ``mixtures`` by tensor class, ``activations`` by tensor, ``weights`` by node."""
+
+    model: nn.Module
+    workload: Workload
+    candidate: Candidate
+    problem: Problem
+    pool: NoisePool
+    mixtures: dict[str, ClassMixture]
+    activations: dict[str, ActivationQuantizer]
+    weights: dict[str, WeightQuantizer]
+
+    def calibrate(self, inputs: Tensor) -> None:
+        """Set the activations' first steps on a batch, weights and statistics untouched."""
+        self.set_phase("calibrate")
+        self.model.eval()
+        with torch.no_grad():
+            self.model(inputs)
+        self.set_phase("noise")
+
+    def set_phase(self, phase: Phase) -> None:
+        """What the quantizers of every class do."""
+        for mixture in self.mixtures.values():
+            mixture.phase = phase
+
+    def harden(self, levels: Levels) -> None:
+        """Fix the levels of the unpinned classes."""
+        for name, of_class in levels.items():
+            self.mixtures[name].harden(of_class)
+
+    def forget(self) -> None:
+        """Let go of tensors of the last step."""
+        for quantizer in self.activations.values():
+            quantizer.forget()
+
+    def log_steps(self) -> list[nn.Parameter]:
+        """The logarithms of all steps."""
+        return [q.log_step for q in self.activations.values()] + [q.log_step for q in self.weights.values()]
+
+    def model_parameters(self) -> list[nn.Parameter]:
+        """The model's own parameters."""
+        own = {id(parameter) for parameter in self.log_steps()}
+        own |= {id(mixture.logits) for mixture in self.mixtures.values()}
+        return [parameter for parameter in self.model.parameters() if id(parameter) not in own]
+
+    def assignment(self, levels: Levels) -> Assignment:
+        """The record of an allocation, pinned classes included."""
+        pinned = {name: m.palette for name, m in self.mixtures.items() if name not in levels}
+        every = {name: levels.get(name, (0,) * m.channels) for name, m in self.mixtures.items()}
+        sizes = [_class_size(self.workload, c) for c in self.workload.tensor_classes if c.name in self.mixtures]
+        palettes = {name: mixture.palette for name, mixture in self.mixtures.items()}
+        bits = math.fsum(
+            size.weights_per_channel * sum(palettes[size.name].levels[j].weight_bits for j in every[size.name])
+            for size in sizes
+        )
+        overall = bits / max(math.fsum(size.channels * size.weights_per_channel for size in sizes), 1)
+        return Assignment(
+            palette=self.candidate.palette,
+            level_of_channel=every,
+            pinned=pinned,
+            bits_per_weight=self.problem.bits_per_weight(levels) if levels else overall,
+            bits_per_weight_all=overall,
+        )
+
+
+def quantize_model(model: nn.Module, workload: Workload, candidate: Candidate) -> QuantizedModel:
+    """Wrap ``model`` in place for ``candidate``.
+
+    Raises:
+        UserError: a level is weight-only, the network has an operator that stays in floating point, a layer is called
+            twice or is none of Conv2d and Linear, or the budget cannot be met.
+    """
+    _refuse_weight_only(candidate.palette)
+    _refuse_unsupported(workload)
+    pool = NoisePool(candidate.seed)
+    mixtures: dict[str, ClassMixture] = {}
+    activations: dict[str, ActivationQuantizer] = {}
+    weights: dict[str, WeightQuantizer] = {}
+    nodes = _matmul_nodes(workload)
+    for tensor_class in workload.tensor_classes:
+        if any(node.inputs[0] in tensor_class.tensors for node in nodes):
+            palette = palette_of(tensor_class, candidate.palette)
+            mixtures[tensor_class.name] = ClassMixture(
+                palette, tensor_class.channels, signed=not tensor_class.nonnegative
+            )
+    for node in nodes:
+        module = _module_of(model, node)
+        tensor_class = _class_of(workload, node)
+        mixture = mixtures[tensor_class.name]
+        groups = module.groups if isinstance(module, nn.Conv2d) else 1
+        tensor = node.inputs[0]
+        if tensor not in activations:
+            axis = 1 if isinstance(module, nn.Conv2d) else -1
+            features = module.weight.shape[1] * groups
+            activations[tensor] = ActivationQuantizer(mixture, features, axis, pool)
+        weights[node.name] = WeightQuantizer(mixture, module.weight, groups, pool)
+        _attach(module, activations[tensor], weights[node.name])
+    free = [c for c in workload.tensor_classes if c.name in mixtures and c.pinned_bits is None]
+    problem = Problem(
+        tuple(_class_size(workload, c) for c in free),
+        candidate.palette,
+        candidate.budget_bits,
+        candidate.k_group,
+        candidate.seed,
+    )
+    quantized = QuantizedModel(model, workload, candidate, problem, pool, mixtures, activations, weights)
+    model.register_forward_pre_hook(lambda *_: quantized.forget())
+    return quantized
+
+
+def palette_of(tensor_class: TensorClass, palette: Palette) -> Palette:
+    """The palette of a class: its pinned level alone, or the candidate's."""
+    if tensor_class.pinned_bits is None:
+        return palette
+    bits = tensor_class.pinned_bits
+    return Palette(levels=(Level(weight_bits=bits, activation_bits=bits),), source="pinned")
+
+
+def _attach(module: nn.Module, activation: ActivationQuantizer, weight: WeightQuantizer) -> None:
+    parametrize.register_parametrization(module, "weight", weight)
+    padding = getattr(module, "padding", (0, 0))
+    pads_nonzero = any(grid.integer(grid.zero_code) for grid in activation.mixture.activation_grids)
+    if not (isinstance(module, nn.Conv2d) and any(padding) and pads_nonzero):
+        module.register_forward_pre_hook(lambda _, inputs: (activation(inputs[0]), *inputs[1:]))
+        return
+    module.padding = (0, 0)  # padded below with the code that the kernels pad with
+    above, beside = int(padding[0]), int(padding[1])
+
+    def quantize_and_pad(_: nn.Module, inputs: Any) -> Any:
+        around = (beside, beside, above, above)
+        values = activation(inputs[0])
+        border = nn.functional.pad(torch.zeros_like(values[:1, :1]), around, value=1.0)
+        padded = nn.functional.pad(values, around)
+        if activation.mixture.phase == "calibrate":
+            return (padded, *inputs[1:])
+        return (padded + border * activation.zero_values().view(1, -1, 1, 1), *inputs[1:])
+
+    module.register_forward_pre_hook(quantize_and_pad)
+
+
+def _matmul_nodes(workload: Workload) -> list[Node]:
+    nodes = [node for node in workload.nodes if node.layer is not None]
+    modules = Counter(node.module for node in nodes)
+    for node in nodes:
+        if not node.module:
+            raise UserError(f"layer {node.name}: expected a torch.nn.Conv2d or Linear module, got a function call")
+        if modules[node.module] > 1:
+            raise UserError(f"layer {node.module}: expected one call per forward pass, got {modules[node.module]}")
+    return nodes
+
+
+def _module_of(model: nn.Module, node: Node) -> Any:
+    module = model.get_submodule(node.module)
+    if not isinstance(module, nn.Conv2d | nn.Linear):
+        raise UserError(f"layer {node.module}: expected a torch.nn.Conv2d or Linear, got {type(module).__name__}")
+    if isinstance(module, nn.Conv2d) and (isinstance(module.padding, str) or module.padding_mode != "zeros"):
+        raise UserError(
+            f"layer {node.module}: expected zero padding given as numbers, got {module.padding!r} "
+            f"of mode {module.padding_mode}"
+        )
+    return module
+
+
+def _class_of(workload: Workload, node: Node) -> TensorClass:
+    tensor_class = workload.class_of(node.inputs[0])
+    if tensor_class is None:
+        raise UserError(f"layer {node.module}: expected its input {node.inputs[0]} in a tensor class, got none")
+    return tensor_class
+
+
+def _class_size(workload: Workload, tensor_class: TensorClass) -> ClassSize:
+    readers = [node for node in workload.nodes if node.layer is not None and node.inputs[0] in tensor_class.tensors]
+    n_weights = sum(node.layer.n_weights for node in readers if node.layer is not None)
+    return ClassSize(tensor_class.name, tensor_class.channels, n_weights / tensor_class.channels)
+
+
+def _refuse_unsupported(workload: Workload) -> None:
+    if workload.unsupported:
+        first, more = workload.unsupported[0], len(workload.unsupported) - 1
+        rest = f" (and {more} more)" if more else ""
+        raise UserError(
+            f"model {workload.name}: expected operators that the integer network has, "
+            f"got {first.op} at {first.node}: {first.reason}{rest}"
+        )
+
+
+def _refuse_weight_only(palette: Palette) -> None:
+    for level in palette.levels:
+        if level.is_weight_only:
+            raise UserError(
+                f"palette {palette.name}: expected levels with activation bits, got the weight-only level {level.name}"
+                f"; nearest valid choice: {level.name}a8"
+            )

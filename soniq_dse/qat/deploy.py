@@ -1,0 +1,197 @@
+"""Trained model -> integer network: weights become integers, BatchNorm and steps fold into scale and bias."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+
+from soniq_dse.errors import UserError
+from soniq_dse.formats import format_of
+from soniq_dse.qat.apply import QuantizedModel
+from soniq_dse.qat.fake_quant import WeightQuantizer
+from soniq_dse.records.base import ArrayRef
+from soniq_dse.records.network import (
+    AddNode,
+    Conv2dNode,
+    FlattenNode,
+    InputNode,
+    IntegerNetwork,
+    LinearNode,
+    NetworkNode,
+    PoolNode,
+    QuantizeNode,
+    ReluNode,
+    TensorQuantizer,
+)
+from soniq_dse.records.workload import Conv2dLayer, Node
+
+Array = npt.NDArray[Any]
+PutArray = Callable[[Array], ArrayRef]
+
+
+def deploy(quantized: QuantizedModel, put_array: PutArray) -> IntegerNetwork:
+    """The integer network of a hardened model; its arrays go to ``put_array``.
+
+    Scale and bias are folded in float64 and rounded to fp32 once; weights are rounded by ``formats``.
+
+    Raises:
+        UserError: an operator has no integer node, or a BatchNorm does not directly follow a layer that only it reads.
+    """
+    return _Deployment(quantized, put_array).network()
+
+
+def size_bytes(network: IntegerNetwork) -> int:
+    """Bytes of a packed network: weights at their true bits, fp32 scale (present levels only), bias and steps, and two
+    bytes a channel for the order of each quantised tensor that mixes levels."""
+    quantizers = {node.name: node.quantizer for node in network.nodes if isinstance(node, QuantizeNode)}
+    total = 0
+    for quantizer in quantizers.values():
+        total += 4 * len(quantizer.segments)
+        total += 2 * len(quantizer.level_of_channel) if len(quantizer.segments) > 1 else 0
+    for node in network.nodes:
+        if isinstance(node, Conv2dNode | LinearNode):
+            quantizer = quantizers[node.inputs[0]]
+            bits = [quantizer.palette.levels[level].weight_bits for level in quantizer.level_of_channel]
+            weights_per_channel = math.prod(node.weight.shape) // len(bits)
+            total += -(-sum(bits) * weights_per_channel // 8)
+            total += 4 * node.bias.shape[0] * (len(quantizer.segments) + 1)
+    return total
+
+
+class _Deployment:
+    def __init__(self, quantized: QuantizedModel, put_array: PutArray) -> None:
+        self._quantized, self._put = quantized, put_array
+        self._nodes: list[NetworkNode] = []
+        self._name_of: dict[str, str] = {}
+        self._codes_of: dict[str, str] = {}
+        workload = quantized.workload
+        self._readers: dict[str, list[Node]] = {node.name: [] for node in workload.nodes}
+        for node in workload.nodes:
+            for name in node.inputs:
+                self._readers[name].append(node)
+
+    def network(self) -> IntegerNetwork:
+        """The nodes in the workload's order, a quantize node before the first reader of each tensor."""
+        workload = self._quantized.workload
+        for node in workload.nodes:
+            if node.op in ("conv2d", "linear") and node.name in self._quantized.weights:
+                self._matmul(node)
+            elif node.op == "batch_norm":
+                self._folded(node)
+            else:
+                self._plain(node)
+        return IntegerNetwork(name=self._quantized.candidate.name, nodes=tuple(self._nodes))
+
+    def _plain(self, node: Node) -> None:
+        common: dict[str, Any] = {"name": node.name, "shape": node.shape[1:]}
+        common["inputs"] = tuple(self._name_of[name] for name in node.inputs)
+        kinds: dict[str, Any] = {"input": InputNode, "relu": ReluNode, "add": AddNode, "flatten": FlattenNode}
+        if node.op in kinds:
+            made = kinds[node.op](**common)
+        elif node.op in ("max_pool2d", "avg_pool2d") and set(node.attributes) <= {"kernel", "stride"}:
+            made = PoolNode(op=node.op, **common, **node.attributes)
+        else:
+            raise UserError(
+                f"node {node.name}: expected an operator that the integer network has, got {node.op} "
+                f"{dict(node.attributes) or ''}".rstrip()
+            )
+        self._nodes.append(made)
+        self._name_of[node.name] = node.name
+
+    def _folded(self, node: Node) -> None:
+        producer = node.inputs[0]
+        if producer not in self._quantized.weights or len(self._readers[producer]) != 1:
+            raise UserError(
+                f"node {node.name}: expected a BatchNorm that directly follows a Conv2d or Linear which only it reads, "
+                f"got one after {producer}"
+            )
+        self._name_of[node.name] = self._name_of[producer]
+
+    def _codes(self, node: Node) -> str:
+        """The quantize node of the tensor that ``node`` reads, made at the first call."""
+        tensor = node.inputs[0]
+        if tensor not in self._codes_of:
+            source = self._name_of[tensor]
+            quantizer = self._quantized.activations[tensor]
+            mixture = quantizer.mixture
+            levels = mixture.level.repeat_interleave(quantizer.repeats)
+            record = TensorQuantizer(
+                palette=mixture.palette,
+                level_of_channel=tuple(levels.tolist()),
+                steps=tuple(quantizer.log_step.detach().exp().tolist()),
+                signed=mixture.signed,
+            )
+            shape = next(n.shape for n in self._nodes if n.name == source)
+            name = f"{source}.codes"
+            self._nodes.append(QuantizeNode(name=name, inputs=(source,), shape=shape, quantizer=record))
+            self._codes_of[tensor] = name
+        return self._codes_of[tensor]
+
+    def _matmul(self, node: Node) -> None:
+        codes = self._codes(node)
+        module = self._quantized.model.get_submodule(node.module)
+        weight_quantizer = self._quantized.weights[node.name]
+        weight = _integer_weight(module.parametrizations.weight.original.detach(), weight_quantizer)
+        gain, bias = self._affine(node, module)
+        activation_steps = self._quantized.activations[node.inputs[0]].log_step.detach().exp().double().numpy()
+        weight_steps = weight_quantizer.log_step.detach().exp().double().numpy()
+        common: dict[str, Any] = {
+            "name": node.name,
+            "inputs": (codes,),
+            "shape": node.shape[1:],
+            "weight": self._put(weight),
+            "scale": self._put((weight_steps * activation_steps[:, None] * gain).astype(np.float32)),
+            "bias": self._put(bias.astype(np.float32)),
+        }
+        if isinstance(node.layer, Conv2dLayer):
+            layer = node.layer
+            window = {
+                "stride": layer.stride,
+                "padding": layer.padding,
+                "dilation": layer.dilation,
+                "groups": layer.groups,
+            }
+            self._nodes.append(Conv2dNode(**common, **window))
+        else:
+            self._nodes.append(LinearNode(**common))
+        self._name_of[node.name] = node.name
+
+    def _affine(self, node: Node, module: Any) -> tuple[Array, Array]:
+        """(gain, bias) in float64 per output channel: the layer's bias, then the BatchNorm that follows, if any."""
+        n_out = module.parametrizations.weight.original.shape[0]
+        bias = np.zeros(n_out) if module.bias is None else _double(module.bias)
+        followers = self._readers[node.name]
+        if len(followers) != 1 or followers[0].op != "batch_norm":
+            return np.ones(n_out), bias
+        norm: Any = self._quantized.model.get_submodule(followers[0].module)
+        if not isinstance(norm, nn.modules.batchnorm._BatchNorm) or norm.running_mean is None:
+            raise UserError(f"node {followers[0].name}: expected a BatchNorm with running statistics, got {norm}")
+        gain = 1 / np.sqrt(_double(norm.running_var) + norm.eps)
+        gain = gain if norm.weight is None else gain * _double(norm.weight)
+        shift = 0.0 if norm.bias is None else _double(norm.bias)
+        return gain, (bias - _double(norm.running_mean)) * gain + shift
+
+
+def _double(tensor: Tensor) -> Array:
+    return np.asarray(tensor.detach().double().numpy())
+
+
+def _integer_weight(weight: Tensor, quantizer: WeightQuantizer) -> Array:
+    """int8 integers of ``weight [out, in / groups, ...]`` at the level of each input channel."""
+    values = weight.numpy()
+    steps = quantizer.log_step.detach().exp().numpy()
+    level = np.broadcast_to(quantizer.input_level().numpy(), values.shape[:2])
+    result = np.zeros(values.shape, dtype=np.int8)
+    for index, palette_level in enumerate(quantizer.mixture.palette.levels):
+        chosen = level == index
+        if chosen.any():
+            form = palette_level.weight_format
+            codes = format_of(form).quantize(values, steps[index].reshape(-1, *[1] * (values.ndim - 1)), form.bits)
+            integers = format_of(form).integers(codes, form.bits)
+            result[chosen] = integers[chosen].astype(np.int8)
+    return result

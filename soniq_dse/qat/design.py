@@ -1,0 +1,185 @@
+"""One candidate, trained: noise (phase 1), levels fixed, fine-tuning under rounding (phase 2), integers, metric.
+
+Source: SONIQ, arXiv 2311.14114. Both phases start from the FP32 warm start, which also teaches them (distillation).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from soniq_dse import registry
+from soniq_dse.errors import UserError
+from soniq_dse.qat.allocators import Levels
+from soniq_dse.qat.apply import QuantizedModel, quantize_model
+from soniq_dse.qat.baseline import load_state
+from soniq_dse.qat.deploy import deploy, size_bytes
+from soniq_dse.qat.evaluate import evaluate_network
+from soniq_dse.qat.soft_assignment import SoftAssignment
+from soniq_dse.qat.training import (
+    Phase,
+    PhaseName,
+    Progress,
+    Teacher,
+    deterministic,
+    metric_of,
+    optimizer_for,
+    outputs_of,
+    run_phase,
+)
+from soniq_dse.records.base import ArrayRef
+from soniq_dse.records.design import Candidate, EpochRecord, TrainedBaseline, TrainedDesign
+from soniq_dse.records.workload import Workload
+from soniq_dse.workloads.task import Task
+
+if TYPE_CHECKING:
+    from soniq_dse.store import Store
+
+CALIBRATION_EXAMPLES = 256
+
+
+def train_design(
+    candidate: Candidate,
+    workload: Workload,
+    build_model: Callable[[], nn.Module],
+    task: Task,
+    baseline: TrainedBaseline,
+    store: Store,
+    *,
+    progress: Progress | None = None,
+) -> TrainedDesign:
+    """Train ``candidate`` from ``baseline`` (of the same seed), and evaluate the integer network it becomes.
+
+    Test data is looked at once, at the end. The same candidate gives the same arrays, bit for bit, on one processor
+    type.
+
+    Raises:
+        UserError: the candidate does not fit the model, the data or the baseline, or training diverged.
+    """
+    begin = time.perf_counter()
+    _check(candidate, task, baseline)
+    with deterministic(candidate.torch_threads):
+        training = _Training(candidate, workload, build_model, task, baseline, store, progress)
+        levels = training.noise()
+        fake_quant_val = training.finetune(levels)
+        arrays: list[ArrayRef] = []
+
+        def put(array: object) -> ArrayRef:
+            arrays.append(store.put_array(array))  # type: ignore[arg-type]
+            return arrays[-1]
+
+        network = deploy(training.quantized, put)
+        by_hash = {ref.sha256: store.get_array(ref) for ref in arrays}
+        metric_val, _ = evaluate_network(network, by_hash, task, "val")
+        metric_test, predictions = evaluate_network(network, by_hash, task, "test")
+    return TrainedDesign(
+        candidate=candidate,
+        assignment=training.quantized.assignment(levels),
+        network=network,
+        arrays=tuple(arrays),
+        metric_val=metric_val,
+        metric_test=metric_test,
+        metric_fake_quant_val=fake_quant_val,
+        predictions_test=store.put_array(predictions),
+        size_bytes=size_bytes(network),
+        epochs=tuple(training.records),
+        seconds=time.perf_counter() - begin,
+    )
+
+
+class _Training:
+    """The two phases; ``records`` grows as they run."""
+
+    def __init__(
+        self,
+        candidate: Candidate,
+        workload: Workload,
+        build_model: Callable[[], nn.Module],
+        task: Task,
+        baseline: TrainedBaseline,
+        store: Store,
+        progress: Progress | None,
+    ) -> None:
+        self.candidate, self.task, self._progress = candidate, task, progress
+        self.records: list[EpochRecord] = []
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(candidate.seed)
+            model = build_model()
+        load_state(model, baseline, store)
+        self._teacher = None
+        if task.n_classes is not None:
+            self._teacher = Teacher(outputs_of(model, task.train.inputs))
+        self.quantized: QuantizedModel = quantize_model(model, workload, candidate)
+        self.quantized.calibrate(torch.tensor(task.train.inputs[:CALIBRATION_EXAMPLES]))
+
+    def noise(self) -> Levels:
+        """Phase 1: learn the levels (or take those that need no learning) under noise."""
+        quantized, problem = self.quantized, self.quantized.problem
+        allocator = registry.load("allocator", self.candidate.allocator)()
+        learn = allocator.learned and len(problem.palette.levels) > 1 and bool(problem.classes)
+        soft = SoftAssignment(quantized) if learn else None
+        levels: Levels = {}
+        if soft is None:
+            levels = _only_levels(quantized) if len(problem.palette.levels) == 1 else allocator.allocate(problem, None)
+            quantized.harden(levels)
+        quantized.set_phase("noise")
+        self._run("noise", self.candidate.schedule.noise_epochs, soft)
+        if soft is not None:
+            levels = allocator.allocate(problem, soft.logits())
+        return levels
+
+    def finetune(self, levels: Levels) -> float:
+        """Phase 2: train under rounding at fixed levels; gives the validation metric of the fake-quantized model."""
+        self.quantized.harden(levels)
+        self.quantized.set_phase("finetune")
+        self._run("finetune", self.candidate.schedule.finetune_epochs, None)
+        metric = metric_of(self.quantized.model, self.task, "val")
+        self.records[-1] = self.records[-1].model_copy(update={"metric_val": metric})
+        return metric
+
+    def _run(self, name: PhaseName, epochs: int, soft: SoftAssignment | None) -> None:
+        schedule = self.candidate.schedule
+        total = schedule.noise_epochs + schedule.finetune_epochs
+
+        def report(epoch: int) -> None:
+            self.quantized.pool.refill()
+            done = epoch - schedule.baseline_epochs + 1
+            if self._progress is not None:
+                self._progress(f"{self.candidate.name} {name} epoch {done} of {total}", done / total)
+
+        phase = Phase(
+            name=name,
+            epochs=epochs,
+            first_epoch=schedule.baseline_epochs + len(self.records),
+            seed=self.candidate.seed,
+            batch_size=schedule.batch_size,
+            report=report,
+            teacher=self._teacher,
+            before_step=soft.before_step if soft else None,
+            after_backward=soft.after_backward if soft else None,
+        )
+        optimizer = optimizer_for(self.quantized.model_parameters(), schedule.learning_rate, self.quantized.log_steps())
+        self.records += run_phase(self.quantized.model, self.task, phase, optimizer)
+
+
+def _only_levels(quantized: QuantizedModel) -> Levels:
+    return {c.name: (0,) * c.channels for c in quantized.problem.classes}
+
+
+def _check(candidate: Candidate, task: Task, baseline: TrainedBaseline) -> None:
+    """The baseline is of this model, data and seed, and the data are those that the candidate names."""
+    if task.data_sha256 != candidate.data_sha256:
+        raise UserError(
+            f"data {task.name}: expected content {candidate.data_sha256[:12]} as the candidate says, "
+            f"got {task.data_sha256[:12]}"
+        )
+    for field in ("model", "data_sha256", "seed"):
+        if getattr(baseline, field) != getattr(candidate, field):
+            raise UserError(
+                f"baseline of {candidate.name}: expected {field} {getattr(candidate, field)!r}, "
+                f"got {getattr(baseline, field)!r}"
+            )

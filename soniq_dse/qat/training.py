@@ -1,0 +1,168 @@
+"""The training loop of every phase: deterministic for a seed, whatever else the machine does."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from soniq_dse.errors import UserError
+from soniq_dse.records.design import EpochRecord
+from soniq_dse.workloads.task import Task, shuffled
+
+EVALUATION_BATCH = 256
+WEIGHT_DECAY = 1e-4
+STEP_LEARNING_RATE = 5e-3
+"""Adam's rate for the logarithms of the quantizers' steps."""
+
+PhaseName = Literal["baseline", "noise", "finetune"]
+Progress = Callable[[str, float], None]
+"""Called with what is being done and the share of the whole training that is done."""
+
+
+@contextlib.contextmanager
+def deterministic(threads: int) -> Iterator[None]:
+    """Fixed threads and deterministic algorithms while the block runs; what was set before comes back after it."""
+    before = (
+        torch.get_num_threads(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.utils.deterministic.fill_uninitialized_memory,
+    )
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # costs a pass over every new tensor
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1])
+        torch.utils.deterministic.fill_uninitialized_memory = before[2]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Logits of the FP32 warm start on the training split, ``[n, classes]``, and how much they count.
+
+    The loss is ``(1 - weight) * task loss + weight * T**2 * KL(teacher || student)`` at temperature T.
+    Source: Hinton et al., arXiv 1503.02531.
+    """
+
+    logits: Tensor
+    weight: float = 0.5
+    temperature: float = 2.0
+
+    def loss(self, outputs: Tensor, rows: Tensor, task_loss: Tensor) -> Tensor:
+        """The mixed loss of a batch whose examples are ``rows`` of the training split."""
+        scaled = self.logits[rows] / self.temperature
+        student = nn.functional.log_softmax(outputs / self.temperature, dim=1)
+        divergence = nn.functional.kl_div(student, scaled.log_softmax(dim=1), reduction="batchmean", log_target=True)
+        return (1 - self.weight) * task_loss + self.weight * self.temperature**2 * divergence
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase of training; ``first_epoch`` counts all epochs of this seed, so that no order of data comes twice."""
+
+    name: PhaseName
+    epochs: int
+    first_epoch: int
+    seed: int
+    batch_size: int
+    report: Callable[[int], None]
+    teacher: Teacher | None = None
+    before_step: Callable[[float], None] | None = None
+    """Called before each step with the share of the phase that is done."""
+    after_backward: Callable[[], None] | None = None
+
+
+def optimizer_for(
+    model_parameters: list[nn.Parameter], learning_rate: float, steps: list[nn.Parameter]
+) -> torch.optim.Optimizer:
+    """AdamW: weight decay on tensors of at least two axes; the quantizers' log steps at their own rate."""
+    groups = [
+        {"params": [p for p in model_parameters if p.ndim > 1], "lr": learning_rate, "weight_decay": WEIGHT_DECAY},
+        {"params": [p for p in model_parameters if p.ndim <= 1], "lr": learning_rate, "weight_decay": 0.0},
+        {"params": steps, "lr": STEP_LEARNING_RATE, "weight_decay": 0.0},
+    ]
+    optimizer: torch.optim.Optimizer = torch.optim.AdamW([group for group in groups if group["params"]], fused=True)
+    return optimizer
+
+
+def run_phase(model: nn.Module, task: Task, phase: Phase, optimizer: torch.optim.Optimizer) -> list[EpochRecord]:
+    """Train ``model`` in place; the learning rates fall to 0 along a cosine.
+
+    Raises:
+        UserError: the loss is no longer finite.
+    """
+    inputs, targets = torch.tensor(task.train.inputs), torch.tensor(task.train.targets)
+    batch = min(phase.batch_size, len(inputs))
+    per_epoch = len(inputs) // batch
+    top_rates = [group["lr"] for group in optimizer.param_groups]
+    records = []
+    model.train()
+    for epoch in range(phase.epochs):
+        order = torch.from_numpy(shuffled(len(inputs), phase.seed, phase.first_epoch + epoch))
+        total = 0.0
+        for index in range(per_epoch):
+            done = (epoch + index / per_epoch) / phase.epochs
+            for group, rate in zip(optimizer.param_groups, top_rates, strict=True):
+                group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * done))
+            rows = order[index * batch : (index + 1) * batch]
+            total += _step(model, task, phase, optimizer, rows, inputs, targets, done)
+        loss = total / per_epoch
+        if not math.isfinite(loss):
+            raise UserError(
+                f"training ({phase.name}, epoch {epoch + 1}): expected a finite loss, got {loss}; "
+                "a lower learning rate may help"
+            )
+        records.append(EpochRecord(phase=phase.name, epoch=phase.first_epoch + epoch, loss=loss))
+        phase.report(phase.first_epoch + epoch)
+    return records
+
+
+def _step(
+    model: nn.Module,
+    task: Task,
+    phase: Phase,
+    optimizer: torch.optim.Optimizer,
+    rows: Tensor,
+    inputs: Tensor,
+    targets: Tensor,
+    done: float,
+) -> float:
+    if phase.before_step is not None:
+        phase.before_step(done)
+    outputs = model(inputs[rows])
+    loss = task.loss(outputs, targets[rows])
+    if phase.teacher is not None:
+        loss = phase.teacher.loss(outputs, rows, loss)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    if phase.after_backward is not None:
+        phase.after_backward()
+    optimizer.step()
+    return float(loss.detach())
+
+
+def outputs_of(model: nn.Module, inputs: np.ndarray) -> Tensor:
+    """Outputs in evaluation mode, without a gradient, for ``inputs [n, ...]``; the mode before comes back."""
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        batches = [
+            model(torch.tensor(inputs[at : at + EVALUATION_BATCH])) for at in range(0, len(inputs), EVALUATION_BATCH)
+        ]
+    model.train(was_training)
+    return torch.cat(batches)
+
+
+def metric_of(model: nn.Module, task: Task, split: Literal["train", "val", "test"]) -> float:
+    """The task's metric of ``model`` on a split."""
+    data = task.split(split)
+    return float(task.metric.compute(outputs_of(model, data.inputs).numpy(), data.targets))
