@@ -23,7 +23,10 @@ DEPTH_LIMIT = 24
 FieldPath = tuple[str | int, ...]
 
 _INT = re.compile(r"[-+]?[0-9]{1,40}$|0x[0-9a-fA-F]{1,40}$|0o[0-7]{1,40}$")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$")
+_FLOAT = re.compile(
+    r"[-+]?(\.[0-9]{1,40}|[0-9]{1,40}(\.[0-9]{0,40})?)([eE][-+]?[0-9]{1,4})?$"
+    r"|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$"
+)
 _CONSTANTS: dict[str, bool | None] = {"": None, "~": None, "null": None, "Null": None, "NULL": None}
 _CONSTANTS |= {word: value for value in (True, False) for word in (str(value), str(value).lower(), str(value).upper())}
 
@@ -242,7 +245,7 @@ class _Builder:
 def _syntax_error(document: Document, error: Exception) -> DescriptorError:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     message = str(getattr(error, "problem", None) or getattr(error, "reason", None) or error).splitlines() or [""]
-    hint = "; indent by spaces, not tabs" if "\\t" in message[0] or "\t" in message[0] else ""
+    hint = "; indent by spaces, not tabs" if re.search(r"\btab\b|\t|\\t", message[0]) else ""
     place = Place(document.file, mark.line + 1, mark.column + 1) if mark else Place(document.file)
     return DescriptorError([*document.problems, Problem(place, "", f"expected YAML, got: {message[0]}{hint}")])
 

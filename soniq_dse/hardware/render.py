@@ -98,7 +98,9 @@ def _instructions(hw: HardwareModel) -> Sheet:
         for mnemonic, instruction in sorted(hw.instructions.items())
         for width, timing in sorted(instruction.widths.items())
     ]
-    columns = _columns("instruction", "SIMD bits|latency|1/throughput", "in cycles|micro-ops: ports x cycles|ports are")
+    columns = _columns(
+        "instruction", "SIMD bits|latency cycles|cycles each", "these are|micro-ops: ports x cycles|ports are"
+    )
     return Sheet("Instructions", columns, rows)
 
 
@@ -110,14 +112,14 @@ def _timing(timing: InstructionTiming) -> list[str]:
     return [
         f"{latency.value:g}" if latency else "-",
         f"{throughput.value:g}",
-        _origin(throughput),
+        "; ".join(dict.fromkeys(_origin(figure) for figure in (latency, throughput) if figure)),
         micro_ops,
         f"{timing.ports_kind} ({timing.ports_source})",
     ]
 
 
 def _sources(hw: HardwareModel) -> Sheet:
-    used = Counter(_source_keys(hw.to_json_value()))
+    used = Counter(source_keys(hw.to_json_value()))
     rows = [
         [key, str(used[key]), source.title, str(source.year or ""), source.locator or "", source.url or ""]
         for key, source in hw.sources.items()
@@ -125,13 +127,13 @@ def _sources(hw: HardwareModel) -> Sheet:
     return Sheet("Sources", _columns("source", "used", "title|year|where|url"), rows)
 
 
-def _source_keys(value: Any) -> Iterator[str]:
+def source_keys(value: Any) -> Iterator[str]:
     """Every use of a source key below ``value``, plain JSON."""
     for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
         if key in ("source", "ports_source") and isinstance(inner, str):
             yield inner
         else:
-            yield from _source_keys(inner)
+            yield from source_keys(inner)
 
 
 def _origin(part: Any) -> str:

@@ -54,7 +54,7 @@ def start_descriptor(new: Path, source: Path, host: Host, title: str | None = No
 
 
 def _tree(source: Path) -> Any:
-    """The fields of ``source`` with its comments; a descriptor that extends another comes resolved, without comments."""
+    """The fields of ``source`` with its comments; one that extends another comes resolved, without comments."""
     from ruamel.yaml import YAML
 
     text = re.sub(r"\A(\ufeff?[ \t]*(#.*|---[ \t]*)?\r?\n)+", "", read_text(source))

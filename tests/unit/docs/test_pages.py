@@ -1,0 +1,52 @@
+"""Pages that are followed literally: their files are written, their commands run, their output is compared."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+_FENCE = re.compile(r"^```(\w+)(?: file=(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path) -> list[tuple[str, str, str]]:
+    """(language, file, text) of each fenced block."""
+    return [(language, file, text) for language, file, text in _FENCE.findall(page.read_text(encoding="utf-8"))]
+
+
+def test_the_page_on_adding_a_machine_works_as_it_stands(repository: Path, tmp_path: Path) -> None:
+    found = blocks(repository / "docs" / "add-a-machine.md")
+    assert {language for language, _, _ in found} == {"sh", "text", "yaml"}
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    output, ran = "", 0
+    for language, file, text in found:
+        if language == "yaml":
+            (tmp_path / file).write_text(text, encoding="utf-8")
+        elif language == "sh":
+            done = subprocess.run(["bash", "-ec", text], cwd=tmp_path, env=environment, capture_output=True, text=True)
+            assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+            output, ran = done.stdout + done.stderr, ran + 1
+        else:
+            assert [line for line in text.splitlines() if line not in output] == []
+    assert ran >= 5
+
+
+def test_the_json_schemas_are_fresh(repository: Path) -> None:
+    module = runpy.run_path(str(repository / "docs" / "schemas" / "generate.py"))
+    assert module["stale"]() == []
+
+
+def test_a_schema_that_nobody_writes_counts_as_stale(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = runpy.run_path(str(repository / "docs" / "schemas" / "generate.py"))
+    for name, schema in module["schemas"]().items():
+        (tmp_path / name).write_text(module["as_text"](schema), encoding="utf-8")
+    (tmp_path / "old.schema.json").write_text("{}", encoding="utf-8")
+    monkeypatch.setitem(module["stale"].__globals__, "FOLDER", tmp_path)
+    assert module["stale"]() == ["old.schema.json"]
