@@ -86,8 +86,6 @@ def _parent(document: Document, path: Path) -> Path:
         raise DescriptorError(document.problems)
     try:
         return find_descriptor(name, folder=path.parent, besides=path)
-    except DescriptorError:
-        raise
     except UserError as error:
         document.add((EXTENDS,), str(error).removeprefix("hardware descriptor: "))
         raise DescriptorError(document.problems) from error

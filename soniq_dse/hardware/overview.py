@@ -52,7 +52,7 @@ def _read_head_lines(path: Path) -> Document:
     """``path`` with the lines of other fields left blank, so that places stay true; all of it where that fails."""
     text = read_text(path)
     kept, wanted = [], True
-    for line in text.splitlines():
+    for line in text.split("\n"):
         key = _TOP_LEVEL_KEY.match(line)
         wanted = key[1] in _FIELDS or key[1] == EXTENDS if key else wanted
         kept.append(line if wanted else "")

@@ -116,7 +116,7 @@ def mutants(repository: Path, count: int) -> list[bytes]:
     minimal = (repository / "tests" / "data" / "hw" / "minimal.yaml").read_bytes()
     shipped = [path.read_bytes() for path in shipped_descriptors()]
     choices: list[Callable[[random.Random, bytes], bytes]] = [of_bytes, of_lines, of_values]
-    return [rng.choice(choices)(rng, minimal if rng.random() < 0.8 else rng.choice(shipped)) for _ in range(count)]
+    return [rng.choice(choices)(rng, minimal if rng.random() < 0.9 else rng.choice(shipped)) for _ in range(count)]
 
 
 def refusal(path: Path) -> str:
@@ -145,7 +145,7 @@ def test_damaged_descriptors_leave_the_command_line_with_0_or_2_and_no_traceback
     repository: Path, tmp_path: Path
 ) -> None:
     files = []
-    for index, raw in enumerate(mutants(repository, 200)):
+    for index, raw in enumerate(mutants(repository, 60)):
         files.append(tmp_path / f"damaged{index}.yaml")
         files[-1].write_bytes(raw)
     codes = set()
