@@ -1,0 +1,185 @@
+"""Which kernel a part of a layer runs on, and what a pass of its loop costs.
+
+The choice is the runtime's own (``kernels.catalog``). Priced is the kept compiled loop of that kernel; where none is
+kept, the recipe of its format in the descriptor; where the machine has no vector kernel yet, the recipe of its
+fastest native level that serves. Each answer says which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from soniq_dse.cost import Base, LoopCost
+from soniq_dse.errors import UserError, nearest
+from soniq_dse.hardware.levels import native_levels, step_timing
+from soniq_dse.hardware.ports import port_bound, port_loads
+from soniq_dse.kernels.catalog import kernels_for, token_bits
+from soniq_dse.records.cost import HotLoop, KernelSpec
+from soniq_dse.records.hardware import HardwareModel, InstructionTiming, NativeLevel
+from soniq_dse.records.palette import FLOAT_BITS, Level
+from soniq_dse.resources import shipped_folder
+
+PricedBy = Literal["loop", "recipe", "fp32"]
+FMA = ("vfmadd231ps", "fmla")
+"""Fused multiply-add of fp32 by mnemonic."""
+RECIPE_TILE = (6, 4)
+"""Rows and vectors of output channels of the tile that stands for a kernel that does not exist: 24 accumulators."""
+_ACCUMULATES = ("vpdpbusd", "sdot", "udot", *FMA, "vpaddq", "vpaddd", "vpaddw", "vpaddb", "add", "uadalp")
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel as the cost model sees it.
+
+    One pass of its loop multiplies ``rows x cols`` outputs by ``pass_k`` elements of k in ``loop.cycles``. k is
+    padded to ``k_group``, columns to ``cols``. ``weight_bits`` and ``activation_bits`` are those of the kernel's own
+    packing.
+    """
+
+    name: str
+    rows: int
+    cols: int
+    k_group: int
+    pass_k: int
+    weight_bits: int
+    activation_bits: int
+    algorithm: str
+    loop: LoopCost
+    priced_by: PricedBy
+
+
+def kept_loops() -> dict[str, Path]:
+    """Symbol -> the kept loop of that kernel, below ``hwmodels/loops``."""
+    return {path.stem: path for path in sorted((shipped_folder("hwmodels") / "loops").glob("*/*.json"))}
+
+
+@dataclass
+class Chooser:
+    """Choices for one machine under one model of its core; each is made once."""
+
+    hw: HardwareModel
+    model: Base
+    loops: Mapping[str, Path] = field(default_factory=kept_loops)
+    _natives: tuple[NativeLevel, ...] = field(init=False)
+    _priced: dict[str, Kernel] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._natives = native_levels(self.hw)
+
+    def choose(self, level: Level, *, signed: bool, rows: int, cols: int) -> Kernel:
+        """The kernel for a product of ``rows x cols`` at ``level``.
+
+        Raises:
+            UserError: the machine has no way to compute the level, or a kept loop no figures.
+        """
+        specs = kernels_for(level, signed=signed, features=self.hw.features, rows=rows, cols=cols)
+        vector = next((spec for spec in specs if spec.features), None)
+        key = vector.symbol if vector else level.name
+        if key not in self._priced:
+            self._priced[key] = self._of_spec(vector) if vector else self._of_recipe(self._native(level))
+        return self._priced[key]
+
+    def fp32(self) -> Kernel:
+        """Multiply-accumulates in fp32, as of a well-tuned library: the bound of its fused multiply-adds and loads.
+
+        Raises:
+            UserError: the descriptor lists no fused multiply-add.
+        """
+        if "fp32" not in self._priced:
+            self._priced["fp32"] = self._fp32()
+        return self._priced["fp32"]
+
+    def _of_spec(self, spec: KernelSpec) -> Kernel:
+        if spec.symbol not in self.loops:
+            weight_bits, act_bits = token_bits(spec.wgt), token_bits(spec.act)
+            return self._of_recipe(self._native(Level(weight_bits=weight_bits, activation_bits=act_bits), spec), spec)
+        loop = HotLoop.from_json(self.loops[spec.symbol].read_bytes())
+        rows, cols, _ = spec.tile
+        return Kernel(
+            name=spec.symbol,
+            rows=rows,
+            cols=cols,
+            k_group=spec.k_group,
+            pass_k=max(1, loop.macs_per_iteration // (rows * cols)),
+            weight_bits=token_bits(spec.wgt),
+            activation_bits=token_bits(spec.act),
+            algorithm=spec.algorithm,
+            loop=self.model.loop_cost(loop, self.hw),
+            priced_by="loop",
+        )
+
+    def _of_recipe(self, native: NativeLevel, spec: KernelSpec | None = None) -> Kernel:
+        recipe = self.hw.recipes[native.recipe]
+        rows, vectors = RECIPE_TILE
+        rows, cols = (spec.tile[0], spec.tile[1]) if spec else (rows, vectors * native.n_group)
+        group = spec.k_group if spec else recipe.k_group
+        step_k = recipe.macs_per_width_bit / recipe.lanes_per_width_bit
+        accumulator = next((n for n in recipe.instructions if n in _ACCUMULATES), None)
+        timing = step_timing(self.hw, accumulator, native.width_bits) if accumulator else None
+        latency = timing.latency_cycles.value if timing and timing.latency_cycles else 1.0
+        cost = LoopCost(
+            cycles=rows * cols * group / native.macs_per_cycle,
+            bound="issue" if native.bound.startswith("issue") else "port",
+            bound_text=native.bound,
+            latency_cycles=latency * group / step_k,
+        )
+        return Kernel(
+            name=spec.symbol if spec else native.recipe,
+            rows=rows,
+            cols=cols,
+            k_group=group,
+            pass_k=group,
+            weight_bits=recipe.weight_bits,
+            activation_bits=recipe.activation_bits,
+            algorithm=native.recipe.partition("_")[0],
+            loop=cost,
+            priced_by="recipe",
+        )
+
+    def _native(self, level: Level, spec: KernelSpec | None = None) -> NativeLevel:
+        """The fastest native level that holds ``level``; of the same algorithm as ``spec`` where there is one."""
+        serving = [
+            native
+            for native in self._natives
+            if native.level.is_weight_only == level.is_weight_only
+            and native.level.weight_bits >= level.weight_bits
+            and native.level.activation_bits >= level.activation_bits
+        ]
+        exact = [native for native in serving if native.level == level]
+        alike = [native for native in exact if spec and native.recipe.partition("_")[0] in spec.algorithm]
+        for candidates in (alike, exact, serving):
+            if candidates:
+                return max(candidates, key=lambda native: native.macs_per_cycle)
+        names = sorted({native.level.name for native in self._natives})
+        raise UserError(
+            f"level {level.name}: expected one that {self.hw.name} computes, got none{nearest(level.name, names)}"
+        )
+
+    def _fp32(self) -> Kernel:
+        found = next((name for name in FMA if name in self.hw.instructions), None)
+        if found is None:
+            raise UserError(f"descriptor {self.hw.name}: expected a fused multiply-add ({' or '.join(FMA)}), got none")
+        width = max(self.hw.instructions[found].widths)
+        lanes, (rows, vectors) = max(1, width // 32), RECIPE_TILE
+        uses: list[tuple[InstructionTiming, float]] = []
+        for name, count in ((found, float(rows * vectors)), ("load", float(vectors)), ("load_broadcast", float(rows))):
+            timing = step_timing(self.hw, name, width)
+            if timing is not None:
+                uses.append((timing, count))
+        bound = port_bound(port_loads(uses))
+        latency = uses[0][0].latency_cycles
+        return Kernel(
+            name="fp32",
+            rows=rows,
+            cols=vectors * lanes,
+            k_group=1,
+            pass_k=1,
+            weight_bits=FLOAT_BITS,
+            activation_bits=FLOAT_BITS,
+            algorithm="fma",
+            loop=LoopCost(bound.cycles, "port", bound.text, latency.value if latency else 1.0),
+            priced_by="fp32",
+        )

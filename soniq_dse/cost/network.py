@@ -1,0 +1,284 @@
+"""Latency of a whole network on a machine: the sum over its graph, and what bounds each part.
+
+The interval is not calibrated: each term carries a stated tolerance for how it was come by, and the terms are taken
+to err together. ``level_costs`` are the same costs of every native level over the layers that a palette may decide.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from soniq_dse import registry
+from soniq_dse.cost.choice import Chooser
+from soniq_dse.cost.layers import LayerCoster, MatmulLayer, PartCost
+from soniq_dse.cost.operators import Operators
+from soniq_dse.errors import UserError
+from soniq_dse.hardware.levels import best_native_levels
+from soniq_dse.records.cost import Bound, CostTerm, Estimate, LayerEstimate
+from soniq_dse.records.design import Assignment
+from soniq_dse.records.hardware import HardwareModel
+from soniq_dse.records.palette import Level, LevelCost
+from soniq_dse.records.workload import Conv2dLayer, Node, Segment, Workload
+
+TOLERANCE: dict[str, tuple[float, float]] = {
+    "loop": (0.02, 0.20),
+    "recipe": (0.05, 0.75),
+    "fp32": (0.05, 0.75),
+    "memory": (0.30, 0.50),
+    "packing": (0.50, 1.00),
+    "epilogue": (0.50, 1.00),
+    "overhead": (0.50, 1.50),
+}
+"""How far below and above an estimate the truth may lie, as parts of it, per term (compute: by what priced it)."""
+
+_TERMS = ("compute", "memory", "packing", "epilogue", "overhead")
+
+
+def estimate(
+    hw: HardwareModel,
+    workload: Workload,
+    assignment: Assignment | None = None,
+    *,
+    batch: int = 1,
+    threads: int = 1,
+    model: str = "incore",
+) -> Estimate:
+    """Predicted latency of ``workload``, weights and packed activations of the run before still where they fit.
+
+    Args:
+        assignment: levels per tensor class; None: the whole network in fp32.
+        batch: inputs per run, whatever batch the workload was traced at.
+        threads: cores that share the rows of each layer.
+        model: the cost model of the core (a unit of this package).
+
+    Raises:
+        UserError: batch or threads out of range, a level that the machine does not compute, a loop without figures.
+    """
+    if batch < 1 or not 1 <= threads <= hw.cores:
+        raise UserError(
+            f"batch, threads: expected at least 1, and 1 to the {hw.cores} cores of {hw.name}, got {batch} and {threads}"
+        )
+    coster = _coster(hw, threads, model)
+    scale = batch / workload.input_shape[0]
+    operators = Operators(workload, coster.loops, scale / threads, assignment is not None)
+    home = _home_level(coster, workload, assignment, batch)
+    layers, priced_by = [], {}
+    requantised: set[str] = set()
+    for node in workload.nodes:
+        if node.layer is None:
+            cycles = operators.cycles(node)
+            if cycles > 0:
+                layers.append(_operator_estimate(hw, node, cycles))
+            continue
+        extra = 0.0
+        if assignment is not None and node.inputs[0] not in requantised and _segments(workload, node, assignment):
+            requantised.add(node.inputs[0])
+            extra = operators.requantise(node.inputs[0])
+        layer, how = _layer_estimate(hw, coster, workload, node, assignment, batch, home, extra)
+        layers.append(layer)
+        priced_by[layer.name] = how
+    return _summed(hw, layers, priced_by, batch, threads, model)
+
+
+def level_costs(
+    hw: HardwareModel, workload: Workload, *, batch: int = 1, threads: int = 1, model: str = "incore"
+) -> tuple[LevelCost, ...]:
+    """What each native level of ``hw`` costs over all layers whose input a palette may decide, narrowest level first.
+
+    Raises:
+        UserError: as ``estimate``.
+    """
+    coster = _coster(hw, threads, model)
+    nodes = [node for node in workload.nodes if node.layer is not None and _is_free(workload, node)]
+    costs = []
+    for level, native in best_native_levels(hw).items():
+        parts = [part for node in nodes for part in _uniform_parts(coster, workload, node, level, batch)]
+        cycles = sum(part.cycles for part in parts)
+        macs = sum(part.macs for part in parts)
+        names = Counter[str]()
+        for part in parts:
+            names[part.kernel.name] += round(part.cycles)
+        kernel = names.most_common(1)[0][0] if names else native.recipe
+        costs.append(
+            LevelCost(
+                level=level,
+                cycles=cycles,
+                cycles_per_mac=cycles / macs if macs else 1.0 / native.macs_per_cycle,
+                kernel=kernel,
+                reason=_level_reason(parts, kernel, macs, cycles) if parts else native.reason,
+            )
+        )
+    return tuple(costs)
+
+
+def _level_reason(parts: Sequence[PartCost], kernel: str, macs: int, cycles: float) -> str:
+    mine = next(part for part in parts if part.kernel.name == kernel)
+    compute = sum(part.compute for part in parts)
+    how = "kept loop" if mine.kernel.priced_by == "loop" else "recipe"
+    return (
+        f"{macs / cycles:.3g} MAC/cycle over the network by {kernel} ({how}, {mine.kernel.loop.bound_text}); "
+        f"{100 * compute / cycles:.0f} % of it in the kernel's loop"
+    )
+
+
+def _coster(hw: HardwareModel, threads: int, model: str) -> LayerCoster:
+    return LayerCoster(hw, Chooser(hw, registry.load("cost", model)()), threads)
+
+
+def _at_batch(layer: MatmulLayer, workload: Workload, batch: int) -> MatmulLayer:
+    traced = workload.input_shape[0]
+    if isinstance(layer, Conv2dLayer):
+        return layer.model_copy(update={"batch": max(1, layer.batch * batch // traced)})
+    return layer.model_copy(update={"m": max(1, layer.m * batch // traced)})
+
+
+def _segments(workload: Workload, node: Node, assignment: Assignment | None) -> tuple[Segment, ...] | None:
+    """Segments of a layer's input channels; None where it stays in fp32."""
+    found = workload.class_of(node.inputs[0])
+    if assignment is None or found is None or found.name not in assignment.level_of_channel:
+        return None
+    assert node.layer is not None
+    per_channel = node.layer.segment_channels * node.layer.n_groups // found.channels
+    return tuple(
+        segment.model_copy(update={"channels": segment.channels * per_channel})
+        for segment in assignment.segments(found.name)
+    )
+
+
+def _is_signed(workload: Workload, node: Node) -> bool:
+    found = workload.class_of(node.inputs[0])
+    return found is not None and not found.nonnegative
+
+
+def _is_free(workload: Workload, node: Node) -> bool:
+    found = workload.class_of(node.inputs[0])
+    return found is not None and found.pinned_bits is None
+
+
+def _uniform_parts(
+    coster: LayerCoster, workload: Workload, node: Node, level: Level, batch: int
+) -> tuple[PartCost, ...]:
+    assert node.layer is not None
+    channels = node.layer.segment_channels * node.layer.n_groups
+    segment = Segment(weight_bits=level.weight_bits, activation_bits=level.activation_bits, channels=channels)
+    layer = _at_batch(node.layer, workload, batch)
+    return coster.parts(layer, (segment,), signed=_is_signed(workload, node))
+
+
+def _home_level(coster: LayerCoster, workload: Workload, assignment: Assignment | None, batch: int) -> int:
+    """The level that holds all weights of the network, between one run and the next."""
+    total = 0.0
+    for node in workload.nodes:
+        if node.layer is None:
+            continue
+        segments = _segments(workload, node, assignment)
+        channels = node.layer.segment_channels * node.layer.n_groups
+        bits = sum(s.channels * s.weight_bits for s in segments) / channels if segments else 32.0
+        total += node.layer.n_weights * bits / 8
+    return coster.hierarchy.level_of(total)
+
+
+def _layer_estimate(
+    hw: HardwareModel,
+    coster: LayerCoster,
+    workload: Workload,
+    node: Node,
+    assignment: Assignment | None,
+    batch: int,
+    home: int,
+    requantise: float,
+) -> tuple[LayerEstimate, str]:
+    """The estimate of a matmul layer, and what priced its compute."""
+    assert node.layer is not None
+    layer = _at_batch(node.layer, workload, batch)
+    segments = _segments(workload, node, assignment)
+    parts = coster.parts(layer, segments, signed=_is_signed(workload, node), home=home)
+    terms = {
+        "compute": sum(part.compute for part in parts),
+        "memory": sum(part.memory for part in parts),
+        "packing": requantise + sum(part.packing for part in parts),
+        "epilogue": coster.finish(layer) + sum(part.epilogue for part in parts),
+        "overhead": sum(part.overhead for part in parts),
+    }
+    cycles = sum(terms.values())
+    slowest = max(parts, key=lambda part: part.cycles)
+    largest = max(terms, key=lambda name: terms[name])
+    bound: Bound = slowest.bound if largest in ("compute", "memory") else "overhead"
+    padded = sum(part.padded_macs for part in parts)
+    how = "recipe" if any(part.kernel.priced_by == "recipe" for part in parts) else slowest.kernel.priced_by
+    found = LayerEstimate(
+        name=node.name,
+        op=node.op,
+        cycles=cycles,
+        latency_us=_microseconds(hw, cycles),
+        bound=bound,
+        kernels=tuple(dict.fromkeys(part.kernel.name for part in parts)),
+        terms=tuple(CostTerm(name=name, cycles=terms[name]) for name in _TERMS),
+        macs=layer.macs,
+        padding_waste=max(0.0, 1 - layer.macs / coster.threads / padded) if padded else 0.0,
+        note=_note(parts, segments is None),
+    )
+    return found, how
+
+
+def _note(parts: Iterable[PartCost], in_fp32: bool) -> str:
+    if in_fp32:
+        return "fp32, at the rate of fused multiply-adds: a library at its best"
+    recipes = sorted({part.kernel.name for part in parts if part.kernel.priced_by == "recipe"})
+    assumed = sorted({name for part in parts for name in part.kernel.loop.assumed})
+    said = [f"priced by recipe: {', '.join(recipes)}"] if recipes else []
+    said += [f"scalar instructions at figures of their class: {', '.join(assumed)}"] if assumed else []
+    said += ["taps folded into k"] if any(part.folded for part in parts) else []
+    return "; ".join(said)
+
+
+def _operator_estimate(hw: HardwareModel, node: Node, cycles: float) -> LayerEstimate:
+    return LayerEstimate(
+        name=node.name,
+        op=node.op,
+        cycles=cycles,
+        latency_us=_microseconds(hw, cycles),
+        bound="overhead",
+        terms=(CostTerm(name="epilogue", cycles=cycles),),
+        note="counted operations of a plain vector loop",
+    )
+
+
+def _microseconds(hw: HardwareModel, cycles: float) -> float:
+    return cycles / hw.clock_ghz.value / 1000
+
+
+def _summed(
+    hw: HardwareModel, layers: Sequence[LayerEstimate], priced_by: dict[str, str], batch: int, threads: int, model: str
+) -> Estimate:
+    cycles = sum(layer.cycles for layer in layers)
+    low = high = 0.0
+    for layer in layers:
+        for term in layer.terms:
+            key = priced_by.get(layer.name, "loop") if term.name == "compute" else term.name
+            below, above = TOLERANCE[key]
+            low += term.cycles * (1 - below)
+            high += term.cycles * (1 + above)
+    clock = 3 * (hw.clock_ghz.spread or 0.0) / hw.clock_ghz.value
+    return Estimate(
+        hardware=hw.name,
+        hardware_sha256=hw.identity(),
+        cycles=cycles,
+        latency_us=_microseconds(hw, cycles),
+        low_us=_microseconds(hw, low) * (1 - clock),
+        high_us=_microseconds(hw, high) * (1 + clock),
+        bound=max(layers, key=lambda layer: layer.cycles).bound if layers else "overhead",
+        batch=batch,
+        threads=threads,
+        per_layer=tuple(layers),
+        model=model,
+        interval=(
+            "not calibrated: stated tolerances per term (compute "
+            + ", ".join(
+                f"{how} -{TOLERANCE[how][0]:.0%}/+{TOLERANCE[how][1]:.0%}" for how in sorted(set(priced_by.values()))
+            )
+            + "; memory -30%/+50%, packing and epilogue -50%/+100%, overhead -50%/+150%), all erring together; "
+            "3 spreads of the clock"
+        ),
+    )

@@ -1,0 +1,77 @@
+"""Cycles of what stands between the matmul layers: pools, adds, requantisation, and whatever stays in floating point."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from soniq_dse.cost.vector_loops import (
+    EMIT_OPERATIONS,
+    FINISH_OPERATIONS,
+    OTHER_OPERATIONS,
+    POOL_OPERATIONS,
+    RESIDUAL_OPERATIONS,
+    ROW_CYCLES,
+    VectorLoops,
+)
+from soniq_dse.records.workload import Node, Workload
+
+_FREE = frozenset({"input", "flatten"})
+_MATMUL = frozenset({"conv2d", "linear"})
+_ABSORBED = frozenset({"batch_norm", "relu"})
+_FOLLOWS_LAYER = _MATMUL | _ABSORBED | {"add"}
+_BATCH_NORM_OPERATIONS = FINISH_OPERATIONS
+
+
+@dataclass(frozen=True)
+class Operators:
+    """Costs of the operators of one workload at ``scale`` times its traced batch; ``quantised``: its tensors become codes."""
+
+    workload: Workload
+    loops: VectorLoops
+    scale: float
+    quantised: bool
+
+    def cycles(self, node: Node) -> float:
+        """Cycles of a node that is no matmul layer; 0 where a layer's epilogue does it, or nothing is computed."""
+        if node.op in _FREE or node.op in _MATMUL or (node.op in _ABSORBED and self._follows_layer(node)):
+            return 0.0
+        elements = self._elements(node)
+        if node.op in ("max_pool2d", "avg_pool2d"):
+            window = elements * prod(node.attributes.get("kernel", (1, 1)))
+            calls = elements / max(1, node.shape[1] if len(node.shape) > 1 else 1) * ROW_CYCLES
+            on_codes = self.quantised and node.op == "max_pool2d" and self._read_by_layers_only(node)
+            return calls + (self.loops.bytes if on_codes else self.loops.floats)(window, POOL_OPERATIONS)
+        operations = {
+            "add": RESIDUAL_OPERATIONS,
+            "relu": FINISH_OPERATIONS,
+            "batch_norm": _BATCH_NORM_OPERATIONS,
+        }.get(node.op, OTHER_OPERATIONS)
+        return self.loops.floats(elements, operations)
+
+    def requantise(self, tensor: str) -> float:
+        """Cycles to turn a tensor into codes; before the max pools that made it, since they work on codes."""
+        node = self.workload.node(tensor)
+        while node.op == "max_pool2d" or node.op in _FREE - {"input"}:
+            node = self.workload.node(node.inputs[0])
+        elements = self._elements(node)
+        pixels = elements / max(1, node.shape[1] if len(node.shape) > 1 else 1)
+        return pixels * ROW_CYCLES + self.loops.floats(elements, EMIT_OPERATIONS)
+
+    def _elements(self, node: Node) -> float:
+        return prod(node.shape) * self.scale
+
+    def _follows_layer(self, node: Node) -> bool:
+        """Whether the epilogue of the layer before can do it: only such operators, or a residual add, lie between."""
+        while node.op not in _MATMUL:
+            if node.op not in _FOLLOWS_LAYER or not node.inputs:
+                return False
+            node = self.workload.node(node.inputs[0])
+        return True
+
+    def _read_by_layers_only(self, node: Node) -> bool:
+        readers = [other for other in self.workload.nodes if node.name in other.inputs]
+        return bool(readers) and all(
+            reader.op in _MATMUL or (reader.op in ("max_pool2d", "flatten") and self._read_by_layers_only(reader))
+            for reader in readers
+        )

@@ -1,0 +1,75 @@
+"""Cycles of the plain loops around the kernels: packing, requantisation, epilogue, pools, by counting their operations.
+
+The loops are C++ that the compiler vectorises (``kernels/cpu/layer.cpp``, ``runtime/executor.cpp``): each constant
+counts the vector instructions of one pass over a vector, read off the source. They are derived, not measured; the
+interval of an estimate allows for it.
+"""
+
+from __future__ import annotations
+
+from soniq_dse.errors import UserError
+from soniq_dse.records.hardware import HardwareModel
+
+COMPILED_WIDTH_BITS = 256
+"""Width at which compilers vectorise plain loops by default, on 512-bit machines too (gcc and clang, prefer-vector-width)."""
+
+ACCUMULATE_OPERATIONS = 7.0
+"""Per fp32 element and part: load sum, load and add offset, convert, load and multiply scale, load tile, add, store."""
+FINISH_OPERATIONS = 4.0
+"""Per fp32 element: load, load and add bias, max, store."""
+EMIT_OPERATIONS = 12.0
+"""Per code: load, multiply, add, round, max, min, convert, three steps of narrowing to bytes, their shuffle, store."""
+RESIDUAL_OPERATIONS = 2.0
+"""Per fp32 element: load, add."""
+COPY_OPERATIONS = 2.0
+"""Per byte vector: load, store."""
+PLANE_OPERATIONS = 3.0
+"""Per byte vector and bit plane: test into a mask, move the mask, store it."""
+TABLE_OPERATIONS = 9.0
+"""Per byte vector: codes of several activations merged into table entries: three times a sign pack."""
+POOL_OPERATIONS = 2.0
+"""Per element of a window: load, max or add."""
+OTHER_OPERATIONS = 10.0
+"""Per element of an operator without a model of its own (softmax, norms ...): order of magnitude."""
+
+ROW_CYCLES = 8.0
+"""Per row of a plain loop: the call, its prologue, the remainder's branch."""
+POINTER_CYCLES = 1.0
+"""Per row, tap and part: load the pixel's index, multiply, add, store the pointer: 4 scalar operations, 4 to 6 a cycle."""
+GATHER_CYCLES = 8.0
+"""Per row and tap of a folded part: load the pixel's index, compare, a memcpy of a few bytes."""
+TILE_CYCLES = 12.0
+"""Per tile of a kernel: call, loop set-up, the last products' way through the pipe."""
+
+_ADDERS = ("vaddps", "fadd")
+
+
+class VectorLoops:
+    """Cycles of operation counts on one machine: operations run at the rate of its fp32 adder."""
+
+    def __init__(self, hw: HardwareModel) -> None:
+        adder = next((hw.instructions[name] for name in _ADDERS if name in hw.instructions), None)
+        if adder is None:
+            raise UserError(f"descriptor {hw.name}: expected a vector add of fp32 ({' or '.join(_ADDERS)}), got none")
+        widths = [width for width in adder.widths if width <= COMPILED_WIDTH_BITS] or list(adder.widths)
+        width = max(widths)
+        self._cycles_per_operation = adder.widths[width].reciprocal_throughput_cycles.value
+        self._float_lanes, self._byte_lanes = max(1, width // 32), max(1, width // 8)
+
+    def floats(self, elements: float, operations: float) -> float:
+        """Cycles of ``operations`` on each of ``elements`` 32-bit elements."""
+        return elements * operations * self._cycles_per_operation / self._float_lanes
+
+    def bytes(self, elements: float, operations: float) -> float:
+        """Cycles of ``operations`` on each of ``elements`` bytes."""
+        return elements * operations * self._cycles_per_operation / self._byte_lanes
+
+    def pack(self, rows: float, k: float, algorithm: str, activation_bits: int) -> float:
+        """Cycles to pack ``rows`` of ``k`` codes for a kernel."""
+        if algorithm.startswith("popcount"):
+            operations = 1 + PLANE_OPERATIONS * activation_bits
+        elif algorithm.startswith(("table", "gfni")):
+            operations = TABLE_OPERATIONS
+        else:
+            operations = COPY_OPERATIONS
+        return rows * ROW_CYCLES + self.bytes(rows * k, operations)
