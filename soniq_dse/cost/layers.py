@@ -138,7 +138,7 @@ def _fold(kernel: Kernel, taps: int, channels: int) -> tuple[bool, int, int]:
 
 
 def _tiles(kernel: Kernel, rows: int, block: int, padded_k: int) -> tuple[int, float]:
-    """(tiles, cycles of their loops) of one panel. A tile of fewer rows needs its share, but waits for its sums as long."""
+    """(tiles, cycles of their loops) of one panel. A tile of fewer rows takes its share, but waits as long for sums."""
     passes = padded_k / kernel.pass_k
     n_tiles, cycles = 0, 0.0
     for size, count in ((block, rows // block), (rows % block, 1)):

@@ -57,7 +57,7 @@ def estimate(
     """
     if batch < 1 or not 1 <= threads <= hw.cores:
         raise UserError(
-            f"batch, threads: expected at least 1, and 1 to the {hw.cores} cores of {hw.name}, got {batch} and {threads}"
+            f"batch, threads: expected 1 or more, and 1 to the {hw.cores} cores of {hw.name}, got {batch} and {threads}"
         )
     coster = _coster(hw, threads, model)
     scale = batch / workload.input_shape[0]

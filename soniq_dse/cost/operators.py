@@ -1,4 +1,4 @@
-"""Cycles of what stands between the matmul layers: pools, adds, requantisation, and whatever stays in floating point."""
+"""Cycles of what stands between the matmul layers: pools, adds, requantisation, whatever stays in floating point."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BATCH_NORM_OPERATIONS = FINISH_OPERATIONS
 
 @dataclass(frozen=True)
 class Operators:
-    """Costs of the operators of one workload at ``scale`` times its traced batch; ``quantised``: its tensors become codes."""
+    """Costs of one workload's operators at ``scale`` times its traced batch; ``quantised``: its tensors become codes."""
 
     workload: Workload
     loops: VectorLoops

@@ -17,14 +17,15 @@ _REGISTER = re.compile(
     r"\b([xyz]mm\d+|k[0-7]|r\d+[dwb]?|[re]?(?:ax|bx|cx|dx|si|di|bp|sp)|[abcd][lh]|(?:si|di|bp|sp)l)\b"
 )
 _READS_TARGET = re.compile(
-    r"^(vpdp|vfn?m(add|sub)|vpternlog|vperm[it]2|vpmadd52|vdp|add|adc|sub|sbb|and|or|xor|inc|dec|neg|not|sh[lr]|sa[lr]|ro[lr]|"
-    r"cmov|bts|btr)" ) _WRITES_NOTHING =
-    re.compile(r"^(cmp|test|j[a-z]+|prefetch|nop|vptest$|vtest|endbr|vzero|push|ret|loop)") _CLEARS =
-    re.compile(r"^(v?p?xor|v?p?sub|vxorp)")
+    r"^(vpdp|vfn?m(add|sub)|vpternlog|vperm[it]2|vpmadd52|vdp|add|adc|sub|sbb|and|or|xor|inc|dec|neg|not|sh[lr]|sa[lr]|"
+    r"ro[lr]|cmov|bts|btr)"
+)
+_WRITES_NOTHING = re.compile(r"^(cmp|test|j[a-z]+|prefetch|nop|vptest$|vtest|endbr|vzero|push|ret|loop)")
+_CLEARS = re.compile(r"^(v?p?xor|v?p?sub|vxorp)")
 
 
 def name_of(register: str) -> str:
-    """The register behind a name: ``zmm3`` and ``xmm3`` are ``v3``, ``eax`` and ``rax`` are ``ax``, ``r8d`` is ``r8``."""
+    """The register behind a name: ``zmm3``, ``xmm3`` are ``v3``; ``eax``, ``rax`` are ``ax``; ``r8d`` is ``r8``."""
     if register[1:3] == "mm":
         return "v" + register[3:]
     if register[0] == "r" and register[1].isdigit():

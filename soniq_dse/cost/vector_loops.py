@@ -11,7 +11,7 @@ from soniq_dse.errors import UserError
 from soniq_dse.records.hardware import HardwareModel
 
 COMPILED_WIDTH_BITS = 256
-"""Width at which compilers vectorise plain loops by default, on 512-bit machines too (gcc and clang, prefer-vector-width)."""
+"""Width at which gcc and clang vectorise plain loops by default, on most 512-bit machines too (prefer-vector-width)."""
 
 ACCUMULATE_OPERATIONS = 7.0
 """Per fp32 element and part: load sum, load and add offset, convert, load and multiply scale, load tile, add, store."""
@@ -35,7 +35,7 @@ OTHER_OPERATIONS = 10.0
 ROW_CYCLES = 8.0
 """Per row of a plain loop: the call, its prologue, the remainder's branch."""
 POINTER_CYCLES = 1.0
-"""Per row, tap and part: load the pixel's index, multiply, add, store the pointer: 4 scalar operations, 4 to 6 a cycle."""
+"""Per row, tap and part: load the pixel's index, multiply, add, store: 4 scalar operations, 4 to 6 a cycle."""
 GATHER_CYCLES = 8.0
 """Per row and tap of a folded part: load the pixel's index, compare, a memcpy of a few bytes."""
 TILE_CYCLES = 12.0
