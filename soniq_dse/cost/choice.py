@@ -45,7 +45,7 @@ class Kernel:
     k_group: int
     pass_k: int
     weight_bits: int
-    activation_bits: int
+    activation_bits: float
     algorithm: str
     loop: LoopCost
     priced_by: PricedBy
@@ -54,6 +54,16 @@ class Kernel:
 def kept_loops() -> dict[str, Path]:
     """Symbol -> the kept loop of that kernel, below ``hwmodels/loops``."""
     return {path.stem: path for path in sorted((shipped_folder("hwmodels") / "loops").glob("*/*.json"))}
+
+
+def packed_activation_bits(algorithm: str, weight_bits: int, activation_bits: int) -> float:
+    """Bits that a packed activation takes: more than its code where packing builds a table per step.
+
+    Tables of 64 bytes serve the 6 / ``weight_bits`` activations of a step; up to 2 bits they are rows of a constant one.
+    """
+    if algorithm == "table" and 2 < activation_bits < FLOAT_BITS:
+        return 64 * 8 * weight_bits / 6
+    return float(activation_bits)
 
 
 @dataclass
@@ -105,7 +115,7 @@ class Chooser:
             k_group=spec.k_group,
             pass_k=max(1, loop.macs_per_iteration // (rows * cols)),
             weight_bits=token_bits(spec.wgt),
-            activation_bits=token_bits(spec.act),
+            activation_bits=packed_activation_bits(spec.algorithm, token_bits(spec.wgt), token_bits(spec.act)),
             algorithm=spec.algorithm,
             loop=self.model.loop_cost(loop, self.hw),
             priced_by="loop",
@@ -117,6 +127,7 @@ class Chooser:
         rows, cols = (spec.tile[0], spec.tile[1]) if spec else (rows, vectors * native.n_group)
         group = spec.k_group if spec else recipe.k_group
         step_k = recipe.macs_per_width_bit / recipe.lanes_per_width_bit
+        algorithm = native.recipe.partition("_")[0]
         accumulator = next((n for n in recipe.instructions if n in _ACCUMULATES), None)
         timing = step_timing(self.hw, accumulator, native.width_bits) if accumulator else None
         latency = timing.latency_cycles.value if timing and timing.latency_cycles else 1.0
@@ -133,8 +144,8 @@ class Chooser:
             k_group=group,
             pass_k=group,
             weight_bits=recipe.weight_bits,
-            activation_bits=recipe.activation_bits,
-            algorithm=native.recipe.partition("_")[0],
+            activation_bits=packed_activation_bits(algorithm, recipe.weight_bits, recipe.activation_bits),
+            algorithm=algorithm,
             loop=cost,
             priced_by="recipe",
         )

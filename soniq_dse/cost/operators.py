@@ -25,7 +25,7 @@ _BATCH_NORM_OPERATIONS = FINISH_OPERATIONS
 
 @dataclass(frozen=True)
 class Operators:
-    """Costs of one workload's operators at ``scale`` times its traced batch; ``quantised``: its tensors become codes."""
+    """Costs of a workload's operators at ``scale`` times its traced batch; ``quantised``: its tensors become codes."""
 
     workload: Workload
     loops: VectorLoops

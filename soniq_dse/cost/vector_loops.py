@@ -26,7 +26,9 @@ COPY_OPERATIONS = 2.0
 PLANE_OPERATIONS = 3.0
 """Per byte vector and bit plane: test into a mask, move the mask, store it."""
 TABLE_OPERATIONS = 9.0
-"""Per byte vector: codes of several activations merged into table entries: three times a sign pack."""
+"""Per byte vector of codes: codes of several activations merged into the index of a table row: three times a sign pack."""
+BUILD_OPERATIONS = 10.0
+"""Per byte vector of a table that packing builds: a shuffle and an add per element of its step, a store."""
 POOL_OPERATIONS = 2.0
 """Per element of a window: load, max or add."""
 OTHER_OPERATIONS = 10.0
@@ -64,12 +66,12 @@ class VectorLoops:
         """Cycles of ``operations`` on each of ``elements`` bytes."""
         return elements * operations * self._cycles_per_operation / self._byte_lanes
 
-    def pack(self, rows: float, k: float, algorithm: str, activation_bits: int) -> float:
-        """Cycles to pack ``rows`` of ``k`` codes for a kernel."""
+    def pack(self, rows: float, k: float, algorithm: str, packed_bits: float) -> float:
+        """Cycles to pack ``rows`` of ``k`` codes for a kernel whose packed activations take ``packed_bits``."""
         if algorithm.startswith("popcount"):
-            operations = 1 + PLANE_OPERATIONS * activation_bits
-        elif algorithm.startswith(("table", "gfni")):
-            operations = TABLE_OPERATIONS
+            cycles = self.bytes(rows * k, 1 + PLANE_OPERATIONS * packed_bits)
+        elif packed_bits > 8:
+            cycles = self.bytes(rows * k * packed_bits / 8, BUILD_OPERATIONS)
         else:
-            operations = COPY_OPERATIONS
-        return rows * ROW_CYCLES + self.bytes(rows * k, operations)
+            cycles = self.bytes(rows * k, TABLE_OPERATIONS if algorithm in ("table", "gfni") else COPY_OPERATIONS)
+        return rows * ROW_CYCLES + cycles
