@@ -144,7 +144,7 @@ class Part:
         """Multiply-accumulates per output, padding included."""
         return self.taps * round_up(self.k, self.kernel.spec.k_group)
 
-    def struct(self, layer: LayerWeights, image: int | None, *, is_first: bool) -> PartStruct:
+    def struct(self, layer: LayerWeights, image: int | None, *, is_first: bool, is_last: bool) -> PartStruct:
         """Its arguments for the driver; ``image`` is the address of its packed input, None where it is folded."""
         columns = slice(self.first_column, self.first_column + self.cols)
         return PartStruct(
@@ -159,6 +159,7 @@ class Part:
             first_column=self.first_column,
             cols=self.cols,
             is_first=int(is_first),
+            is_last=int(is_last),
             is_folded=int(self.folded),
             image=image,
             ld_image=self.kernel.a_row_stride(self.k),
@@ -315,7 +316,8 @@ class PartStruct(Struct):
         *_fields(_PTR, "kernel weights offset scale"),
         *_fields(_I32, "mul shift"),
         *_fields(_I64, "taps k first_column cols"),
-        *_fields(_I32, "is_first is_folded"),
+        *_fields(_I32, "is_first is_last"),
+        ("is_folded", _I64),
         ("image", _PTR),
         ("ld_image", _I64),
         ("channels", _PTR),

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soniq_dse.errors import MissingCapabilityError, UserError
+from soniq_dse.hardware.features import plain
 from soniq_dse.kernels.catalog import CPU_FOLDER, missing_features, token_bits
 from soniq_dse.native.compiler import Compiler, build_library
 from soniq_dse.records.cost import KernelSpec
@@ -47,7 +48,7 @@ class KernelStruct(ctypes.Structure):
 
 def isa_flags(features: Sequence[str]) -> tuple[str, ...]:
     """The compiler's flags for a set of CPU features: ``avx512_vnni`` or ``avx512vnni`` -> ``-mavx512vnni``."""
-    return tuple("-m" + feature.replace("_", "") for feature in features)
+    return tuple("-m" + plain(feature) for feature in features)
 
 
 def aligned_empty(shape: Sequence[int], dtype: Any = np.uint8) -> NDArray[Any]:

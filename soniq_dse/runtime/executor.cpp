@@ -43,30 +43,21 @@ namespace {
 
 enum Kind : int64_t { kPack, kLayer, kQuantize, kCopy, kMaxPoolCodes, kMaxPool, kAveragePool, kRelu, kAdd };
 
-inline uint8_t code_of(float value, float inverse, float shift, float lo, float hi) {
-  float v = value * inverse;
-  v = v + shift;
-  v = __builtin_rintf(v);
-  v = v > lo ? v : lo;
-  v = v < hi ? v : hi;
-  return static_cast<uint8_t>(static_cast<int32_t>(v));
-}
-
 void quantize_plane(const float* __restrict in, int64_t n, uint8_t* __restrict out, int64_t stride, float inverse,
                     float shift, float lo, float hi) {
   if (stride == 1) {
-    for (int64_t i = 0; i < n; ++i) out[i] = code_of(in[i], inverse, shift, lo, hi);
+    for (int64_t i = 0; i < n; ++i) out[i] = soniq_code(in[i], inverse, shift, lo, hi);
   } else {
-    for (int64_t i = 0; i < n; ++i) out[i * stride] = code_of(in[i], inverse, shift, lo, hi);
+    for (int64_t i = 0; i < n; ++i) out[i * stride] = soniq_code(in[i], inverse, shift, lo, hi);
   }
 }
 
 void quantize_pixel(const SoniqQuantize& q, const float* __restrict in, uint8_t* __restrict out) {
   const float *__restrict inverse = q.inverse, *__restrict shift = q.shift, *__restrict lo = q.lo, *__restrict hi = q.hi;
   if (q.source == nullptr) {
-    for (int64_t c = 0; c < q.channels; ++c) out[c] = code_of(in[c], inverse[c], shift[c], lo[c], hi[c]);
+    for (int64_t c = 0; c < q.channels; ++c) out[c] = soniq_code(in[c], inverse[c], shift[c], lo[c], hi[c]);
   } else {
-    for (int64_t c = 0; c < q.channels; ++c) out[c] = code_of(in[q.source[c]], inverse[c], shift[c], lo[c], hi[c]);
+    for (int64_t c = 0; c < q.channels; ++c) out[c] = soniq_code(in[q.source[c]], inverse[c], shift[c], lo[c], hi[c]);
   }
 }
 
@@ -106,13 +97,19 @@ struct Sum {
   static T join(T a, T b) { return a + b; }
 };
 
+template <typename T, typename Op>
+void join_pixel(int64_t channels, const T* __restrict in, T* __restrict out) {
+  for (int64_t c = 0; c < channels; ++c) out[c] = Op::join(out[c], in[c]);
+}
+
 // Joins the window of one output pixel, element by element in row-major order.
 template <typename T, typename Op>
-void pool_window(const SoniqPool& s, const T* __restrict in, T* __restrict out) {
-  for (int64_t c = 0; c < s.channels; ++c) out[c] = in[c];
-  for (int64_t tap = 1; tap < s.kernel_height * s.kernel_width; ++tap) {
-    const T* from = in + (tap / s.kernel_width * s.width + tap % s.kernel_width) * s.channels;
-    for (int64_t c = 0; c < s.channels; ++c) out[c] = Op::join(out[c], from[c]);
+void pool_window(const SoniqPool& s, const T* in, T* out) {
+  __builtin_memcpy(out, in, s.channels * sizeof(T));
+  for (int64_t x = 1; x < s.kernel_width; ++x) join_pixel<T, Op>(s.channels, in + x * s.channels, out);
+  for (int64_t y = 1; y < s.kernel_height; ++y) {
+    const T* row = in + y * s.width * s.channels;
+    for (int64_t x = 0; x < s.kernel_width; ++x) join_pixel<T, Op>(s.channels, row + x * s.channels, out);
   }
 }
 

@@ -51,7 +51,7 @@ class LayerPlanner:
         parts = plan_parts(weights, geometry, lambda *asked: self._choose(weights.signed, *asked))
         cols = weights.weight.shape[0]
         rows = block_rows(parts, geometry, cols)
-        images = [None if part.folded else self._pack(node.inputs[0], part, geometry) for part in parts]
+        images = [None if part.folded else self._pack(node, part, geometry) for part in parts]
         self._reserve_scratch(parts, geometry, rows, cols)
         epilogue = self._graph.epilogue(node.name)
         self.absorbed |= epilogue.absorbed
@@ -103,9 +103,9 @@ class LayerPlanner:
             raise UserError(f"level {level.name}: expected a kernel that serves it, got none among those allowed")
         return load_kernel(allowed[0])
 
-    def _pack(self, codes: str, part: Part, geometry: Geometry) -> str:
+    def _pack(self, node: Conv2dNode | LinearNode, part: Part, geometry: Geometry) -> str:
         """The packed image of a part's segment, shared by the layers that read it with the same kernel."""
-        first, k = int(part.channels[0]), part.k
+        codes, first, k = node.inputs[0], int(part.channels[0]), part.k
         key = (codes, part.kernel.spec.symbol, first, k)
         if key in self._packed:
             return self._packed[key]
@@ -115,7 +115,7 @@ class LayerPlanner:
         channels = self._graph.shape(codes)[0]
         self._plan.add(
             Kind.PACK,
-            codes,
+            node.name,
             reads=(reads,),
             writes=(image,),
             arguments=lambda address: PackStruct(
@@ -193,7 +193,7 @@ class LayerPlanner:
 
         def arguments(address: Addresses) -> LayerStruct:
             part_structs = [
-                part.struct(weights, None if image is None else address[image], is_first=_is_first(part, parts))
+                part.struct(weights, None if image is None else address[image], **_place(part, parts))
                 for part, image in zip(parts, images, strict=True)
             ]
             outs = [CodesOutStruct(codes=address[buffer], ld=cols, **vectors[name]) for name, buffer in codes.items()]
@@ -251,5 +251,7 @@ def pool_arguments(
     )
 
 
-def _is_first(part: Part, parts: tuple[Part, ...]) -> bool:
-    return next(other for other in parts if other.first_column == part.first_column) is part
+def _place(part: Part, parts: tuple[Part, ...]) -> dict[str, bool]:
+    """Whether ``part`` is the first and the last one of its output channels."""
+    peers = [other for other in parts if other.first_column == part.first_column]
+    return {"is_first": peers[0] is part, "is_last": peers[-1] is part}

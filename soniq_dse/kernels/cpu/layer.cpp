@@ -1,6 +1,13 @@
 // See layer.h. Plain loops over contiguous channels: the compiler vectorises them for the host.
 #include "layer.h"
 
+// None of the arrays of a loop overlap: with so many of them, compilers give up checking that at run time.
+#if defined(__clang__)
+#define SONIQ_NO_ALIAS _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define SONIQ_NO_ALIAS _Pragma("GCC ivdep")
+#endif
+
 namespace {
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -34,72 +41,109 @@ void point(const SoniqLayer& layer, const SoniqPart& part, int64_t first, int64_
   }
 }
 
-// t = t + f32((mul * raw + offset) >> shift) * scale over one row; the sums may wrap, their final value fits.
-template <bool First, bool Plain>
-void accumulate(const SoniqPart& part, const int32_t* __restrict raw, float* __restrict tile) {
+inline float relu(float x) { return x > 0.0f ? x : 0.0f; }
+
+// Where a pass over a block works: n rows of the part's columns.
+struct Block {
+  int64_t n;
+  const int32_t* raw;
+  int64_t ld_raw;
+  float* tile;  // ld: the layer's cols, as for bias, residual and the vectors of codes
+  int64_t ld;
+  const float *bias, *residual;
+  const SoniqCodesOut* codes;  // at the block's first row and the part's first column
+};
+
+enum Finish { kNothing, kBias, kRelu, kAdd, kReluAdd, kAddRelu, kReluAddRelu };
+
+// t = t + f32((mul * raw + offset) >> shift) * scale; the sums may wrap, their final value fits. The pass over the last part
+// of its columns goes on to bias, relu, residual and codes, while t is in a register.
+template <bool First, bool Plain, Finish How, bool Codes>
+void pass(const SoniqPart& part, const Block& block) {
   const int32_t* __restrict offset = part.offset;
-  const float* __restrict scale = part.scale;
+  const float *__restrict scale = part.scale, *__restrict bias = block.bias;
   const uint32_t mul = static_cast<uint32_t>(part.mul);
   const int32_t shift = part.shift;
-  for (int64_t i = 0; i < part.cols; ++i) {
-    const uint32_t product = Plain ? static_cast<uint32_t>(raw[i]) : mul * static_cast<uint32_t>(raw[i]);
-    const int32_t sum = static_cast<int32_t>(product + static_cast<uint32_t>(offset[i]));
-    const float term = static_cast<float>(Plain ? sum : sum >> shift) * scale[i];
-    tile[i] = (First ? 0.0f : tile[i]) + term;
+  const int64_t cols = part.cols;
+  for (int64_t r = 0; r < block.n; ++r) {
+    const int32_t* __restrict raw = block.raw + r * block.ld_raw;
+    float* __restrict tile = block.tile + r * block.ld;
+    const float* __restrict residual = How >= kAdd ? block.residual + r * block.ld : nullptr;
+    uint8_t* __restrict codes = Codes ? block.codes->codes + r * block.codes->ld : nullptr;
+    const float *__restrict inverse = Codes ? block.codes->inverse : nullptr, *__restrict add = Codes ? block.codes->shift : nullptr;
+    const float *__restrict lo = Codes ? block.codes->lo : nullptr, *__restrict hi = Codes ? block.codes->hi : nullptr;
+    SONIQ_NO_ALIAS
+    for (int64_t i = 0; i < cols; ++i) {
+      const uint32_t product = Plain ? static_cast<uint32_t>(raw[i]) : mul * static_cast<uint32_t>(raw[i]);
+      const int32_t sum = static_cast<int32_t>(product + static_cast<uint32_t>(offset[i]));
+      const float term = static_cast<float>(Plain ? sum : sum >> shift) * scale[i];
+      float t = (First ? 0.0f : tile[i]) + term;
+      if (How != kNothing) t = t + bias[i];
+      if (How == kRelu || How == kReluAdd || How == kReluAddRelu) t = relu(t);
+      if (How >= kAdd) t = t + residual[i];
+      if (How == kAddRelu || How == kReluAddRelu) t = relu(t);
+      tile[i] = t;
+      if (Codes) codes[i] = soniq_code(t, inverse[i], add[i], lo[i], hi[i]);
+    }
   }
 }
 
-void run_part(const SoniqLayer& layer, const SoniqPart& part, int64_t first, int64_t n) {
+template <bool First, bool Plain, bool Codes>
+void pass_by_finish(Finish how, const SoniqPart& part, const Block& block) {
+  switch (how) {
+    case kNothing: return pass<First, Plain, kNothing, false>(part, block);
+    case kBias: return pass<First, Plain, kBias, Codes>(part, block);
+    case kRelu: return pass<First, Plain, kRelu, Codes>(part, block);
+    case kAdd: return pass<First, Plain, kAdd, Codes>(part, block);
+    case kReluAdd: return pass<First, Plain, kReluAdd, Codes>(part, block);
+    case kAddRelu: return pass<First, Plain, kAddRelu, Codes>(part, block);
+    case kReluAddRelu: return pass<First, Plain, kReluAddRelu, Codes>(part, block);
+  }
+}
+
+template <bool First, bool Plain>
+void pass_by_codes(Finish how, const SoniqPart& part, const Block& block) {
+  return block.codes != nullptr ? pass_by_finish<First, Plain, true>(how, part, block)
+                                : pass_by_finish<First, Plain, false>(how, part, block);
+}
+
+Finish finish_of(const SoniqLayer& layer) {
+  if (layer.residual == nullptr) return layer.relu_first || layer.relu_last ? kRelu : kBias;
+  if (layer.relu_first) return layer.relu_last ? kReluAddRelu : kReluAdd;
+  return layer.relu_last ? kAddRelu : kAdd;
+}
+
+void run_part(const SoniqLayer& layer, const SoniqPart& part, int64_t first, int64_t n, float* tile) {
   if (part.is_folded) {
     fold(layer, part, first, n);
   } else {
     point(layer, part, first, n);
   }
-  const int64_t nr = part.kernel->nr, ld_acc = (part.cols + nr - 1) / nr * nr;
-  part.kernel->run(n, part.cols, part.taps, part.k, layer.pointers, layer.block_rows, part.weights, layer.acc, ld_acc);
-  const bool plain = part.mul == 1 && part.shift == 0;
-  const auto pass = part.is_first ? (plain ? accumulate<true, true> : accumulate<true, false>)
-                                  : (plain ? accumulate<false, true> : accumulate<false, false>);
+  const int64_t nr = part.kernel->nr, ld_raw = (part.cols + nr - 1) / nr * nr, column = part.first_column;
+  part.kernel->run(n, part.cols, part.taps, part.k, layer.pointers, layer.block_rows, part.weights, layer.acc, ld_raw);
+  const float* residual = layer.residual == nullptr ? nullptr : layer.residual + first * layer.cols + column;
+  SoniqCodesOut codes;
+  if (layer.n_codes_out > 0) {
+    const SoniqCodesOut& all = layer.codes_out[0];
+    codes = {all.codes + first * all.ld + column, all.ld, all.inverse + column, all.shift + column, all.lo + column, all.hi + column};
+  }
+  const Block block = {n, static_cast<const int32_t*>(layer.acc), ld_raw, tile + column, layer.cols,
+                       layer.bias + column, residual, part.is_last && layer.n_codes_out > 0 ? &codes : nullptr};
+  const Finish how = part.is_last ? finish_of(layer) : kNothing;
+  if (part.mul == 1 && part.shift == 0) {
+    return part.is_first ? pass_by_codes<true, true>(how, part, block) : pass_by_codes<false, true>(how, part, block);
+  }
+  return part.is_first ? pass_by_codes<true, false>(how, part, block) : pass_by_codes<false, false>(how, part, block);
+}
+
+// Codes of a further quantizer of the same tensor.
+void emit(const SoniqCodesOut& out, int64_t cols, int64_t first, int64_t n, const float* tile) {
   for (int64_t r = 0; r < n; ++r) {
-    pass(part, static_cast<const int32_t*>(layer.acc) + r * ld_acc, layer.tile + r * layer.cols + part.first_column);
+    uint8_t* __restrict codes = out.codes + (first + r) * out.ld;
+    const float* __restrict t = tile + r * cols;
+    SONIQ_NO_ALIAS
+    for (int64_t i = 0; i < cols; ++i) codes[i] = soniq_code(t[i], out.inverse[i], out.shift[i], out.lo[i], out.hi[i]);
   }
-}
-
-inline float relu(float x) { return x > 0.0f ? x : 0.0f; }
-
-template <bool ReluFirst, bool Residual, bool ReluLast>
-void finish(int64_t n, float* __restrict tile, const float* __restrict bias, const float* __restrict residual) {
-  for (int64_t i = 0; i < n; ++i) {
-    float t = tile[i] + bias[i];
-    if (ReluFirst) t = relu(t);
-    if (Residual) t = t + residual[i];
-    if (ReluLast) t = relu(t);
-    tile[i] = t;
-  }
-}
-
-void emit(const SoniqCodesOut& out, int64_t n, int64_t row, const float* __restrict tile) {
-  uint8_t* __restrict codes = out.codes + row * out.ld;
-  const float *__restrict inverse = out.inverse, *__restrict shift = out.shift;
-  const float *__restrict lo = out.lo, *__restrict hi = out.hi;
-  for (int64_t i = 0; i < n; ++i) {
-    float v = tile[i] * inverse[i];
-    v = v + shift[i];
-    v = __builtin_rintf(v);
-    v = v > lo[i] ? v : lo[i];
-    v = v < hi[i] ? v : hi[i];
-    codes[i] = static_cast<uint8_t>(static_cast<int32_t>(v));
-  }
-}
-
-using Finish = void (*)(int64_t, float*, const float*, const float*);
-
-Finish finish_of(const SoniqLayer& layer) {
-  if (layer.residual == nullptr) {
-    return layer.relu_first || layer.relu_last ? finish<true, false, false> : finish<false, false, false>;
-  }
-  if (layer.relu_first) return layer.relu_last ? finish<true, true, true> : finish<true, true, false>;
-  return layer.relu_last ? finish<false, true, true> : finish<false, true, false>;
 }
 
 }  // namespace
@@ -110,16 +154,10 @@ extern "C" void soniq_pack(const SoniqPack* pack) {
 }
 
 extern "C" void soniq_layer(const SoniqLayer* layer) {
-  const Finish finish_row = finish_of(*layer);
   for (int64_t first = 0; first < layer->rows; first += layer->block_rows) {
     const int64_t n = smaller(layer->block_rows, layer->rows - first);
-    for (int64_t p = 0; p < layer->n_parts; ++p) run_part(*layer, layer->parts[p], first, n);
-    for (int64_t r = 0; r < n; ++r) {
-      float* tile = layer->tile + r * layer->cols;
-      const int64_t row = first + r;
-      finish_row(layer->cols, tile, layer->bias, layer->residual == nullptr ? nullptr : layer->residual + row * layer->cols);
-      if (layer->out != nullptr) __builtin_memcpy(layer->out + row * layer->cols, tile, layer->cols * sizeof(float));
-      for (int64_t o = 0; o < layer->n_codes_out; ++o) emit(layer->codes_out[o], layer->cols, row, tile);
-    }
+    float* tile = layer->out == nullptr ? layer->tile : layer->out + first * layer->cols;
+    for (int64_t p = 0; p < layer->n_parts; ++p) run_part(*layer, layer->parts[p], first, n, tile);
+    for (int64_t o = 1; o < layer->n_codes_out; ++o) emit(layer->codes_out[o], layer->cols, first, n, tile);
   }
 }

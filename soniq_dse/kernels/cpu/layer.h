@@ -12,6 +12,16 @@
 #pragma once
 #include "soniq_kernel.h"
 
+// The code of a value: see the epilogue above.
+inline uint8_t soniq_code(float value, float inverse, float shift, float lo, float hi) {
+  float v = value * inverse;
+  v = v + shift;
+  v = __builtin_rintf(v);
+  v = v > lo ? v : lo;
+  v = v < hi ? v : hi;
+  return static_cast<uint8_t>(static_cast<int32_t>(v));
+}
+
 struct SoniqPack {
   const SoniqKernel* kernel;
   const uint8_t* codes;  // first channel of the segment
@@ -29,7 +39,8 @@ struct SoniqPart {
   int32_t mul, shift;
   int64_t taps, k;               // as the kernel sees them
   int64_t first_column, cols;    // output channels
-  int32_t is_first, is_folded;   // is_first: the first part of its output channels
+  int32_t is_first, is_last;     // of the parts of its output channels
+  int64_t is_folded;
   const uint8_t* image;          // direct: packed rows
   int64_t ld_image;              // bytes of a packed row, here or in the folded scratch
   const int32_t* channels;       // folded: positions of the input channels, or null where they are contiguous

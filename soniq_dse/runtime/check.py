@@ -1,0 +1,64 @@
+"""Is the network that runs the network that was evaluated? Code for code at every quantised tensor, and top-1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from soniq_dse.formats.network import evaluate
+from soniq_dse.runtime.graph import Graph
+from soniq_dse.runtime.pack import RUN_BATCH, PackedNetwork, run_chunks
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Parity:
+    """``unequal_codes``: codes that differ, by quantised tensor; ``unequal_outputs``: output numbers that differ in any
+    bit; ``top1_*``: share of correct samples by the runtime and by the golden arithmetic, None without labels."""
+
+    samples: int
+    unequal_codes: dict[str, int]
+    unequal_outputs: int
+    top1_runtime: float | None = None
+    top1_golden: float | None = None
+
+    @property
+    def exact(self) -> bool:
+        """Whether nothing differs."""
+        return not self.unequal_outputs and not any(self.unequal_codes.values())
+
+
+def check(packed: PackedNetwork, x: FloatArray, labels: NDArray[np.integer] | None = None) -> Parity:
+    """Run ``x [n, ...]`` through the runtime and the golden arithmetic and count what differs.
+
+    Args:
+        labels: int ``[n]``, for top-1.
+
+    Raises:
+        UserError: as ``PackedNetwork.run``.
+    """
+    graph = Graph(packed.network)
+    names = [node.name for node in packed.network.nodes if graph.holds_codes(node.name)]
+    batch = min(max(len(x), 1), RUN_BATCH)
+    executor = packed.executor(batch, keep=names)
+    unequal, unequal_outputs = dict.fromkeys(names, 0), 0
+    correct = np.zeros(2, int)
+    for outputs, at in run_chunks(executor, np.asarray(x, np.float32)):
+        golden = evaluate(packed.network, packed.arrays, x[at], keep=True)
+        for name in names:
+            unequal[name] += _differing_codes(executor.kept_codes(name, graph.shape(name)), golden[name], graph, name)
+        expected = golden[packed.network.nodes[-1].name]
+        unequal_outputs += int((outputs != expected).sum())
+        if labels is not None:
+            correct += [int((y.argmax(axis=1) == labels[at]).sum()) for y in (outputs, expected)]
+    top1 = (None, None) if labels is None else (float(correct[0] / len(x)), float(correct[1] / len(x)))
+    return Parity(len(x), unequal, unequal_outputs, *top1)
+
+
+def _differing_codes(got: NDArray[np.uint8], golden: NDArray[np.uint8], graph: Graph, name: str) -> int:
+    channels = graph.shape(name)[0]
+    expected = golden.reshape(len(golden), channels, -1).transpose(0, 2, 1)[..., graph.order(name)]
+    return int((got[: len(golden)] != expected).sum())

@@ -1,0 +1,90 @@
+"""How long a packed network takes on this CPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from soniq_dse.errors import MissingCapabilityError, UserError
+from soniq_dse.hardware.host import detect_host
+from soniq_dse.native.timing import Timing, thread_seconds
+from soniq_dse.records.cost import Measurement
+from soniq_dse.runtime.executor import Executor
+from soniq_dse.runtime.pack import PackedNetwork
+
+SAMPLES = 15
+"""Samples until a timing may settle; each is the median of ``RUNS_PER_SAMPLE`` runs."""
+RUNS_PER_SAMPLE = 20
+STEP_RUNS = 60
+
+
+@dataclass(frozen=True)
+class Latency:
+    """A measurement with the percentiles of single runs, in microseconds (the 50th is close to its median)."""
+
+    measurement: Measurement
+    percentiles_us: dict[int, float]
+
+
+def measure(
+    packed: PackedNetwork, *, batch: int = 1, threads: int = 1, max_s: float = 1.0, seed: int = 0
+) -> Measurement:
+    """Latency of one call with ``batch`` samples, repeated on one input (weights and activations warm in cache).
+
+    Times are of the thread's CPU clock; per layer, of the wall clock. Without a compiler the measurement says why it
+    was skipped.
+
+    Raises:
+        UserError: ``batch`` or ``threads`` is not possible.
+    """
+    return latency(packed, batch=batch, threads=threads, max_s=max_s, seed=seed).measurement
+
+
+def latency(packed: PackedNetwork, *, batch: int = 1, threads: int = 1, max_s: float = 1.0, seed: int = 0) -> Latency:
+    """``measure`` with percentiles."""
+    if threads != 1:
+        raise UserError(f"threads: expected 1 (the runtime uses one thread), got {threads}")
+    try:
+        executor = packed.executor(batch)
+    except MissingCapabilityError as error:
+        return Latency(Measurement(batch=batch, threads=threads, skipped=str(error)), {})
+    shape = (batch, *packed.in_shape)
+    executor.set_input(np.random.default_rng(seed).standard_normal(shape).astype(np.float32))
+    timing, runs = _settled(executor, max_s)
+    measurement = Measurement(
+        batch=batch,
+        threads=threads,
+        median_us=timing.median_s * 1e6,
+        mad_us=timing.mad_s * 1e6,
+        samples=timing.samples,
+        settled=timing.settled,
+        per_layer_us=_per_layer(executor),
+        host=detect_host(),
+        compiler=executor.compiler(),
+        flags=executor.all_flags(),
+    )
+    return Latency(measurement, {p: float(np.percentile(runs, p)) * 1e6 for p in (50, 90, 99)})
+
+
+def _settled(executor: Executor, max_s: float) -> tuple[Timing, NDArray[np.float64]]:
+    """Samples until they settle or ``max_s`` of CPU time is spent, and the seconds of every run."""
+    executor.time_runs(3)
+    end, samples, runs = thread_seconds() + max_s, [], []
+    while True:
+        runs.append(executor.time_runs(RUNS_PER_SAMPLE))
+        samples.append(float(np.median(runs[-1])))
+        timing = Timing.of(samples)
+        spent = thread_seconds() > end
+        if (len(samples) >= SAMPLES and timing.settled) or spent:
+            return timing, np.concatenate(runs)
+
+
+def _per_layer(executor: Executor) -> dict[str, float]:
+    """Median microseconds per node, packing with the layer that it serves."""
+    medians = np.median(executor.time_steps(STEP_RUNS), axis=0) * 1e6
+    found: dict[str, float] = {}
+    for step, median in zip(executor.plan.steps, medians, strict=True):
+        found[step.node] = found.get(step.node, 0.0) + float(median)
+    return found

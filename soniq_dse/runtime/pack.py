@@ -1,0 +1,206 @@
+"""The deployed form of a network: one safetensors file with a JSON manifest, weights at their true bits.
+
+It is the same for every host: kernels, padding and channel order are chosen when it is planned for one. Its tensors:
+``<node>/weight/<group>/<level>`` uint8 ``[out_channels / groups, bytes]`` (codes of the level's input channels of that
+group in ascending order, each with its kernel positions, as a bit stream of ``weight_bits``), ``<node>/scale`` and
+``<node>/bias``. The manifest is the network's record, whose array hashes the loaded arrays must meet.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from soniq_dse.errors import UserError
+from soniq_dse.formats import format_of
+from soniq_dse.hardware.host import detect_host
+from soniq_dse.records.network import Conv2dNode, IntegerNetwork, LinearNode
+from soniq_dse.records.palette import Level
+from soniq_dse.runtime.executor import Executor
+from soniq_dse.runtime.graph import Graph
+from soniq_dse.runtime.planner import plan_network
+from soniq_dse.store import array_sha256
+
+FORMAT = "soniq-dse-packed-network-1"
+RUN_BATCH = 32
+"""Samples per call when a data set is run: enough to amortise the call, few enough that activations stay in cache."""
+
+Arrays = Mapping[str, NDArray[Any]]
+MatmulNode = Conv2dNode | LinearNode
+
+
+class PackedNetwork:
+    """A network ready to run. ``features`` are the CPU features its kernels may use; default: this host's."""
+
+    def __init__(self, network: IntegerNetwork, arrays: Arrays, features: Sequence[str] | None = None) -> None:
+        self.network = network
+        self.arrays = {ref.sha256: arrays[ref.sha256] for node in _layers(network) for ref in _refs(node)}
+        self.features = tuple(detect_host().features if features is None else features)
+        self._executors: dict[int, Executor] = {}
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """Shape of one input sample, channels first."""
+        return self.network.nodes[0].shape
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        """Shape of one output."""
+        return self.network.nodes[-1].shape
+
+    @functools.cached_property
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """The tensors of the file."""
+        graph, tensors = Graph(self.network), {}
+        for node in _layers(self.network):
+            tensors[f"{node.name}/scale"] = self.arrays[node.scale.sha256]
+            tensors[f"{node.name}/bias"] = self.arrays[node.bias.sha256]
+            weight = self.arrays[node.weight.sha256]
+            for name, level, rows, columns in _blocks(graph, node):
+                block = np.ascontiguousarray(weight[rows][:, columns]).reshape(rows.stop - rows.start, -1)
+                tensors[name] = _packed(level, block)
+        return tensors
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of weights, scales and biases."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    def save(self, path: Path) -> None:
+        """Write the file.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        from safetensors.numpy import save
+
+        metadata = {"format": FORMAT, "network": self.network.model_dump_json()}
+        try:
+            path.write_bytes(save(self.tensors, metadata))
+        except OSError as error:
+            raise UserError(f"{path}: expected a place to write the packed network, got {error.strerror}") from error
+
+    @classmethod
+    def load(cls, path: Path, features: Sequence[str] | None = None) -> PackedNetwork:
+        """Read a file that ``save`` wrote.
+
+        Raises:
+            UserError: it is not there, not such a file, or damaged.
+        """
+        network, tensors = _read(path)
+        graph, arrays = Graph(network), {}
+        try:
+            for node in _layers(network):
+                arrays[node.scale.sha256] = tensors[f"{node.name}/scale"]
+                arrays[node.bias.sha256] = tensors[f"{node.name}/bias"]
+                weight = np.zeros(node.weight.shape, np.int8)
+                kernel = node.weight.shape[2:]
+                for name, level, rows, columns in _blocks(graph, node):
+                    count = len(columns) * int(np.prod(kernel, dtype=int))
+                    block = _unpacked(level, tensors[name], count).reshape(-1, len(columns), *kernel)
+                    weight[rows, columns] = block
+                arrays[node.weight.sha256] = weight
+        except (KeyError, ValueError) as error:
+            raise UserError(f"{path}: expected the tensors that its manifest names, got {error}") from error
+        for sha256, array in arrays.items():
+            if array_sha256(array) != sha256:
+                raise UserError(
+                    f"{path}: expected arrays of the hashes in its manifest, got another for {sha256[:12]}; damaged"
+                )
+        return cls(network, arrays, features)
+
+    def executor(self, batch: int, *, keep: Sequence[str] = ()) -> Executor:
+        """The network planned for ``batch`` samples a call; ``keep``: nodes whose codes survive the run.
+
+        Raises:
+            UserError, MissingCapabilityError: as ``plan_network``.
+        """
+        if not keep and batch in self._executors:
+            return self._executors[batch]
+        plan = plan_network(self.network, self.arrays, batch=batch, features=self.features)
+        executor = Executor(plan, self.in_shape, self.out_shape, features=self.features, keep=keep)
+        if not keep:
+            self._executors[batch] = executor
+        return executor
+
+    def run(self, x: NDArray[np.float32], *, batch: int | None = None) -> NDArray[np.float32]:
+        """Outputs ``[n, ...]`` for ``x [n, ...]`` (fp32, channels first), ``batch`` samples a call (default up to 32).
+
+        Raises:
+            UserError: the shape is not the network's, or a value is not finite.
+        """
+        if x.ndim < 1 or x.shape[1:] != self.in_shape or len(x) == 0:
+            raise UserError(f"x: expected [n, {', '.join(map(str, self.in_shape))}] with n >= 1, got {list(x.shape)}")
+        executor = self.executor(batch or min(len(x), RUN_BATCH))
+        return np.concatenate([y for y, _ in run_chunks(executor, np.asarray(x, np.float32))])
+
+
+def run_chunks(executor: Executor, x: NDArray[np.float32]) -> Iterator[tuple[NDArray[np.float32], slice]]:
+    """(outputs, which samples) for ``x`` in chunks of the executor's batch; the last one is filled up with zeros."""
+    batch = executor.plan.batch
+    for at in range(0, len(x), batch):
+        chunk = x[at : at + batch]
+        filled = chunk
+        if len(chunk) < batch:
+            filled = np.concatenate([chunk, np.zeros((batch - len(chunk), *x.shape[1:]), np.float32)])
+        yield executor.run(filled)[: len(chunk)], slice(at, at + len(chunk))
+
+
+def _layers(network: IntegerNetwork) -> Iterator[MatmulNode]:
+    return (node for node in network.nodes if isinstance(node, Conv2dNode | LinearNode))
+
+
+def _refs(node: MatmulNode) -> tuple[Any, ...]:
+    return node.weight, node.scale, node.bias
+
+
+def _blocks(graph: Graph, node: MatmulNode) -> Iterator[tuple[str, Level, slice, NDArray[np.int64]]]:
+    """(tensor name, level, output channels, input channels within the group) of each group and level of a layer."""
+    quantizer = graph.quantizer(node.inputs[0])
+    if quantizer is None:
+        raise UserError(f"node {node.name}: expected codes of a quantize node, got fp32")
+    groups = node.groups if isinstance(node, Conv2dNode) else 1
+    out_group, in_group = node.weight.shape[0] // groups, node.weight.shape[1]
+    level_of_channel = np.asarray(quantizer.level_of_channel).reshape(groups, in_group)
+    for group in range(groups):
+        rows = slice(group * out_group, (group + 1) * out_group)
+        for index in np.unique(level_of_channel[group]):
+            columns = np.flatnonzero(level_of_channel[group] == index)
+            yield f"{node.name}/weight/{group}/{index}", quantizer.palette.levels[int(index)], rows, columns
+
+
+def _packed(level: Level, integers: NDArray[np.int8]) -> NDArray[np.uint8]:
+    unit, bits = format_of(level.weight_format), level.weight_bits
+    grid = unit.grid(bits)
+    codes = (integers.astype(np.int16) + grid.offset) // grid.multiplier
+    return unit.pack(codes.astype(np.uint8), bits)
+
+
+def _unpacked(level: Level, packed: NDArray[np.uint8], count: int) -> NDArray[np.int32]:
+    unit, bits = format_of(level.weight_format), level.weight_bits
+    return unit.integers(unit.unpack(packed, count, bits), bits)
+
+
+def _read(path: Path) -> tuple[IntegerNetwork, dict[str, NDArray[Any]]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: expected a packed network, got no such file") from error
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: expected a packed network (safetensors), got {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise UserError(f"{path}: expected the format {FORMAT}, got {metadata.get('format')!r}")
+    try:
+        return IntegerNetwork.from_json(metadata.get("network", "")), tensors
+    except ValidationError as error:
+        raise UserError(f"{path}: expected a network's record as manifest, got {error.error_count()} errors") from error
