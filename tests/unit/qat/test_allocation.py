@@ -1,0 +1,72 @@
+"""Allocators by hand, and the multiplier that meets the budget."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from soniq_dse.qat.allocators import ClassSize, Problem
+from soniq_dse.qat.allocators.hardening import harden
+from soniq_dse.qat.allocators.layer_matched_random import LayerMatchedRandom
+from soniq_dse.qat.allocators.uniform import Uniform
+from soniq_dse.qat.budget import soft_shares, solve_multiplier
+from soniq_dse.records.palette import Palette
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    budget=st.floats(1, 8),
+    temperature=st.floats(0.1, 1),
+    palette=st.sampled_from([(1, 4), (1, 2, 8), (2, 2, 4), (1, 8)]),
+)
+@settings(max_examples=60, deadline=None)
+def test_the_expected_bits_meet_the_budget(
+    seed: int, budget: float, temperature: float, palette: tuple[int, ...]
+) -> None:
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 2, (50, len(palette)))
+    bits, weights = np.array(palette, dtype=float), rng.integers(1, 999, 50).astype(float)
+    nu = solve_multiplier(logits, bits, weights, budget, temperature)
+    expected = (soft_shares(logits, bits, nu, temperature) @ bits) @ weights / weights.sum()
+    assert expected == pytest.approx(np.clip(budget, bits.min(), bits.max()), rel=1e-9)
+
+
+def test_levels_of_equal_bits_cost_nothing() -> None:
+    assert solve_multiplier(np.ones((4, 2)), np.array([2.0, 2.0]), np.ones(4), 2.0, 1.0) == 0.0
+
+
+def test_the_channels_that_want_it_most_are_lifted() -> None:
+    """Class b costs four times as much a channel, so its margin of 3 ranks below a's margin of 1: a 1, b 3/4, a 0.5.
+
+    Budget: 12 weights * 1 bit + 9 bits over 12 weights; a lift costs 3 bits in a, 12 in b: three lifts in a.
+    """
+    problem = Problem((ClassSize("a", 4, 1), ClassSize("b", 2, 4)), Palette.parse("w1a1+w4a4"), (12 + 9) / 12)
+    margins = {"a": [1.0, 0.5, -2.0, 0.1], "b": [3.0, 0.2]}
+    logits = {name: np.array([[0.0, margin] for margin in of_class]) for name, of_class in margins.items()}
+    assert harden(problem, logits) == {"a": (1, 1, 0, 1), "b": (0, 0)}
+
+
+def test_a_wanted_lift_that_does_not_fit_makes_room_for_the_next() -> None:
+    problem = Problem((ClassSize("a", 2, 10), ClassSize("b", 2, 1)), Palette.parse("w1a1+w2a2"), (22 + 2) / 22)
+    logits = {"a": np.array([[0.0, 99.0], [0.0, 98.0]]), "b": np.array([[0.0, -1.0], [0.0, -2.0]])}
+    assert harden(problem, logits) == {"a": (0, 0), "b": (1, 1)}
+
+
+def test_uniform_gives_every_class_the_same_shares() -> None:
+    sizes = (ClassSize("a", 64, 9), ClassSize("b", 128, 300))
+    levels = Uniform().allocate(Problem(sizes, Palette.parse("w2a2+w4a4"), 2.5, 16), None)
+    assert [levels[name].count(1) for name in "ab"] == [16, 32]
+    three = Uniform().allocate(Problem(sizes, Palette.parse("w1a1+w2a2+w4a4"), 3.0, 16), None)
+    assert [[three[name].count(level) for level in range(3)] for name in "ab"] == [[0, 32, 32], [0, 64, 64]]
+
+
+def test_layer_matched_random_keeps_the_counts_and_moves_the_channels() -> None:
+    problem = Problem((ClassSize("a", 64, 9), ClassSize("b", 64, 9)), Palette.parse("w1a1+w4a4"), 2.0, 8, seed=1)
+    rng = np.random.default_rng(0)
+    logits = {name: rng.normal(size=(64, 2)) for name in "ab"}
+    learned, drawn = harden(problem, logits), LayerMatchedRandom().allocate(problem, logits)
+    for name in "ab":
+        assert sorted(drawn[name]) == sorted(learned[name])
+        assert drawn[name] != learned[name]

@@ -1,0 +1,221 @@
+"""Wrapping: what training sees is what deployment computes, level by level."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from soniq_dse.errors import UserError
+from soniq_dse.formats import format_of
+from soniq_dse.formats import network as golden
+from soniq_dse.qat.allocators import Levels
+from soniq_dse.qat.apply import QuantizedModel, quantize_model
+from soniq_dse.qat.calibrate import best_steps
+from soniq_dse.qat.deploy import deploy, size_bytes
+from soniq_dse.qat.evaluate import top1_agreement
+from soniq_dse.qat.fake_quant import NoisePool
+from soniq_dse.qat.soft_assignment import SoftAssignment
+from soniq_dse.qat.training import deterministic, outputs_of
+from soniq_dse.records.base import ArrayRef
+from soniq_dse.records.design import Candidate, Schedule
+from soniq_dse.records.network import Conv2dNode, IntegerNetwork, QuantizeNode
+from soniq_dse.records.palette import NumberFormat, Palette
+from soniq_dse.store import array_ref
+from soniq_dse.workloads.trace import trace
+
+SCHEDULE = Schedule(baseline_epochs=1, noise_epochs=1, finetune_epochs=1)
+
+
+class Branches(nn.Module):
+    """Residual add, a shared consumer, signed inputs with padding, an average pool, a bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(2, 8, 3, padding=1)
+        self.bn = nn.BatchNorm2d(8)
+        self.signed = nn.Conv2d(8, 8, 3, padding=1, bias=False)
+        self.left = nn.Conv2d(8, 8, 3, padding=1, stride=2)
+        self.right = nn.Conv2d(8, 8, 1, stride=2)
+        self.bn_right = nn.BatchNorm2d(8)
+        self.pool = nn.AvgPool2d(2)
+        self.head = nn.Linear(8 * 4, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``[n, 2, 8, 8]`` -> ``[n, 5]``."""
+        x = self.bn(self.stem(x))
+        x = torch.relu(self.signed(x))
+        x = self.left(x) + self.bn_right(self.right(x))
+        return self.head(self.pool(torch.relu(x)).flatten(1))
+
+
+def candidate(palette: str, **more: object) -> Candidate:
+    fields = {"model": "m", "data": "d", "data_sha256": "0", "schedule": SCHEDULE, "palette": Palette.parse(palette)}
+    return Candidate(**(fields | more))  # type: ignore[arg-type]
+
+
+def wrapped(
+    palette: str, model: Callable[[], nn.Module] = Branches, **more: object
+) -> tuple[QuantizedModel, np.ndarray]:
+    torch.manual_seed(0)
+    network = model()
+    x = torch.randn(32, 2, 8, 8)
+    network.train()
+    for _ in range(3):
+        network(x)
+    workload = trace(network, x[:1], name="m")
+    quantized = quantize_model(network, workload, candidate(palette, **more))
+    quantized.calibrate(x)
+    return quantized, x.numpy()
+
+
+def deployed(quantized: QuantizedModel) -> tuple[IntegerNetwork, dict[str, np.ndarray]]:
+    arrays: dict[str, np.ndarray] = {}
+
+    def put(array: np.ndarray) -> ArrayRef:
+        ref = array_ref(array)
+        arrays[ref.sha256] = array
+        return ref
+
+    return deploy(quantized, put), arrays
+
+
+def some_levels(quantized: QuantizedModel) -> Levels:
+    n_levels = len(quantized.problem.palette.levels)
+    return {c.name: tuple(i % n_levels for i in range(c.channels)) for c in quantized.problem.classes}
+
+
+@pytest.mark.parametrize("palette", ["w1a1", "w2a2", "w4a4", "w8a8", "w1a1+w4a4", "w2a2+w2a4+w8a8"])
+def test_integers_compute_what_training_saw(palette: str) -> None:
+    """fp32 convolutions round differently, and now and then that moves a value over a tie, by one code. Away from ties
+    the two agree to fp32: the first convolution, whose input codes are equal, to 1e-5 of its largest output."""
+    quantized, x = wrapped(palette)
+    quantized.harden(some_levels(quantized))
+    quantized.set_phase("finetune")
+    network, arrays = deployed(quantized)
+    kept = golden.evaluate(network, arrays, x, keep=True)
+    quantized.model.eval()
+    with torch.no_grad():
+        stem = quantized.model.bn(quantized.model.stem(torch.tensor(x))).numpy()
+    np.testing.assert_allclose(kept["stem"], stem, rtol=0, atol=1e-5 * np.abs(stem).max())
+    outputs = outputs_of(quantized.model, x).numpy()
+    assert top1_agreement(outputs, kept["head"]) >= 30 / 32
+    assert np.median(np.abs(outputs - kept["head"])) <= 1e-3 * np.abs(outputs).max()
+
+
+def test_the_network_holds_the_levels_steps_and_integers_of_the_model() -> None:
+    quantized, _ = wrapped("w1a1+w4a4")
+    levels = some_levels(quantized)
+    quantized.harden(levels)
+    network, arrays = deployed(quantized)
+    quantizers = {node.name: node.quantizer for node in network.nodes if isinstance(node, QuantizeNode)}
+    signed = next(node for node in network.nodes if node.name == "signed")
+    assert isinstance(signed, Conv2dNode)
+    quantizer = quantizers[signed.inputs[0]]
+    assert quantizer.signed
+    assert quantizer.level_of_channel == levels["bn"]
+    weight = arrays[signed.weight.sha256]
+    for channel, level in enumerate(quantizer.level_of_channel):
+        allowed = [-1, 1] if level == 0 else list(range(-15, 16, 2))
+        assert set(np.unique(weight[:, channel])) <= set(allowed)
+    left, right = (next(node for node in network.nodes if node.name == name) for name in ("left", "right"))
+    assert left.inputs == right.inputs, "one activation quantizer per tensor"
+    pinned = quantizers["input.codes"]
+    assert pinned.palette.name == "w8a8"
+    # stem 8*2*9 + head 5*32 bytes at 8 bits; signed, left 8*8*9 and right 8*8 weights at 2.5 bits on average.
+    weights = 144 + 160 + (576 + 576 + 64) * 2.5 / 8
+    scales = 4 * (8 * 2 + 8 * 3 + 8 * 3 + 8 * 3 + 5 * 2)
+    steps_and_orders = 4 * (1 + 2 + 2 + 1) + 2 * (8 + 8)
+    assert size_bytes(network) == weights + scales + steps_and_orders
+
+
+def test_a_padded_zero_free_input_is_padded_with_its_own_code() -> None:
+    """1-bit signed codes cannot say 0: the kernels pad with +step, and so does training."""
+    quantized, x = wrapped("w1a1")
+    quantized.harden(some_levels(quantized))
+    quantized.set_phase("finetune")
+    seen: list[torch.Tensor] = []
+    signed = quantized.model.get_submodule("signed")
+    assert signed.padding == (0, 0)
+    signed.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    outputs_of(quantized.model, x[:4])
+    step = float(quantized.activations["bn"].log_step.detach().exp()[0])
+    assert seen[0].shape == (4, 8, 10, 10)
+    border = torch.ones(10, 10, dtype=torch.bool)
+    border[1:-1, 1:-1] = False
+    assert torch.equal(seen[0][:, :, border], torch.full((4, 8, 36), step))
+    assert set(seen[0].unique().tolist()) == {-step, step}
+
+
+def test_the_budget_is_met_at_every_step_of_phase_one() -> None:
+    quantized, x = wrapped("w1a1+w2a2+w4a4", budget_bits=2.3)
+    soft = SoftAssignment(quantized)
+    seen = []
+    for done in np.linspace(0, 1, 6):
+        soft.before_step(float(done))
+        seen.append(soft.expected_bits())
+        quantized.model(torch.tensor(x)).square().mean().backward()
+        soft.after_backward()
+    np.testing.assert_allclose(seen, 2.3, rtol=1e-5)  # shares are fp32
+    assert max(float(np.abs(v).max()) for v in soft.logits().values()) > 0.01
+
+
+def test_the_users_model_keeps_its_class_and_parameters() -> None:
+    torch.manual_seed(0)
+    model = Branches()
+    names = {name for name, _ in model.named_parameters()}
+    workload = trace(model, torch.zeros(1, 2, 8, 8), name="m")
+    quantized = quantize_model(model, workload, candidate("w2a2"))
+    assert isinstance(quantized.model, Branches)
+    own = {id(p) for p in quantized.model_parameters()}
+    found = {
+        name.replace("parametrizations.weight.original", "weight")
+        for name, parameter in model.named_parameters()
+        if id(parameter) in own
+    }
+    assert found == names
+    assert not own & {id(p) for p in quantized.log_steps()}
+
+
+def test_best_step_beats_its_neighbours() -> None:
+    """1 bit on a Gaussian: the least squared error is at step = E|x| = 0.798 std (known in closed form)."""
+    x = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 20000)).astype(np.float32))
+    grid = format_of(NumberFormat(family="zerofree", bits=1)).grid(1)
+    steps = best_steps(x * torch.tensor([[1.0], [10.0], [0.0]]), grid)
+    assert steps[0] == pytest.approx(0.798, rel=0.06)  # half a candidate's distance: 10**(1.65 / 47 / 2) = 4 %
+    assert steps[1] == pytest.approx(7.98, rel=0.06)
+    assert steps[2] > 0
+
+
+def test_noise_pool_is_reproducible_uniform_and_grows() -> None:
+    first, second = NoisePool(3, size=1000), NoisePool(3, size=1000)
+    shape = torch.Size([4, 50])
+    one, two = first.take(shape), first.take(shape)
+    assert torch.equal(one, second.take(shape))
+    assert torch.equal(two, second.take(shape))
+    large = first.take(torch.Size([5000]))
+    assert float(large.abs().max()) <= 1
+    assert float(large.std()) == pytest.approx(3**-0.5, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("palette", "model", "message"),
+    [
+        ("w4", Branches, "weight-only level w4; nearest valid choice: w4a8"),
+        ("w2a2", lambda: nn.Sequential(nn.Conv2d(2, 4, 3), nn.Sigmoid(), nn.Conv2d(4, 4, 3)), "got sigmoid at"),
+    ],
+)
+def test_what_cannot_be_deployed_is_refused(palette: str, model: Callable[[], nn.Module], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        wrapped(palette, model)
+
+
+def test_settings_of_torch_come_back() -> None:
+    before = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
+    with deterministic(1):
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.get_num_threads() == 1
+    assert (torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()) == before
