@@ -136,8 +136,8 @@ def _design(
     assignments = tuple(_assignment(palette, rng) for _ in range(n_seeds))
     bits = assignments[0].bits_per_weight
     full_name = name or f"{palette.name}@{bits:.1f}-soniq-{index}"
-    accuracy = 98.2 - 9.0 * math.exp(-1.1 * bits) - rng.random()
-    estimate = _estimate(NETWORK_US * (0.1 + bits / 8) * rng.uniform(0.85, 1.3), assignments[0])
+    accuracy = 98.2 - 9.0 * math.exp(-1.1 * bits) - 0.4 * rng.random()
+    estimate = _estimate(NETWORK_US * (0.1 + bits / 8) * rng.uniform(0.9, 1.1), assignments[0])
     measurement = _measurement(estimate, rng) if measured else Measurement(skipped="this host is not the machine described")
     point = _point(f"d{index:04d}", full_name, palette.name, accuracy, estimate, measurement).model_copy(
         update={

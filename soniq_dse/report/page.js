@@ -5,7 +5,7 @@
  *   state, set(patch), on(keys, callback)                  the state; callback(state) after any of keys changed
  *   passes(point), shown()                                 the filter
  *   unit, value(point, field), label(field), text(field, value)   figures with their units
- *   plot(div, draw), repaint(callback)                     a plotly figure, or anything drawn, that follows the theme
+ *   plot(div, draw), repaint(callback)                     a Figure, or anything drawn, that follows the theme
  * soniq.el and soniq.svg make nodes; strings become text nodes, never HTML. */
 const soniq = (() => {
   const panels = [];
@@ -31,15 +31,68 @@ const soniq = (() => {
   /** Plotly reads a little HTML in its strings; a name of ours is never HTML. */
   const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 
+  /** Three significant digits; whole numbers from 1,000 on. */
   const figures = (value, digits = 3) => {
-    const rounded = Number(value.toPrecision(digits));
-    return rounded >= 1000 ? Math.round(value).toLocaleString("en") : String(rounded);
+    if (value === 0) return "0";
+    return Math.abs(value) < 999.5 ? value.toPrecision(digits) : Math.round(value).toLocaleString("en");
   };
 
-  async function unpack() {
-    const packed = Uint8Array.from(atob(document.getElementById("report-data").textContent), (c) => c.charCodeAt(0));
-    const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
-    return JSON.parse(await new Response(stream).text());
+  /** The text behind the base64 of its gzip, as a script element holds it. */
+  async function unpack(id) {
+    const binary = atob(document.getElementById(id).textContent);
+    const bytes = new Uint8Array(binary.length);
+    for (let i = 0; i < bytes.length; i += 1) bytes[i] = binary.charCodeAt(i);
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+  }
+
+  /** A plotly figure. draw() gives {traces, layout}, the ring around the selected point last. It is drawn when it first
+   * comes near the window, and again where something changed; a click on a point selects its design. */
+  class Figure {
+    constructor(app, div, draw) {
+      Object.assign(this, { app, div, draw, near: false, stale: true });
+      new IntersectionObserver(([entry]) => {
+        this.near = entry.isIntersecting;
+        this.update();
+      }, { rootMargin: "400px" }).observe(div);
+    }
+
+    redraw() {
+      this.stale = true;
+      this.update();
+    }
+
+    update(always = false) {
+      if (!this.stale || !window.Plotly || !(this.near || always)) return;
+      const first = !this.div.data;
+      const { traces, layout } = this.draw();
+      Plotly.react(this.div, traces, { ...this.layout(), ...layout }, {
+        showSendToCloud: false, displaylogo: false, plotlyServerURL: "", responsive: true,
+        modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"], toImageButtonOptions: { filename: this.div.id },
+      });
+      this.stale = false;
+      if (first) this.div.on("plotly_click", (event) => this.clicked(event));
+    }
+
+    clicked(event) {
+      const id = event.points.map((p) => p.customdata).find(Boolean);
+      if (id) this.app.set({ design: id });
+    }
+
+    /** Move the ring without drawing the rest again. */
+    ring({ x, y }) {
+      if (!this.stale) Plotly.restyle(this.div, { x: [x], y: [y] }, [this.div.data.length - 1]);
+    }
+
+    layout() {
+      const { app } = this;
+      return {
+        paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", hovermode: "closest", showlegend: false,
+        font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: app.colour("ink") },
+        hoverlabel: { bgcolor: app.colour("card"), bordercolor: app.colour("line-strong"), align: "left",
+          font: { color: app.colour("ink"), size: 13 } },
+        margin: { l: 56, r: 16, t: 16, b: 52 }, modebar: { bgcolor: "rgba(0,0,0,0)", color: app.colour("ink-soft") },
+      };
+    }
   }
 
   class App {
@@ -52,7 +105,9 @@ const soniq = (() => {
       this.byId = new Map(this.points.map((point) => [point.id, point]));
       this.details = new Map((data.report.details || []).map((detail) => [detail.id, detail]));
       this.listeners = [];
-      this.redraws = [];
+      this.figures = [];
+      this.repaints = [];
+      this.colours = new Map();
       const objective = (start, otherwise) =>
         (this.front.objectives.find((o) => o.field.startsWith(start)) || { field: otherwise }).field;
       this.defaults = { ...DEFAULTS, y: objective("metric", "metric_val"), x: objective("latency", "latency_predicted_us") };
@@ -197,7 +252,10 @@ const soniq = (() => {
 
     // -- drawing -------------------------------------------------------------------------------------------
     colour(name) {
-      return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+      if (!this.colours.has(name)) {
+        this.colours.set(name, getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim());
+      }
+      return this.colours.get(name);
     }
 
     mark(point) {
@@ -210,6 +268,20 @@ const soniq = (() => {
         svg("path", { d: mark.path, fill: mark.colour }));
     }
 
+    /** Ticks of a logarithmic axis that spans the positive numbers of values: 1, 2, 5 or finer, written in full. */
+    logAxis(title, values, more) {
+      const logs = values.filter((v) => v > 0).map(Math.log10);
+      if (!logs.length) return this.axis(title, { type: "log", ...more });
+      const [low, high] = [Math.min(...logs), Math.max(...logs)];
+      const steps = high - low < 0.8 ? [1, 1.5, 2, 3, 4, 5, 6, 8] : high - low < 1.3 ? [1, 2, 3, 5, 7]
+        : high - low < 2.5 ? [1, 2, 5] : [1];
+      const powers = Array.from({ length: Math.ceil(high) - Math.floor(low) + 3 }, (_, i) => Math.floor(low) - 1 + i);
+      const tickvals = powers.flatMap((power) => steps.map((step) => Number((step * 10 ** power).toPrecision(2))));
+      const margin = Math.max(0.06 * (high - low), 0.06);
+      return this.axis(title, { type: "log", tickvals, ticktext: tickvals.map((v) => v.toLocaleString("en", { maximumSignificantDigits: 2 })),
+        range: [low - margin, high + margin], ...more });
+    }
+
     axis(title, more) {
       return {
         title: { text: plain(title), standoff: 12 }, gridcolor: this.colour("line"), linecolor: this.colour("line-strong"),
@@ -217,30 +289,15 @@ const soniq = (() => {
       };
     }
 
-    /** draw() gives {traces, layout}; the figure is drawn again where the theme changes. Gives the redraw function. */
     plot(div, draw) {
-      const config = {
-        showSendToCloud: false, displaylogo: false, plotlyServerURL: "", responsive: true,
-        modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"], toImageButtonOptions: { filename: div.id },
-      };
-      const redraw = () => {
-        const { traces, layout } = draw();
-        Plotly.react(div, traces, {
-          paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", hovermode: "closest", showlegend: false,
-          font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: this.colour("ink") },
-          hoverlabel: { bgcolor: this.colour("card"), bordercolor: this.colour("line-strong"), align: "left",
-            font: { color: this.colour("ink"), size: 13 } },
-          margin: { l: 56, r: 16, t: 16, b: 52 }, modebar: { bgcolor: "rgba(0,0,0,0)", color: this.colour("ink-soft") },
-          ...layout,
-        }, config);
-      };
-      this.redraws.push(redraw);
-      return redraw;
+      const figure = new Figure(this, div, draw);
+      this.figures.push(figure);
+      return figure;
     }
 
     /** Call again what takes colours from the theme outside of plotly. */
     repaint(callback) {
-      this.redraws.push(callback);
+      this.repaints.push(callback);
     }
 
     theme(dark) {
@@ -248,7 +305,9 @@ const soniq = (() => {
       const button = document.getElementById("theme");
       button.setAttribute("aria-pressed", String(dark));
       button.textContent = dark ? "Light" : "Dark";
-      this.redraws.forEach((redraw) => redraw());
+      this.colours.clear();
+      this.repaints.forEach((callback) => callback());
+      this.figures.forEach((figure) => figure.redraw());
     }
   }
 
@@ -262,8 +321,10 @@ const soniq = (() => {
     setTimeout(() => URL.revokeObjectURL(url), 1000);
   }
 
+  const painted = () => new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
+
   async function start() {
-    const app = new App(await unpack());
+    const app = new App(JSON.parse(await unpack("report-data")));
     const system = matchMedia("(prefers-color-scheme: dark)");
     app.theme(system.matches);
     for (const { name, build } of panels) build(app, document.getElementById(`${name}-panel`));
@@ -277,6 +338,10 @@ const soniq = (() => {
       target.querySelector("button, input, select, [tabindex]").focus({ preventScroll: true });
     }));
     window.addEventListener("hashchange", () => app.set({ ...app.defaults, ...app.fromHash() }, false));
+    window.addEventListener("beforeprint", () => app.figures.forEach((figure) => figure.update(true)));
+    await painted(); // the reader sees words and numbers while plotly, the slow part, starts
+    document.head.append(el("script", {}, await unpack("plotly")));
+    app.figures.forEach((figure) => figure.update());
     document.documentElement.dataset.ready = "true";
   }
 

@@ -1,8 +1,8 @@
 """The HTML page. Nothing in it reaches out: its content security policy admits the page's own two scripts, by their
 hashes, and no connection at all.
 
-The data travel as the base64 of gzipped JSON: a report of 2,000 designs stays small, and no string of it can end the
-script element that it sits in.
+Data and plotly.js travel as the base64 of their gzip: a report of 2,000 designs stays small, and no string of it can
+end the script element that it sits in.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from soniq_dse import registry
 from soniq_dse.records.front import Report
 from soniq_dse.report.marks import marks_of
 from soniq_dse.report.panels import Base
+from soniq_dse.report.reading import date_text
 
 
 def render_page(report: Report) -> str:
@@ -31,12 +32,14 @@ def render_page(report: Report) -> str:
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(_text("template.html"))
     return template.render(
         report=report,
+        created=date_text(report.created),
         panels=[(panel, panel.fragment(report)) for panel in panels],
-        hashes=[_csp_hash(plotly), _csp_hash(script)],
+        hashes=[_csp_hash(script), _csp_hash(plotly)],
         style=Markup(_text("style.css")),
-        plotly=Markup(plotly),
+        plotly=_packed(plotly),
+        plotly_license=plotly[: plotly.index("*/")].strip("/* \n"),
         script=Markup(script),
-        data=_packed(report, panels),
+        data=_packed(_data_json(report, panels)),
     )
 
 
@@ -52,11 +55,15 @@ def page_data(report: Report, panels: list[Base]) -> dict[str, object]:
     return report.model_dump(mode="json", include=fields)
 
 
-def _packed(report: Report, panels: list[Base]) -> str:
+def _data_json(report: Report, panels: list[Base]) -> str:
     marks = {name: mark._asdict() for name, mark in marks_of(report.front).items()}
     data = {"report": page_data(report, panels), "marks": marks}
-    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return base64.b64encode(gzip.compress(text.encode(), compresslevel=6, mtime=0)).decode()
+    return json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+@functools.lru_cache(maxsize=2)
+def _packed(text: str) -> str:
+    return base64.b64encode(gzip.compress(text.encode(), compresslevel=9, mtime=0)).decode()
 
 
 def _csp_hash(script: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+
 from soniq_dse.records.front import DesignPoint, ParetoFront, TaskInfo
 
 
@@ -60,6 +62,15 @@ def latency_text(microseconds: float) -> str:
         if value < 1000 * factor:
             return f"{_plain(value / factor)} {unit}"
     return f"{_plain(value / 1e6)} s"
+
+
+def date_text(created: str) -> str:
+    """``31 January 2025, 12:00 UTC`` for an ISO time; any other text as it is."""
+    try:
+        time = datetime.datetime.fromisoformat(created.replace("Z", "+00:00"))
+    except ValueError:
+        return created
+    return f"{time.day} {time:%B %Y, %H:%M %Z}".strip()
 
 
 def _plain(value: float) -> str:

@@ -4,7 +4,8 @@ soniq.panel("agreement", (app, root) => {
   if (!div) return;
   const measured = app.points.filter((p) => app.ratio(p));
   const all = measured.flatMap((p) => [p.latency_measured_us, p.latency_predicted_us]);
-  const range = [Math.min(...all) / 1.6, Math.max(...all) * 1.6];
+  const ends = all.reduce(([low, high], v) => [Math.min(low, v), Math.max(high, v)], [Infinity, 0]);
+  const range = [ends[0] / 1.5, ends[1] * 1.5];
 
   function hover(p) {
     const agreement = (app.details.get(p.id) || {}).agreement;
@@ -31,23 +32,16 @@ soniq.panel("agreement", (app, root) => {
   };
 
   function draw() {
-    const ticks = { type: "log", dtick: "D2", exponentformat: "none", range: range.map(Math.log10) };
+    const axis = (title) => app.logAxis(title, ends, { range: range.map(Math.log10) });
     const designs = measured.filter((p) => p.role === "design"), references = measured.filter((p) => p.role !== "design");
     return { traces: [
       { type: "scatter", mode: "lines", name: "equal", x: range, y: range, hoverinfo: "skip", line: { color: app.colour("ink-soft"), width: 1.2 } },
       ...Object.entries(app.marks).map(([name, mark]) => trace(designs.filter((p) => p.palette === name), name, { color: mark.colour, symbol: mark.symbol })),
       trace(references, "references", { color: app.colour("ink"), symbol: references.map((p) => (p.role === "fp32" ? "star" : "x")) }),
       ring(),
-    ], layout: { xaxis: app.axis("measured latency (µs)", ticks), yaxis: app.axis("predicted latency (µs)", ticks), dragmode: false } };
+    ], layout: { xaxis: axis("measured latency (µs)"), yaxis: axis("predicted latency (µs)"), dragmode: false } };
   }
 
-  app.plot(div, draw)();
-  app.on(["design"], () => {
-    const { x, y } = ring();
-    Plotly.restyle(div, { x: [x], y: [y] }, [div.data.length - 1]);
-  });
-  div.on("plotly_click", (event) => {
-    const id = event.points.map((p) => p.customdata).find(Boolean);
-    if (id) app.set({ design: id });
-  });
+  const figure = app.plot(div, draw);
+  app.on(["design"], () => figure.ring(ring()));
 });

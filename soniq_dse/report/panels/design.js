@@ -139,7 +139,7 @@ soniq.panel("design", (app, root) => {
     return { traces: all.flatMap((course, i) => [line(course, i), dots(course, i)]), layout: {
       xaxis: app.axis("epoch", { dtick: first.length > 12 ? undefined : 1, range: [0.5, first.length + 0.5] }),
       yaxis: app.axis("training loss", { rangemode: "tozero" }),
-      yaxis2: app.axis(app.label("metric_val"), { overlaying: "y", side: "right", showgrid: false }),
+      yaxis2: app.axis(app.label("metric_val"), { overlaying: "y", side: "right", showgrid: false, tickmode: "auto", nticks: 5 }),
       margin: { l: 56, r: 60, t: 28, b: 52 },
       shapes: starts.slice(1).map(([, k]) => ({ type: "line", x0: k + 0.5, x1: k + 0.5, yref: "paper", y0: 0, y1: 1,
         line: { color: app.colour("line-strong"), width: 1, dash: "dot" } })),
@@ -147,7 +147,7 @@ soniq.panel("design", (app, root) => {
         text: names[phase], font: { color: app.colour("ink-soft"), size: 12 } })),
     } };
   }
-  const redraw = app.plot(find("training-plot"), training);
+  const figure = app.plot(find("training-plot"), training);
 
   function seeds() {
     const n = detail()?.assignments.length || 0;
@@ -161,7 +161,7 @@ soniq.panel("design", (app, root) => {
     find("design-name").textContent = app.byId.get(app.state.design)?.name || "No design yet";
     latency();
     find("training-part").hidden = !(detail()?.epochs || []).length;
-    if (!find("training-part").hidden) redraw();
+    figure.redraw();
   });
   app.on(["design", "seed"], () => { seeds(); bitMap(); });
   app.repaint(() => { bitMap(); latency(); });

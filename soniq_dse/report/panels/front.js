@@ -2,7 +2,7 @@ soniq.panel("front", (app, root) => {
   const { el, plain, figures } = soniq;
   const find = (id) => root.querySelector(`#${id}`);
   const div = find("front-plot");
-  const MANY = 60; // more designs than this: prediction ticks would cover the marks
+  const MANY = 60; // more points than this: their error bars would cover the marks
   const STALE = ["x", "y", "text", "max_latency", "min_metric", "dominated", "bars", "log", "hidden"];
   const at = (point) => [app.value(point, app.state.x), app.value(point, app.state.y)];
   const drawable = (point) => at(point).every((v) => v !== null) && (!app.state.log || at(point)[0] > 0);
@@ -27,7 +27,7 @@ soniq.panel("front", (app, root) => {
       `measured ${app.text("latency_measured_us", point)}${ratio ? `, predicted/measured ${figures(ratio)}` : ""}`,
       `size ${app.text("size_bytes", point)} · ${app.text("bits_per_weight", point)} per weight`,
     ];
-    const layers = bits.slice(0, 12).map(([name, mean]) => `${name} ${figures(mean)}`);
+    const layers = bits.slice(0, 12).map(([name, mean]) => `${name} ${Number(mean.toFixed(2))}`);
     for (let i = 0; i < layers.length; i += 4) lines.push(`${i ? "" : "weight bits: "}${layers.slice(i, i + 4).join(" · ")}`);
     if (bits.length > 12) lines.push(`and ${bits.length - 12} more`);
     return `<b>${plain(point.name)}</b><br>${lines.map(plain).join("<br>")}`;
@@ -42,12 +42,15 @@ soniq.panel("front", (app, root) => {
     return app.state.x === "latency_measured_us" && measured && measured.mad_us ? [measured.mad_us, measured.mad_us] : [0, 0];
   }
 
-  function bars(points) {
-    const style = { thickness: 1.2, width: 3, color: app.colour("ink-faint"), visible: app.state.bars };
+  /** Error bars of the metric and of the latency shown; where designs are many, those of the front and the references. */
+  function bars(points, front) {
+    const shown = points.length <= MANY ? points : [...front, ...points.filter((p) => p.role !== "design")];
+    const style = { type: "data", thickness: 1, width: 3, color: app.colour("ink-faint") };
     return {
-      error_y: { ...style, type: "data", array: points.map((p) => (p.metric_se || 0) * app.factor) },
-      error_x: { ...style, type: "data", symmetric: false, array: points.map((p) => spread(p)[1]),
-        arrayminus: points.map((p) => spread(p)[0]) },
+      type: "scatter", mode: "markers", name: "uncertainty", hoverinfo: "skip", visible: app.state.bars, marker: { opacity: 0 },
+      x: shown.map((p) => at(p)[0]), y: shown.map((p) => at(p)[1]),
+      error_y: { ...style, array: shown.map((p) => (p.metric_se || 0) * app.factor) },
+      error_x: { ...style, symmetric: false, array: shown.map((p) => spread(p)[1]), arrayminus: shown.map((p) => spread(p)[0]) },
     };
   }
 
@@ -56,19 +59,19 @@ soniq.panel("front", (app, root) => {
     customdata: points.map((p) => p.id), hovertext: points.map((p) => hovers.get(p.id)), hoverinfo: "text", marker, ...more,
   });
 
-  function palette(name, points) {
-    const mark = app.marks[name];
-    const faint = points.map((p) => (app.passes(p) ? (p.dominated ? 0.5 : 1) : 0.1));
-    return marks(points, {
-      color: mark.colour, symbol: mark.symbol, opacity: faint, size: points.map((p) => (p.dominated ? 9 : 12)),
-      line: { color: app.colour("paper"), width: 1 },
-    }, { name: plain(name), ...bars(points) });
+  /** The marks of one palette, either those of the front or the dominated ones, which lie below the line. */
+  function palette(name, dominated, points) {
+    const mark = app.marks[name], chosen = points.filter((p) => p.palette === name && p.dominated === dominated);
+    return marks(chosen, {
+      color: mark.colour, symbol: mark.symbol, size: dominated ? 10 : 12, line: { color: app.colour("paper"), width: 1 },
+      opacity: chosen.map((p) => (app.passes(p) ? (dominated ? 0.55 : 1) : 0.1)),
+    }, { name: plain(name) });
   }
 
-  /** Where the x axis is a measurement, a tick and its interval show what was predicted for the same design. */
-  function predictions(points) {
-    if (!app.state.bars || app.state.x !== "latency_measured_us" || points.length > MANY) return [];
-    const known = points.filter((p) => p.latency_predicted_us !== null);
+  /** Where the x axis is a measurement: a tick and its interval show what was predicted for the same design. */
+  function predictions(front) {
+    if (!app.state.bars || app.state.x !== "latency_measured_us") return [];
+    const known = front.filter((p) => p.latency_predicted_us !== null);
     return [{
       type: "scatter", mode: "markers", name: "predicted", hoverinfo: "skip",
       x: known.map((p) => p.latency_predicted_us), y: known.map((p) => at(p)[1]),
@@ -90,15 +93,18 @@ soniq.panel("front", (app, root) => {
     const points = visible(), front = line();
     const designs = points.filter((p) => p.role === "design");
     const references = points.filter((p) => p.role !== "design");
+    const names = Object.keys(app.marks);
     return [
+      ...names.map((name) => palette(name, true, designs)),
+      ...predictions([...front, ...references]),
+      bars(points, front),
       { type: "scatter", mode: "lines", name: "front", x: front.map((p) => at(p)[0]), y: front.map((p) => at(p)[1]),
         line: { shape: "hv", color: app.colour("ink-soft"), width: 1.5 }, hoverinfo: "skip" },
-      ...predictions(points),
-      ...Object.keys(app.marks).map((name) => palette(name, designs.filter((p) => p.palette === name))),
+      ...names.map((name) => palette(name, false, designs)),
       marks(references, { color: app.colour("ink"), size: 13, symbol: references.map((p) => (p.role === "fp32" ? "star" : "x")),
         opacity: references.map((p) => (app.passes(p) ? 1 : 0.3)) },
-      { name: "references", mode: "markers+text", text: references.map((p) => p.role.toUpperCase()), textposition: "top center",
-        cliponaxis: false, ...bars(references) }),
+      { name: "references", mode: "markers+text", text: references.map((p) => p.role.toUpperCase()), cliponaxis: false,
+        textposition: references.map((p) => (p.role === "fp32" ? "top center" : "bottom center")) }),
       selection(),
     ];
   }
@@ -113,14 +119,15 @@ soniq.panel("front", (app, root) => {
 
   function draw() {
     const { x, y, log } = app.state;
-    const ticks = log ? { type: "log", dtick: "D2", exponentformat: "none", minor: { showgrid: false } } : { rangemode: "tozero" };
-    div.classList.toggle("empty", !visible().length);
+    const reach = visible().flatMap((p) => (app.state.bars ? [at(p)[0] - spread(p)[0], at(p)[0] + spread(p)[1]] : [at(p)[0]]));
+    const across = log ? app.logAxis(app.label(x), reach) : app.axis(app.label(x), { rangemode: "tozero" });
     return { traces: traces(), layout: {
-      xaxis: app.axis(app.label(x), ticks), yaxis: app.axis(app.label(y), {}), shapes: shapes(),
+      xaxis: across, yaxis: app.axis(app.label(y), { nticks: 8 }), shapes: shapes(),
+      annotations: visible().length ? [] : [{ text: "Nothing to show here", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5 }],
       uirevision: `${x} ${y} ${log}`, dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
     } };
   }
-  const redraw = app.plot(div, draw);
+  const figure = app.plot(div, draw);
 
   // -- around the figure -----------------------------------------------------------------------------------
   function legend() {
@@ -129,7 +136,7 @@ soniq.panel("front", (app, root) => {
       type: "button", class: "chip", "aria-pressed": String(!hidden.includes(name)), on: { click: () =>
         app.set({ hidden: (hidden.includes(name) ? hidden.filter((h) => h !== name) : [...hidden, name]).join(",") }) },
     }, app.markSvg(mark), name));
-    const tick = predictions(visible()).length ? [el("span", { class: "key" }, "| predicted for the same design")] : [];
+    const tick = predictions(line()).length ? [el("span", { class: "key" }, "| predicted for the same design")] : [];
     find("legend").replaceChildren(...chips, ...tick);
   }
 
@@ -175,9 +182,9 @@ soniq.panel("front", (app, root) => {
       el("dl", {},
         row(`Test ${app.task.metric}`, app.text("metric_test", point), point.metric_se === null ? "one seed"
           : `± ${figures(point.metric_se * app.factor, 2)} over ${point.n_seeds} seeds`),
-        row(`Validation ${app.task.metric}`, app.text("metric_val", point)),
-        row("Latency measured", app.text("latency_measured_us", point)),
-        row("Latency predicted", app.text("latency_predicted_us", point), interval),
+        row("Validation", app.text("metric_val", point)),
+        row("Measured", app.text("latency_measured_us", point)),
+        row("Predicted", app.text("latency_predicted_us", point), interval),
         ratio ? row("Predicted / measured", figures(ratio)) : [],
         row("Batch, threads", `${point.batch}, ${point.threads}`),
         row("Size", app.text("size_bytes", point)),
@@ -199,15 +206,8 @@ soniq.panel("front", (app, root) => {
 
   axes();
   knee();
-  app.on(STALE, () => { redraw(); legend(); });
+  app.on(STALE, () => { figure.redraw(); legend(); });
   app.on(["design", ...STALE], card);
-  app.on(["design"], () => {
-    const ring = selection();
-    Plotly.restyle(div, { x: [ring.x], y: [ring.y] }, [div.data.length - 1]);
-  });
-  div.on("plotly_click", (event) => {
-    const id = event.points.map((p) => p.customdata).find(Boolean);
-    if (id) app.set({ design: id });
-  });
+  app.on(["design"], () => figure.ring(selection()));
   div.addEventListener("keydown", walk);
 });

@@ -26,8 +26,8 @@ class FrontPanel(Base):
         """Controls, figure, legend and card; the script fills them."""
         return Markup("""
 <div class="controls">
-  <label>Across <select id="axis-x"></select></label>
-  <label>Up <select id="axis-y"></select></label>
+  <label>Horizontal axis <select id="axis-x"></select></label>
+  <label>Vertical axis <select id="axis-y"></select></label>
   <label class="check"><input type="checkbox" id="show-dominated"> Dominated designs</label>
   <label class="check"><input type="checkbox" id="show-bars"> Uncertainty</label>
   <label class="check"><input type="checkbox" id="log-x"> Log scale</label>

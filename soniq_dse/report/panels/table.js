@@ -2,17 +2,18 @@ soniq.panel("table", (app, root) => {
   const { el, figures, download } = soniq;
   const find = (id) => root.querySelector(`#${id}`);
   const PAGE = 100; // rows drawn at first: a browser lays out thousands slowly
+  const capital = (text) => text[0].toUpperCase() + text.slice(1);
   const COLUMNS = [
     { key: "name", label: "Design", of: (p) => p.name },
     { key: "palette", label: "Palette", of: (p) => (p.role === "design" ? p.palette : "reference") },
     { key: "bits_per_weight", label: "Bits per weight" },
-    { key: "metric_val", label: app.label("metric_val"), down: true },
-    { key: "metric_test", label: app.label("metric_test"), down: true },
+    { key: "metric_val", label: capital(app.label("metric_val")), down: true },
+    { key: "metric_test", label: capital(app.label("metric_test")), down: true },
     { key: "latency_predicted_us", label: "Predicted (µs)" },
     { key: "latency_measured_us", label: "Measured (µs)" },
-    { key: "ratio", label: "Predicted / measured", of: (p) => app.ratio(p) },
+    { key: "ratio", label: "Ratio", of: (p) => app.ratio(p) },
     { key: "size_bytes", label: "Size (KiB)" },
-    { key: "dominated", label: "Front", of: (p) => (p.role === "design" ? (p.dominated ? "dominated" : "on the front") : "–") },
+    { key: "dominated", label: "Front", of: (p) => (p.role === "design" ? (p.dominated ? "no" : "yes") : "–") },
   ].map((column) => ({ of: (p) => app.value(p, column.key), ...column }));
   let limit = PAGE;
 
@@ -34,14 +35,16 @@ soniq.panel("table", (app, root) => {
 
   function cell(point, column) {
     const value = column.of(point);
-    if (column.key === "name") return el("th", { scope: "row" }, el("button", { type: "button", class: "link" }, point.name));
-    if (column.key === "palette") return el("td", {}, el("span", { class: "with-mark" }, app.markSvg(app.mark(point)), value));
-    if (typeof value === "string") return el("td", {}, value);
+    if (column.key === "name") {
+      return el("th", { scope: "row" }, el("span", { class: "with-mark" }, app.markSvg(app.mark(point)),
+        el("button", { type: "button", class: "link" }, point.name)));
+    }
+    if (typeof value === "string") return el("td", { class: column.key === "palette" ? "palette" : null }, value);
     if (column.key === "ratio") return el("td", { class: "number" }, value === null ? "–" : figures(value));
     const error = column.key === "metric_test" && point.metric_se !== null ? ` ± ${figures(point.metric_se * app.factor, 2)}` : "";
     const interval = column.key === "latency_predicted_us" ? app.interval(point).replace(" µs", "") : "";
     return el("td", { class: "number" }, app.number(column.key, value), error,
-      interval ? el("small", {}, ` ${interval}`) : null);
+      interval ? el("small", {}, interval) : null);
   }
 
   function row(point) {
@@ -63,7 +66,7 @@ soniq.panel("table", (app, root) => {
     const { column: sorted, down } = order();
     const cells = COLUMNS.map((column) => el("th", {
       scope: "col", "aria-sort": column === sorted ? (down ? "descending" : "ascending") : "none",
-      class: ["name", "palette", "dominated"].includes(column.key) ? null : "number",
+      class: column.key === "palette" ? "palette" : ["name", "dominated"].includes(column.key) ? null : "number",
     }, el("button", { type: "button", "data-sort": column.key, on: { click: () => {
       const turn = column === sorted ? !down : Boolean(column.down);
       app.set({ sort: `${column.key}.${turn ? "down" : "up"}` });
@@ -123,7 +126,7 @@ soniq.panel("table", (app, root) => {
     keep(find("max-latency"), state.max_latency);
     keep(find("min-metric"), state.min_metric);
     const way = app.task.direction === "max" ? "at least" : "at most";
-    find("min-metric-label").textContent = `${app.label(state.y).replace(/( \(.*)?$/, ` ${way}$1`)}`;
+    find("min-metric-label").textContent = capital(app.label(state.y).replace(/( \(.*)?$/, ` ${way}$1`));
     find("max-latency").setAttribute("aria-description", app.label(app.latencyField));
   });
   app.on(["text", "max_latency", "min_metric", "dominated", "hidden", "x", "y", "sort"], draw);

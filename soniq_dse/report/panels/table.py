@@ -16,7 +16,8 @@ class TablePanel(Base):
     title: ClassVar[str] = "All designs"
     help: ClassVar[str] = (
         "Set a limit to see which designs meet it, here and in the figure. The validation split chose the designs; "
-        "the test split was looked at once. Bits per weight is the average over the quantised weights."
+        "the test split was looked at once. Bits per weight is the average over the quantised weights; the ratio is "
+        "predicted over measured latency."
     )
     order: ClassVar[int] = 20
     fields: ClassVar[tuple[str, ...]] = ("front", "details")
