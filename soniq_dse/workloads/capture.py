@@ -53,8 +53,8 @@ def capture(model: nn.Module, example: torch.Tensor, name: str) -> Captured:
         for module, mode in training.items():
             module.training = mode
     raise UserError(
-        f"model {name}: expected a forward pass that takes an input of shape {list(example.shape)} and has no branch on "
-        f"the values of tensors, got {'; '.join(failures)}"
+        f"model {name}: expected a forward pass that takes an input of shape {list(example.shape)} and has no branch "
+        f"on the values of tensors, got {'; '.join(failures)}"
     )
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 
 from soniq_dse.records.workload import Conv2dLayer, Node, TensorClass, Unsupported
 
 PINNED_BITS = 8
 
 ELEMENTWISE = frozenset(
-    {  # fmt: skip
+    {
         "abs", "celu", "clamp", "clamp_max", "clamp_min", "elu", "erf", "exp", "gelu", "hardsigmoid", "hardswish",
         "hardtanh", "leaky_relu", "mish", "neg", "relu6", "selu", "sigmoid", "silu", "softplus", "tanh",
     }
@@ -25,8 +24,8 @@ NONNEGATIVE = frozenset({"abs", "exp", "hardsigmoid", "relu", "relu6", "sigmoid"
 """Operators whose output is at least 0 whatever they read."""
 
 KEEPS_SIGN = frozenset(
-    {  # fmt: skip
-        "add", "avg_pool2d", "adaptive_avg_pool2d", "cat", "contiguous", "expand", "flatten", "flip", "max_pool2d",
+    {
+        "avg_pool2d", "adaptive_avg_pool2d", "cat", "contiguous", "expand", "flatten", "flip", "max_pool2d",
         "permute", "reshape", "select", "slice", "squeeze", "stack", "transpose", "unflatten", "unsqueeze", "view",
     }
 )
@@ -57,12 +56,13 @@ def unfoldable(nodes: list[Node], floating: set[str]) -> list[Unsupported]:
 def misaligned(nodes: list[Node], floating: set[str]) -> list[Unsupported]:
     """Layers that read another axis than the one that holds the channels of their input."""
     axes = _channel_axes(nodes, floating)
+    rank_of = {node.name: len(node.shape) for node in nodes}
     return [
         Unsupported(
             node=node.name, op=node.op, reason=f"reads an axis of {node.inputs[0]!r} that does not hold its channels"
         )
         for node in nodes
-        if node.layer is not None and node.name not in floating and axes[node.inputs[0]][0] != _axis_read(node, nodes)
+        if node.layer is not None and node.name not in floating and axes[node.inputs[0]][0] != _axis_read(node, rank_of)
     ]
 
 
@@ -77,7 +77,7 @@ def tensor_classes(nodes: list[Node], floating: set[str], input_nonnegative: boo
     pinned = {node.inputs[0] for node in layers if node.name in _ends(nodes) or _grouped(node)}
     axes = _channel_axes(nodes, floating)
     root_of = _joined(nodes, axes, pinned)
-    nonnegative = _nonnegative(nodes, input_nonnegative)
+    nonnegative = _nonnegative(nodes, floating, input_nonnegative)
     consumers: dict[str, list[Node]] = defaultdict(list)
     for node in layers:
         consumers[root_of[node.inputs[0]]].append(node)
@@ -102,10 +102,9 @@ def _grouped(node: Node) -> bool:
     return isinstance(node.layer, Conv2dLayer) and node.layer.groups > 1
 
 
-def _axis_read(node: Node, nodes: Iterable[Node]) -> int:
-    """Axis of a layer's input that its weights run along: 1 of images and of features ``[n, k]``, else the last."""
-    rank = next(len(other.shape) for other in nodes if other.name == node.inputs[0])
-    return 1 if isinstance(node.layer, Conv2dLayer) else rank - 1
+def _axis_read(node: Node, rank_of: dict[str, int]) -> int:
+    """Axis of a layer's input that its weights run along: 1 of images, the last of all else."""
+    return 1 if isinstance(node.layer, Conv2dLayer) else rank_of[node.inputs[0]] - 1
 
 
 def _channel_axes(nodes: list[Node], floating: set[str]) -> dict[str, tuple[int, int]]:
@@ -113,10 +112,11 @@ def _channel_axes(nodes: list[Node], floating: set[str]) -> dict[str, tuple[int,
 
     Behind an operator that gives no order, the layer that reads the tensor first decides.
     """
+    rank_of = {node.name: len(node.shape) for node in nodes}
     wanted: dict[str, int] = {}
     for node in nodes:
         if node.layer is not None and node.name not in floating:
-            wanted.setdefault(node.inputs[0], _axis_read(node, nodes))
+            wanted.setdefault(node.inputs[0], _axis_read(node, rank_of))
     axes: dict[str, tuple[int, int]] = {}
     for node in nodes:
         if node.op == "flatten":
@@ -152,28 +152,28 @@ def _joined(nodes: list[Node], axes: dict[str, tuple[int, int]], pinned: set[str
 
 def _ends(nodes: list[Node]) -> set[str]:
     """Layers with no layer before them, or none after."""
+    layers = {node.name for node in nodes if node.layer is not None}
     after_layer: set[str] = set()
     for node in nodes:
-        if any(tensor in after_layer or _is_layer(tensor, nodes) for tensor in node.inputs):
+        if any(tensor in after_layer or tensor in layers for tensor in node.inputs):
             after_layer.add(node.name)
     before_layer: set[str] = set()
     for node in reversed(nodes):
-        if node.name in before_layer or node.layer is not None:
+        if node.name in before_layer or node.name in layers:
             before_layer.update(node.inputs)
-    layers = {node.name for node in nodes if node.layer is not None}
     return (layers - after_layer) | (layers - before_layer)
 
 
-def _is_layer(tensor: str, nodes: list[Node]) -> bool:
-    return next(node.layer is not None for node in nodes if node.name == tensor)
-
-
-def _nonnegative(nodes: list[Node], input_nonnegative: bool) -> dict[str, bool]:
+def _nonnegative(nodes: list[Node], floating: set[str], input_nonnegative: bool) -> dict[str, bool]:
+    """Tensor -> whether it is at least 0 by construction; an add that stays in floating point may subtract."""
     sign: dict[str, bool] = {}
     for node in nodes:
+        keeps = node.op in KEEPS_SIGN or (node.op == "add" and node.name not in floating)
         if node.op == "input":
             sign[node.name] = input_nonnegative
+        elif node.op in NONNEGATIVE or node.attributes.get("low", -1.0) >= 0:
+            sign[node.name] = True
         else:
-            keeps = node.op in KEEPS_SIGN and bool(node.inputs) and not node.attributes.get("parameters")
-            sign[node.name] = node.op in NONNEGATIVE or (keeps and all(sign[tensor] for tensor in node.inputs))
+            known = bool(node.inputs) and not node.attributes.get("parameters")
+            sign[node.name] = keeps and known and all(sign[tensor] for tensor in node.inputs)
     return sign

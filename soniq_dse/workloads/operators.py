@@ -1,4 +1,4 @@
-"""One ATen call -> one operator of a Workload: a canonical name where the integer network has it, else the ATen name."""
+"""ATen call -> operator of a Workload: a canonical name where the integer network has one, else the ATen name."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ IDENTITIES = frozenset({"alias", "clone", "contiguous", "detach", "lift_fresh_co
 """Calls that change no value."""
 
 MOVES = frozenset(
-    {  # fmt: skip
+    {
         "cat", "chunk", "expand", "flatten", "flip", "getitem", "index", "index_select", "narrow", "pad", "permute",
-        "pixel_shuffle", "repeat", "reshape", "roll", "select", "slice", "split", "split_with_sizes", "squeeze", "stack",
-        "t", "transpose", "unbind", "unflatten", "unsqueeze", "view", "_unsafe_view",
+        "pixel_shuffle", "repeat", "reshape", "roll", "select", "slice", "split", "split_with_sizes", "squeeze",
+        "stack", "t", "transpose", "unbind", "unflatten", "unsqueeze", "view", "_unsafe_view",
     }
 )
 """Calls that move data and compute nothing."""
@@ -75,6 +75,8 @@ def operator_of(node: torch.fx.Node, context: Context) -> Operator:
     op, args = call_of(node)
     if op in IDENTITIES or (op == "dropout" and not args.get("train")) or (op == "to" and _same_type(node)):
         return Operator(op, identity=True)
+    if isinstance(node.target, torch._ops.HigherOrderOperator):
+        return Operator(op, reason="what runs under no_grad, autocast or a control-flow operator is not looked into")
     convert = _CONVERT.get(op)
     return convert(node, args, context) if convert else _other(op)
 
@@ -123,16 +125,17 @@ def _owner(node: torch.fx.Node, weight: Any, kind: type[nn.Module], context: Con
     wanted = f"only weights of nn.{kind.__name__} modules are quantised"
     if path is None:
         return "", f"its weight is computed in the forward pass; {wanted}"
-    owner = path.rpartition(".")[0]
+    owner, _, leaf = path.rpartition(".")
+    caller = next(reversed(stack_paths(node)), owner)
+    weight_tensor = getattr(context.model.get_submodule(owner), leaf)
+    if getattr(context.model.get_submodule(caller), "weight", None) is weight_tensor:
+        owner, leaf = caller, "weight"  # of several modules that share a weight, the one that runs
     module = context.model.get_submodule(owner)
-    if not isinstance(module, kind):
+    if not isinstance(module, kind) or leaf != "weight":
         return "", f"its weight {path!r} belongs to {type(module).__name__}; {wanted}"
     if context.uses[weight.name] > 1:
-        return (
-            owner,
-            f"its weight is read {context.uses[weight.name]} times; one assignment cannot follow several inputs",
-        )
-    if owner not in context.captured.called or (stack_paths(node) and stack_paths(node)[-1] != owner):
+        return owner, f"its weight is read {context.uses[weight.name]} times; one assignment cannot follow all inputs"
+    if owner not in context.captured.called or owner != caller:
         return owner, f"{owner}.weight is read without calling the module {owner}, so its input is out of reach"
     return owner, ""
 
@@ -229,6 +232,14 @@ def _mean(node: torch.fx.Node, args: dict[str, Any], context: Context) -> Operat
     return _average(list(shape[2:]), then_flatten=not args["keepdim"])
 
 
+def _bounded(node: torch.fx.Node, args: dict[str, Any], context: Context) -> Operator:
+    """Clamps keep their lower bound: one at 0 or above makes the tensor nonnegative, as ReLU6 does."""
+    op, _ = call_of(node)
+    low = args.get("min_val", args.get("min"))
+    attributes = {"low": float(low)} if isinstance(low, (int, float)) else {}
+    return Operator(op, attributes, reason=_other(op).reason)
+
+
 def _average(kernel: list[int], then_flatten: bool = False) -> Operator:
     return Operator("avg_pool2d", {"kernel": kernel, "stride": kernel}, then_flatten=then_flatten)
 
@@ -239,7 +250,7 @@ def _reshape(node: torch.fx.Node, args: dict[str, Any], context: Context) -> Ope
         return Operator("", identity=True)
     if len(before) == 4 and after == (before[0], math.prod(before[1:])):
         return flatten(before)
-    return _other(call_of(node)[0])
+    return _other("reshape")
 
 
 def flatten(shape: tuple[int, ...]) -> Operator:
@@ -257,5 +268,6 @@ _CONVERT: dict[str, Callable[[torch.fx.Node, dict[str, Any], Context], Operator]
     "avg_pool2d": _pool,
     "adaptive_avg_pool2d": _adaptive_pool,
     "mean": _mean,
+    **dict.fromkeys(("clamp", "clamp_min", "hardtanh"), _bounded),
     **dict.fromkeys(("flatten", "reshape", "squeeze", "view", "_unsafe_view"), _reshape),
 }

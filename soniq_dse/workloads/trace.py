@@ -76,9 +76,10 @@ class _Builder:
         tensor = self._append(found, name, inputs, (*shape, 1, 1) if found.then_flatten else shape, module)
         if found.then_flatten:
             tensor = self._append(operators.flatten((*shape, 1, 1)), f"{name}.flatten", (tensor,), shape)
-        if operators.writes_input(call):
+        if operators.writes_input(call) and call.args[0].name in self._tensor_of:
             # From here on, every reader of the tensor that was written to sees the result.
-            self._tensor_of |= {key: tensor for key, value in self._tensor_of.items() if value == inputs[0]}
+            written = self._tensor_of[call.args[0].name]
+            self._tensor_of |= {key: tensor for key, value in self._tensor_of.items() if value == written}
         self._tensor_of[call.name] = tensor
 
     def _inputs(self, call: torch.fx.Node) -> tuple[str, ...]:
@@ -92,9 +93,10 @@ class _Builder:
         return {"parameters": [path for path in paths if path]} if any(paths) else {}
 
     def _named(self, call: torch.fx.Node, found: Operator) -> tuple[str, str]:
-        """(name of the node, path of its module): a module without children names its only call."""
+        """(name of the node, path of its module): a layer, or another module without children, names its call."""
         path = next(reversed(stack_paths(call)), "")
-        leaf = bool(path) and not any(True for _ in self._context.model.get_submodule(path).children())
+        caller = self._context.model.get_submodule(path)
+        leaf = bool(path) and not any(caller.children()) and not isinstance(caller, (nn.Conv2d, nn.Linear))
         module = found.module or (path if leaf else "")
         return module or f"{path}.{found.op}".removeprefix("."), module
 
