@@ -1,0 +1,202 @@
+"""``soniq-dse explore``: the main job."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from soniq_dse.cli._common import console, json_option, print_json, table
+
+if TYPE_CHECKING:
+    from soniq_dse.explore import Notify, Outcome, Plan
+
+LINE_SECONDS = 15.0
+"""Without a terminal, a line of progress at most this often."""
+INT = click.IntRange(min=1)
+
+
+def _epochs(ctx: click.Context, option: click.Parameter, text: str | None) -> tuple[int, int, int] | None:
+    """``12,4,8``: three positive integers."""
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) != 3 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise click.BadParameter(
+            f"expected three numbers of epochs like 12,4,8 (start, noise, fine-tuning), got {text!r}"
+        )
+    return int(parts[0]), int(parts[1]), int(parts[2])
+
+
+def _palettes(ctx: click.Context, option: click.Parameter, text: str | None) -> tuple[str, ...]:
+    """``w2a2,w1a1+w4a4@2.0``: what the names mean is checked later."""
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+
+
+@click.command(
+    epilog="Run the same command again after an interruption (Ctrl-C, kill, power): it goes on where it stopped.\n\n"
+    "Example:  soniq-dse explore --hw avx512 --model digits_cnn --seeds 3"
+)
+@click.option("--hw", help="Descriptor: a path or a name.  [default: the shipped one that matches this processor]")
+@click.option("--model", default="digits_cnn", show_default=True, help="Model: a name or pkg.mod:build.")
+@click.option("--data", help="Data: NAME, NAME:FOLDER or pkg.mod:loaders.  [default: the model's own]")
+@click.option("--palettes", callback=_palettes, metavar="PALETTE[@BITS],...", help="Only these, such as "
+              "w2a2,w1a1+w4a4@2.0 (2.0 bits per weight).  [default: those worth exploring]")  # fmt: skip
+@click.option("--seeds", type=INT, default=1, show_default=True, help="Trainings per design; 5 give error bars.")
+@click.option("--epochs", callback=_epochs, metavar="START,NOISE,TUNE", help="Epochs of the FP32 start, of phase 1 "
+              "and of phase 2.  [default: the model's own]")  # fmt: skip
+@click.option("--allocator", default="soniq", show_default=True, help="What assigns levels to channels.")
+@click.option("--limit", type=INT, help="At most so many examples of each split, for a quick try.")
+@click.option("--batch", type=INT, default=1, show_default=True, help="Images per run whose latency counts.")
+@click.option("--threads", type=INT, default=1, show_default=True, help="Threads per run whose latency counts.")
+@click.option("--jobs", type=INT, help="Trainings at once.  [default: one per core]")
+@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0, min_open=True), default=3600.0, show_default=True,
+              help="Seconds after which one training is stopped.")  # fmt: skip
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the run's files.  "
+              "[default: reports/runs/...]")  # fmt: skip
+@click.option("--store", type=click.Path(file_okay=False, path_type=Path), help="Folder of finished results, to be "
+              "shared by runs.  [default: in the run's folder]")  # fmt: skip
+@click.option("--measure/--no-measure", default=True, help="Time the designs on this processor.  [default: measure]")
+@click.option("--fresh", is_flag=True, help="Do everything again, whatever an earlier run finished.")
+@click.option(
+    "--dry-run", is_flag=True, help="Say what would be done, what is left out and why, and how long it takes."
+)
+@json_option
+def command(dry_run: bool, as_json: bool, **asked: Any) -> None:
+    """Train designs for a machine's precision palettes and draw accuracy against latency.
+
+    Trains every palette worth exploring with SONIQ, predicts and measures the latency of each design, and writes a
+    report page with the Pareto front. Exit code 1: finished, but some designs failed (they are named).
+    """
+    from soniq_dse.explore import Options, explore, make_plan
+
+    asked["jobs"] = asked["jobs"] or _cores()
+    plan = make_plan(Options(**asked))
+    if dry_run:
+        _print_plan(plan, as_json)
+        return
+    try:
+        with _progress(plan, quiet=as_json) as notify:
+            outcome = explore(plan, notify, shlex.join(["soniq-dse", *sys.argv[1:]]))
+    except KeyboardInterrupt:
+        click.echo("interrupted; what is finished is kept: run the same command again to go on", err=True)
+        raise SystemExit(130) from None
+    _print_outcome(outcome, as_json)
+    for name, reason in outcome.failures.items():
+        click.echo(f"failed: {name}: {reason}", err=True)
+    if outcome.failures:
+        raise SystemExit(1)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _progress(plan: Plan, *, quiet: bool) -> Iterator[Notify]:
+    """A bar on a terminal, a line now and then elsewhere, nothing with ``--json``."""
+    if quiet:
+        yield lambda _: None
+    elif sys.stderr.isatty():
+        with _bar(plan) as notify:
+            yield notify
+    else:
+        _say_start(plan)
+        yield _lines()
+
+
+def _say_start(plan: Plan) -> None:
+    machine = plan.hardware.title if plan.host_mismatch is None else f"{plan.hardware.title} (predicted only)"
+    click.echo(f"{plan.task_info.model} on {machine}: {len(plan.candidates)} designs, into {plan.folder}", err=True)
+
+
+@contextmanager
+def _bar(plan: Plan) -> Iterator[Notify]:
+    from rich.markup import escape
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+    _say_start(plan)
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[left]}"))
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
+        task = bar.add_task("training", total=1.0, left="")
+
+        def notify(progress: Any) -> None:
+            bar.update(task, completed=progress.share, left=_left(progress.seconds_left), description=progress.phase)
+            if progress.line:
+                bar.console.print(escape(progress.line), soft_wrap=True)
+
+        yield notify
+
+
+def _lines() -> Notify:
+    import time
+
+    last = time.monotonic()
+
+    def notify(progress: Any) -> None:
+        nonlocal last
+        if progress.line:
+            click.echo(f"[{progress.share:4.0%}] {progress.line}", err=True)
+        elif time.monotonic() - last > LINE_SECONDS:
+            click.echo(f"[{progress.share:4.0%}] {progress.phase} {_left(progress.seconds_left)}".rstrip(), err=True)
+        else:
+            return
+        last = time.monotonic()
+
+    return notify
+
+
+def _left(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min left" if hours else f"{minutes}:{rest:02d} left"
+
+
+def _print_plan(plan: Plan, as_json: bool) -> None:
+    from soniq_dse.explore import forecast
+
+    ahead = forecast(plan)
+    if as_json:
+        print_json(
+            {
+                "folder": str(plan.folder),
+                "trainings": [name for name, _ in ahead.trainings],
+                "missing": ahead.missing,
+                "skipped": [skip.to_json_value() for skip in plan.skipped],
+                "seconds": round(ahead.seconds, 1),
+                "jobs": plan.options.jobs,
+            }
+        )
+        return
+    reasons = {choice.palette.name: choice.reason for choice in plan.choices}
+    rows = [
+        [name, "finished" if is_finished else "to do", reasons.get(re.split("[@,]", name)[0], "reference")]
+        for name, is_finished in ahead.trainings
+    ]
+    title = f"{len(rows)} trainings, {len(ahead.missing)} still to do"
+    console().print(table(title, {"training": "left", "state": "left", "why": "left"}, rows))
+    if plan.skipped:
+        skipped = [[skip.name, skip.reason] for skip in plan.skipped]
+        console().print(table("left out", {"palette": "left", "why": "left"}, skipped))
+    about = _left(ahead.seconds).removesuffix(" left")
+    click.echo(f"about {about} (minutes:seconds) with {plan.options.jobs} at once; into {plan.folder}")
+
+
+def _print_outcome(outcome: Outcome, as_json: bool) -> None:
+    from soniq_dse.cli.runs import front_table
+
+    if as_json:
+        print_json({"folder": str(outcome.folder), "page": str(outcome.page), "failures": outcome.failures,
+                    "front": outcome.report.front.to_json_value()})  # fmt: skip
+        return
+    console().print(front_table(outcome.report))
+    click.echo(f"report: {outcome.page}")

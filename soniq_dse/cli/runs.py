@@ -1,0 +1,213 @@
+"""``soniq-dse runs``: finished and interrupted explorations."""
+
+from __future__ import annotations
+
+import fcntl
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from soniq_dse.cli._common import console, json_option, print_json, table
+from soniq_dse.errors import UserError, unknown_name
+
+if TYPE_CHECKING:
+    from soniq_dse.records.front import DesignPoint, Report, RunInfo
+
+ROOT = Path("reports") / "runs"
+root_option = click.option(
+    "--root", type=click.Path(file_okay=False, path_type=Path), default=ROOT, show_default=True, help="Folder of runs."
+)
+
+
+@click.group()
+def command() -> None:
+    """List finished and interrupted explorations.
+
+    RUN is a run's folder, or the name of one (or how it begins) below the folder of runs.
+    """
+
+
+@command.command("list")
+@root_option
+@json_option
+def list_command(root: Path, as_json: bool) -> None:
+    """List the runs, newest first.
+
+    Example:  soniq-dse runs list
+    """
+    folders = [path.parent for path in root.glob("*/run.json")] if root.is_dir() else []
+    rows = sorted((_summary(folder) for folder in folders), key=lambda row: row["started"], reverse=True)
+    if as_json:
+        print_json(rows)
+        return
+    if not rows:
+        click.echo(f"no runs in {root}; soniq-dse explore makes one", err=True)
+        return
+    columns = dict.fromkeys(("run", "started", "model", "hardware", "state"), "left") | {"trainings": "right"}
+    texts = [
+        [*(str(row[key]) for key in ("name", "started", "model", "hardware", "state", "trainings"))] for row in rows
+    ]
+    console().print(table("", columns, texts))
+
+
+@command.command("show")
+@click.argument("run")
+@root_option
+@json_option
+def show_command(run: str, root: Path, as_json: bool) -> None:
+    """Show the designs of a finished RUN, or how far an unfinished one came.
+
+    Example:  soniq-dse runs show digits-avx512
+    """
+    folder = find_run(run, root)
+    if not (folder / "report.json").is_file():
+        summary = _summary(folder)
+        if as_json:
+            print_json(summary)
+            return
+        click.echo(f"{folder}: {summary['state']}, {summary['trainings']} trainings")
+        click.echo(f"to go on: {summary['command']}")
+        return
+    report = load_report(folder)
+    if as_json:
+        print_json({"folder": str(folder), "front": report.front.to_json_value()})
+        return
+    console().print(front_table(report))
+    for skip in report.skipped:
+        click.echo(f"left out: {skip.name}: {skip.reason}")
+    click.echo(f"report: {folder / 'report.html'}")
+
+
+def find_run(run: str, root: Path = ROOT) -> Path:
+    """The folder behind RUN.
+
+    Raises:
+        UserError: there is none, or more than one name begins so.
+    """
+    if (Path(run) / "run.json").is_file() or (Path(run) / "report.json").is_file():
+        return Path(run)
+    names = sorted(path.parent.name for path in root.glob("*/run.json")) if root.is_dir() else []
+    exact_or_prefix = [name for name in names if name == run] or [name for name in names if name.startswith(run)]
+    if len(exact_or_prefix) > 1:
+        raise UserError(f"run: expected one run, got {run!r}, with which these begin: {', '.join(exact_or_prefix)}")
+    if not exact_or_prefix:
+        raise unknown_name(f"run in {root}", run, names)
+    return root / exact_or_prefix[0]
+
+
+def load_report(folder: Path) -> Report:
+    """The numbers of a finished run.
+
+    Raises:
+        UserError: it is not finished, or its file is not valid.
+    """
+    from pydantic import ValidationError
+
+    from soniq_dse.records.front import Report
+
+    path = folder / "report.json"
+    try:
+        return Report.from_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{folder}: expected a finished run, got no report.json; soniq-dse runs show says how to go on"
+        ) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise UserError(f"{path}: {field}: {first['msg']} (expected a report of schema version 1)") from error
+
+
+def front_table(report: Report) -> Any:
+    """The designs by predicted latency, references first; those that no other dominates are marked."""
+    task = report.front.task
+    columns = {"": "left", "design": "left"}
+    columns |= dict.fromkeys(
+        (
+            "bits/weight",
+            f"val {task.metric_unit}",
+            f"test {task.metric_unit}",
+            "predicted us",
+            "measured us",
+            "size KiB",
+        ),
+        "right",
+    )
+    order = {"fp32": 0, "int8": 1, "design": 2}
+    points = sorted(report.front.points, key=lambda p: (order[p.role], -(p.latency_predicted_us or 0.0), p.name))
+    title = (
+        f"{report.title}: {task.metric} against latency, batch {points[0].batch}, {points[0].threads} thread"
+        if points
+        else report.title
+    )
+    result = table(title, columns, [_row(point) for point in points])
+    result.caption = "* on the front: no design is at least as accurate and faster (references apart)"
+    result.caption_justify = "left"
+    return result
+
+
+def _row(point: DesignPoint) -> list[str]:
+    def latency(value: float | None) -> str:
+        return "-" if value is None else f"{value:.1f}"
+
+    error = "" if point.metric_se is None else f" ±{point.metric_se:.2f}"
+    return [
+        "*" if point.role == "design" and not point.dominated else "",
+        point.name,
+        f"{point.bits_per_weight:.2f}",
+        f"{point.metric_val:.2f}{error}",
+        f"{point.metric_test:.2f}",
+        latency(point.latency_predicted_us),
+        latency(point.latency_measured_us),
+        f"{point.size_bytes / 1024:.1f}",
+    ]
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    info = _info(folder)
+    finished = (folder / "report.json").is_file()
+    state = "running" if _is_locked(folder) else "finished" if finished else "interrupted"
+    return {
+        "name": folder.name,
+        "folder": str(folder),
+        "started": info.started,
+        "model": info.model,
+        "data": info.data,
+        "hardware": info.hardware,
+        "state": state,
+        "trainings": f"{_n_trained(folder)} of {info.total}",
+        "command": info.command,
+    }
+
+
+def _info(folder: Path) -> RunInfo:
+    from pydantic import ValidationError
+
+    from soniq_dse.records.front import RunInfo
+
+    path = folder / "run.json"
+    try:
+        return RunInfo.from_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise UserError(
+            f"{path}: expected what a run set out to do, got {type(error).__name__}; remove the folder"
+        ) from error
+
+
+def _n_trained(folder: Path) -> int:
+    """Trainings in the run's own store; a shared store is not counted."""
+    records = folder / "store" / "records"
+    return sum(1 for kind in ("baseline", "design") for _ in (records / kind).glob("*.json"))
+
+
+def _is_locked(folder: Path) -> bool:
+    """Whether a process is at this run now."""
+    try:
+        with open(folder / "lock", "rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False

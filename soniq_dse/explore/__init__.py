@@ -1,0 +1,224 @@
+"""The main pipeline: machine -> palettes -> candidates -> trained designs -> latency, predicted and measured -> front.
+
+Everything that takes time is a result in the store, kept the moment it is there under a key that names all its inputs.
+So there is one path, whether a run starts or goes on: what the store holds is read, what it lacks is done.
+"""
+
+from __future__ import annotations
+
+import datetime
+import fcntl
+import json
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from soniq_dse.agreement import agree
+from soniq_dse.cost.network import estimate
+from soniq_dse.errors import UserError
+from soniq_dse.explore._measure import Measurer
+from soniq_dse.explore._plan import INT8, Options, Plan, design_name, make_plan
+from soniq_dse.explore._train import Forecast, Notify, Progress, forecast, stored, train_all
+from soniq_dse.records.design import Candidate, TrainedBaseline, TrainedDesign
+from soniq_dse.records.front import ParetoFront, Report, RunInfo, SkippedDesign
+from soniq_dse.report.build import build_report
+from soniq_dse.report.points import Evaluation, details_of, hypervolume_of, objectives_of, points_of
+from soniq_dse.store import Store
+
+__all__ = ["Forecast", "Notify", "Options", "Outcome", "Plan", "Progress", "explore", "forecast", "make_plan"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run left: its folder, page and numbers, and the designs that failed, by name, with the reason."""
+
+    folder: Path
+    page: Path
+    report: Report
+    failures: dict[str, str]
+
+
+def explore(plan: Plan, notify: Notify, command: str = "") -> Outcome:
+    """Walk ``plan`` to its report; what an earlier run with the same inputs finished is not done again.
+
+    Args:
+        plan: what to do, by ``make_plan``.
+        notify: told of progress.
+        command: what the user typed, for the report.
+
+    Raises:
+        UserError: the disk refuses, or another process is at the same run.
+    """
+    with _only_one(plan.folder), Store(plan.store_folder) as store:
+        _write_info(plan, command)
+        if plan.options.fresh:
+            _forget(plan, store)
+        failures = train_all(plan, store, notify)
+        evaluations = list(_evaluate(plan, store, failures, notify))
+        report = _report(plan, evaluations, failures, command)
+        page = build_report(report, plan.folder)
+    return Outcome(plan.folder, page, report, failures)
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Hold the run's lock; the system frees it however the process ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / "lock", "w")  # noqa: SIM115  # held to the end of the block
+    except OSError as error:
+        raise UserError(
+            f"run folder {folder}: expected to write there, got: {error.strerror}; name another: --out"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"run folder {folder}: another process is at this run; name another: --out") from error
+        yield
+
+
+def _write_info(plan: Plan, command: str) -> None:
+    path = plan.folder / "run.json"
+    known = path.exists() and not plan.options.fresh and json.loads(path.read_text()).get("key") == plan.run_key
+    if known:
+        return
+    info = RunInfo(
+        key=plan.run_key,
+        command=command,
+        started=_now(),
+        model=plan.task_info.model,
+        data=plan.task_info.data,
+        hardware=plan.hardware.name,
+        palettes=tuple(dict.fromkeys(c.palette.name for c in plan.candidates)),
+        n_seeds=plan.options.seeds,
+        total=len(plan.baselines) + len(plan.candidates),
+    )
+    path.write_text(info.model_dump_json(indent=1) + "\n")
+
+
+def _forget(plan: Plan, store: Store) -> None:
+    for candidate in plan.baselines:
+        store.remove("baseline", plan.key("baseline", candidate))
+    for candidate in plan.candidates:
+        store.remove("design", plan.key("design", candidate))
+
+
+def _evaluate(plan: Plan, store: Store, failures: dict[str, str], notify: Notify) -> Iterator[Evaluation]:
+    """Estimates and measurements of all that was trained, references first, in the order of the plan."""
+    measurer = Measurer(plan, store, failures)
+    for candidate in plan.baselines:
+        trained = stored(plan, store, "baseline", candidate)
+        if isinstance(trained, TrainedBaseline):
+            yield _baseline_evaluation(plan, candidate, trained, measurer)
+    for candidate in plan.candidates:
+        trained = stored(plan, store, "design", candidate)
+        if isinstance(trained, TrainedDesign):
+            notify(Progress("measuring", 1.0, None))
+            yield _design_evaluation(plan, candidate, trained, measurer)
+
+
+def _design_evaluation(plan: Plan, candidate: Candidate, trained: TrainedDesign, measurer: Measurer) -> Evaluation:
+    options = plan.options
+    predicted = estimate(plan.hardware, plan.workload, trained.assignment, batch=options.batch, threads=options.threads)
+    measured = measurer.design(candidate, trained)
+    return Evaluation(
+        role="int8" if candidate.palette == INT8 else "design",
+        name=design_name(candidate),
+        palette=candidate.palette.name,
+        command=_command_of(plan, candidate),
+        bits_per_weight=trained.assignment.bits_per_weight,
+        metric_val=trained.metric_val,
+        metric_test=trained.metric_test,
+        size_bytes=trained.size_bytes,
+        batch=options.batch,
+        threads=options.threads,
+        estimate=predicted,
+        measurement=measured,
+        agreement=agree(predicted, measured, host_mismatch=plan.host_mismatch),
+        assignment=trained.assignment,
+        metric_fake_quant_val=trained.metric_fake_quant_val,
+        epochs=trained.epochs,
+        seconds=trained.seconds,
+    )
+
+
+def _baseline_evaluation(plan: Plan, candidate: Candidate, trained: TrainedBaseline, measurer: Measurer) -> Evaluation:
+    options = plan.options
+    predicted = estimate(plan.hardware, plan.workload, batch=options.batch, threads=options.threads)
+    measured = measurer.baseline(candidate)
+    return Evaluation(
+        role="fp32",
+        name="FP32",
+        palette="fp32",
+        command=_command_of(plan, candidate),
+        bits_per_weight=32.0,
+        metric_val=trained.metric_val,
+        metric_test=trained.metric_test,
+        size_bytes=trained.size_bytes,
+        batch=options.batch,
+        threads=options.threads,
+        estimate=predicted,
+        measurement=measured,
+        agreement=agree(predicted, measured, host_mismatch=plan.host_mismatch),
+        epochs=trained.epochs,
+        seconds=trained.seconds,
+    )
+
+
+def _report(plan: Plan, evaluations: list[Evaluation], failures: dict[str, str], command: str) -> Report:
+    points = points_of(evaluations, plan.task_info)
+    failed = tuple(SkippedDesign(name=name, reason=f"failed: {reason}") for name, reason in failures.items())
+    return Report(
+        title=f"{plan.task_info.model} on {plan.hardware.title}",
+        created=_now(),
+        command=command,
+        hardware=plan.hardware.name,
+        hardware_title=plan.hardware.title,
+        hardware_matches_host=plan.host_mismatch is None,
+        front=ParetoFront(host=plan.host, task=plan.task_info, objectives=objectives_of(plan.task_info), points=points),
+        details=details_of(evaluations),
+        skipped=plan.skipped + failed,
+        workload=plan.workload,
+        notes=_notes(plan, evaluations),
+        hypervolume=hypervolume_of(points, plan.task_info),
+    )
+
+
+def _notes(plan: Plan, evaluations: list[Evaluation]) -> tuple[str, ...]:
+    notes = [
+        f"Chosen on the validation split ({plan.task_info.n_val} examples), shown on the test split "
+        f"({plan.task_info.n_test} examples, used for nothing else)."
+    ]
+    if plan.options.seeds < 5:
+        notes.append(
+            f"Seeds per design: {plan.options.seeds}. Differences below the run-to-run noise (about half a point from "
+            "2 bits up, more at 1 bit) mean nothing; --seeds 5 gives error bars."
+        )
+    if plan.host_mismatch is not None:
+        notes.append(f"Latencies are predicted only: {plan.host_mismatch}.")
+    reasons = {e.measurement.skipped: e.name for e in evaluations if e.measurement and e.measurement.skipped}
+    notes += [f"Not measured ({name}): {reason}." for reason, name in reasons.items() if plan.host_mismatch is None]
+    notes += [f"{part.node} ({part.op}) stays in floating point: {part.reason}." for part in plan.workload.unsupported]
+    return tuple(notes)
+
+
+def _command_of(plan: Plan, candidate: Candidate) -> str:
+    """The command that trains and measures this design alone, into a folder of its own."""
+    options, schedule = plan.options, candidate.schedule
+    palette = candidate.palette.name + ("" if candidate.budget_bits is None else f"@{candidate.budget_bits:g}")
+    epochs = f"{schedule.baseline_epochs},{schedule.noise_epochs},{schedule.finetune_epochs}"
+    words = ["soniq-dse", "explore", "--hw", options.hw or plan.hardware.name, "--model", options.model]
+    words += ["--data", plan.task_info.data, "--palettes", palette, "--epochs", epochs, "--seeds", str(options.seeds)]
+    words += ["--batch", str(options.batch), "--threads", str(options.threads)]
+    if options.limit is not None:
+        words += ["--limit", str(options.limit)]
+    if candidate.allocator != "soniq":
+        words += ["--allocator", candidate.allocator]
+    return shlex.join(words)
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,111 @@
+"""Runs the trained designs on this processor: packs them, holds them to the golden arithmetic, and times them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from soniq_dse import runtime
+from soniq_dse.errors import MissingCapabilityError
+from soniq_dse.explore._plan import Plan, design_name
+from soniq_dse.kernels.catalog import CPU_FOLDER
+from soniq_dse.records.cost import Measurement
+from soniq_dse.records.design import Candidate, TrainedDesign
+from soniq_dse.runtime.check import check
+from soniq_dse.runtime.latency import measure
+from soniq_dse.runtime.pack import PackedNetwork
+from soniq_dse.store import Store, result_key
+
+CHECKED_EXAMPLES = 32
+"""Test examples whose codes are compared at every quantised tensor; outputs are compared on the whole test split."""
+
+
+class Measurer:
+    """Measurements for a plan, kept in the store; ``failures`` receives designs that the runtime computes wrongly.
+
+    To be used when no training runs, so that nothing disturbs the timings.
+    """
+
+    def __init__(self, plan: Plan, store: Store, failures: dict[str, str]) -> None:
+        self._plan, self._store, self._failures = plan, store, failures
+        self._sources = _sources_sha256()
+        self._folder = plan.folder / "designs"
+        self._folder.mkdir(exist_ok=True)
+
+    def design(self, candidate: Candidate, trained: TrainedDesign) -> Measurement:
+        """The packed network's latency; its file goes to ``designs/`` of the run's folder."""
+        arrays = {ref.sha256: self._store.get_array(ref) for ref in trained.arrays}
+        packed = PackedNetwork(trained.network, arrays)
+        packed.save(self._folder / f"{file_name(candidate)}.safetensors")
+        key = result_key("measurement", self._plan.key("design", candidate), *self._conditions())
+        known = self._known(key)
+        if known is not None:
+            return known
+        try:
+            wrong = self._unequal(packed, trained)
+        except MissingCapabilityError as error:
+            return Measurement(skipped=str(error))
+        if wrong:
+            self._failures[f"{design_name(candidate)}, seed {candidate.seed}"] = wrong
+            return Measurement(skipped=wrong)
+        options = self._plan.options
+        found = measure(packed, batch=options.batch, threads=options.threads)
+        self._store.put("measurement", key, found)
+        return found
+
+    def baseline(self, candidate: Candidate) -> Measurement:
+        """The FP32 network's latency in PyTorch."""
+        from soniq_dse.qat.latency import measure_fp32
+
+        key = result_key("measurement", self._plan.key("baseline", candidate), *self._conditions())
+        known = self._known(key)
+        if known is not None:
+            return known
+        shape = (self._plan.options.batch, *self._plan.task.input_shape)
+        found = measure_fp32(self._plan.build, shape, self._plan.host)
+        self._store.put("measurement", key, found)
+        return found
+
+    def _known(self, key: str) -> Measurement | None:
+        """What needs no measuring: a reason not to, or an earlier result."""
+        plan = self._plan
+        if not plan.options.measure:
+            return Measurement(skipped="measuring was switched off (--no-measure)")
+        if plan.host_mismatch is not None:
+            return Measurement(skipped=plan.host_mismatch)
+        if plan.options.threads != 1:
+            return Measurement(skipped=f"the runtime uses one thread, predicted for {plan.options.threads}")
+        if plan.options.fresh:
+            return None
+        return self._store.get("measurement", key, Measurement)
+
+    def _conditions(self) -> tuple[object, ...]:
+        return self._plan.host, self._plan.options.batch, self._plan.options.threads, self._sources
+
+    def _unequal(self, packed: PackedNetwork, trained: TrainedDesign) -> str | None:
+        """What differs from the golden arithmetic that gave the design its accuracy; None: nothing."""
+        inputs = self._plan.task.test.inputs
+        parity = check(packed, inputs[:CHECKED_EXAMPLES])
+        if not parity.exact:
+            codes = sum(parity.unequal_codes.values())
+            return f"the runtime differs from the golden arithmetic in {codes} codes of {parity.samples} examples"
+        expected = self._store.get_array(trained.predictions_test)
+        wrong = int((packed.run(inputs) != expected).any(axis=tuple(range(1, expected.ndim))).sum())
+        return (
+            f"the runtime differs from the golden outputs on {wrong} of {len(inputs)} test examples" if wrong else None
+        )
+
+
+def file_name(candidate: Candidate) -> str:
+    """The design's name as a file name: ``w1a1+w4a4@2-soniq-s0``."""
+    return candidate.name
+
+
+def _sources_sha256() -> str:
+    """Hash of all that is compiled to run a network: a changed kernel is measured again."""
+    folders = (CPU_FOLDER, Path(runtime.__file__).parent)
+    sources = sorted(path for folder in folders for path in folder.glob("*") if path.suffix in (".cpp", ".h"))
+    digest = hashlib.sha256()
+    for path in sources:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,298 @@
+"""What a run will do, before it does anything that takes long: machine, graph, candidates, and what is left out."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from soniq_dse import registry
+from soniq_dse.cost.bounds import latency_bounds, uniform_assignment
+from soniq_dse.cost.network import estimate, level_costs
+from soniq_dse.errors import UserError
+from soniq_dse.hardware.host import default_descriptor, detect_host, match_host
+from soniq_dse.hardware.load import load_hardware
+from soniq_dse.palettes import propose_palettes
+from soniq_dse.records.cost import Host
+from soniq_dse.records.design import Candidate, Schedule
+from soniq_dse.records.front import SkippedDesign, TaskInfo
+from soniq_dse.records.hardware import HardwareModel
+from soniq_dse.records.palette import Level, Palette, PaletteChoice
+from soniq_dse.records.workload import Workload
+from soniq_dse.search import Space
+from soniq_dse.store import result_key
+from soniq_dse.workloads import load_model, load_task
+from soniq_dse.workloads.task import Task
+
+if TYPE_CHECKING:
+    import torch
+
+INT8 = Palette(levels=(Level(weight_bits=8, activation_bits=8),))
+K_GROUP = 16
+"""Channels of a level come in multiples of this: fine enough for budgets, little padding at any kernel's own group."""
+MARGIN = 1.1
+"""How much slower than its rival a design must be predicted to be stopped: the model orders close ones wrongly."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for; None: the default of the host, the model or the data set.
+
+    ``palettes`` are names (``w1a1+w4a4``, with ``@2.0`` a budget in bits per weight); empty: those worth exploring.
+    ``epochs`` are those of the FP32 warm start, of phase 1 and of phase 2. ``limit`` bounds the examples of each split.
+    ``timeout_s`` bounds one training. ``jobs``, ``timeout_s``, ``measure``, ``out``, ``store`` and ``fresh`` do not
+    change what is trained.
+    """
+
+    hw: str | None = None
+    model: str = "digits_cnn"
+    data: str | None = None
+    palettes: tuple[str, ...] = ()
+    seeds: int = 1
+    epochs: tuple[int, int, int] | None = None
+    limit: int | None = None
+    allocator: str = "soniq"
+    batch: int = 1
+    threads: int = 1
+    jobs: int = 1
+    out: Path | None = None
+    store: Path | None = None
+    measure: bool = True
+    fresh: bool = False
+    timeout_s: float = 3600.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The walk as far as it costs nothing.
+
+    ``baselines`` are one candidate per seed (its palette says nothing); ``candidates`` are all trainings besides, the
+    INT8 reference of each seed first. ``host_mismatch`` is None where the descriptor describes this host.
+    """
+
+    options: Options
+    hardware: HardwareModel
+    host: Host
+    host_mismatch: str | None
+    build: Callable[[], torch.nn.Module]
+    task: Task
+    task_info: TaskInfo
+    workload: Workload
+    choices: tuple[PaletteChoice, ...]
+    candidates: tuple[Candidate, ...]
+    skipped: tuple[SkippedDesign, ...]
+
+    @property
+    def baselines(self) -> tuple[Candidate, ...]:
+        """One candidate per seed, for the FP32 reference and warm start."""
+        return tuple(candidate for candidate in self.candidates if candidate.palette == INT8)
+
+    def key(self, kind: str, candidate: Candidate) -> str:
+        """Where the store keeps the training of ``candidate``: all its inputs, the network's graph included."""
+        if kind == "baseline":
+            inputs = candidate.model_copy(update={"palette": INT8, "budget_bits": None, "k_group": 1})
+            return result_key(kind, inputs, self.workload)
+        return result_key(kind, candidate, self.workload)
+
+    @property
+    def run_key(self) -> str:
+        """The hash of all that decides the result of the run."""
+        names = [candidate.to_json_value() for candidate in self.candidates]
+        return result_key(self.hardware, self.workload, names, self.options.batch, self.options.threads)
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's files go; the same command gives the same folder."""
+        if self.options.out is not None:
+            return self.options.out
+        name = re.sub(r"[^A-Za-z0-9.]+", "_", self.task_info.data).strip("_")
+        return Path("reports") / "runs" / f"{name}-{self.hardware.name}-{self.run_key[:8]}"
+
+    @property
+    def store_folder(self) -> Path:
+        """Where results are kept."""
+        return self.options.store or self.folder / "store"
+
+
+def design_name(candidate: Candidate) -> str:
+    """The name of a design over all its seeds: ``w1a1+w4a4@2``."""
+    name = candidate.name.removesuffix(f"-s{candidate.seed}").removesuffix("-soniq")
+    return "INT8 (w8a8)" if candidate.palette == INT8 else name
+
+
+def make_plan(options: Options) -> Plan:
+    """Load, trace, cost and choose.
+
+    Raises:
+        UserError: something that the options name does not exist or does not fit.
+    """
+    hardware, host, mismatch = _machine(options.hw)
+    with contextlib.redirect_stdout(sys.stderr):  # a user's model may print; standard output is for data
+        build, defaults = load_model(options.model)
+        data = options.data or defaults.data
+        if data is None:
+            raise UserError(f"model {options.model}: expected --data with a model of your own, got none")
+        task = load_task(data, options.limit)
+        workload = _trace(build, task, options.model)
+    template = Candidate(
+        model=options.model,
+        data=data,
+        data_sha256=task.data_sha256,
+        palette=INT8,
+        allocator=_known_allocator(options.allocator),
+        schedule=_schedule(options.epochs, defaults.schedule),
+    )
+    choices = _choices(options, hardware, workload)
+    candidates, skipped = _candidates(options, hardware, workload, template, choices)
+    return Plan(
+        options=options,
+        hardware=hardware,
+        host=host,
+        host_mismatch=mismatch,
+        build=build,
+        task=task,
+        task_info=_task_info(options.model, data, task),
+        workload=workload,
+        choices=choices,
+        candidates=candidates,
+        skipped=skipped,
+    )
+
+
+def _machine(spec: str | None) -> tuple[HardwareModel, Host, str | None]:
+    host = detect_host()
+    hardware = load_hardware(default_descriptor(host)[0] if spec is None else spec)
+    matches, reason = match_host(hardware, host)
+    return hardware, host, None if matches else reason
+
+
+def _trace(build: Callable[[], torch.nn.Module], task: Task, name: str) -> Workload:
+    import torch
+
+    from soniq_dse.workloads.trace import trace
+
+    example = torch.zeros(1, *task.input_shape)
+    return trace(build(), example, name=name, input_nonnegative=task.input_nonnegative, task=task.name)
+
+
+def _known_allocator(name: str) -> str:
+    registry.load("allocator", name)
+    return name
+
+
+def _schedule(epochs: tuple[int, int, int] | None, default: Schedule) -> Schedule:
+    if epochs is None:
+        return default
+    names = ("baseline_epochs", "noise_epochs", "finetune_epochs")
+    return default.model_copy(update=dict(zip(names, epochs, strict=True)))
+
+
+def _task_info(model: str, data: str, task: Task) -> TaskInfo:
+    return TaskInfo(
+        model=model,
+        data=data,
+        metric=task.metric.name,
+        metric_unit=task.metric.unit,
+        direction="max" if task.metric.direction == "up" else "min",
+        n_train=len(task.train),
+        n_val=len(task.val),
+        n_test=len(task.test),
+    )
+
+
+def _choices(options: Options, hardware: HardwareModel, workload: Workload) -> tuple[PaletteChoice, ...]:
+    costs = level_costs(hardware, workload, batch=options.batch, threads=options.threads)
+    if not options.palettes:
+        return tuple(propose_palettes(hardware, costs))
+    return tuple(_asked(text) for text in options.palettes)
+
+
+def _asked(text: str) -> PaletteChoice:
+    """The choice behind ``w1a1+w4a4@2.0``."""
+    name, _, budget = text.partition("@")
+    try:
+        palette = Palette.parse(name, source="named")
+        budgets = (float(budget),) if budget else ()
+    except (ValueError, ValidationError) as error:
+        raise UserError(f"palette {text!r}: expected levels like w1a1+w4a4, with @2.0 a budget: {error}") from error
+    return PaletteChoice(palette=palette, explored=True, reason="asked for", budgets_bits_per_weight=budgets)
+
+
+def _candidates(
+    options: Options,
+    hardware: HardwareModel,
+    workload: Workload,
+    template: Candidate,
+    choices: Sequence[PaletteChoice],
+) -> tuple[tuple[Candidate, ...], tuple[SkippedDesign, ...]]:
+    """All trainings in the order of the search, and what is left out with its reason."""
+    skipped = [SkippedDesign(name=c.palette.name, reason=c.reason) for c in choices if not c.explored]
+    wanted = tuple(choice for choice in choices if choice.explored and choice.palette.name != INT8.name)
+    space = Space(template=template, choices=wanted, seeds=tuple(range(options.seeds)))
+    asked = [_plain(candidate) for candidate in _ask_all(space)]
+    # What was asked for by name is trained: the bound only thins out proposals.
+    hopeless = {} if options.palettes else _hopeless(options, hardware, workload, [*asked, template])
+    skipped += [SkippedDesign(name=name, reason=reason) for name, reason in hopeless.items()]
+    result: list[Candidate] = []
+    for seed in space.seeds:
+        result.append(template.model_copy(update={"seed": seed}))
+        result += [c for c in asked if c.seed == seed and design_name(c) not in hopeless]
+    return tuple(result), tuple(skipped)
+
+
+def _ask_all(space: Space) -> list[Candidate]:
+    strategy = registry.load("search", "exhaustive")(space)
+    found: list[Candidate] = []
+    while (candidate := strategy.ask()) is not None:
+        found.append(candidate)
+    return found
+
+
+def _plain(candidate: Candidate) -> Candidate:
+    """Without what does not change the training: where the palette came from, a group where all channels are alike."""
+    levels = candidate.palette.levels
+    return candidate.model_copy(
+        update={"palette": Palette(levels=levels), "k_group": K_GROUP if len(levels) > 1 else 1}
+    )
+
+
+def _hopeless(
+    options: Options, hardware: HardwareModel, workload: Workload, candidates: Sequence[Candidate]
+) -> dict[str, str]:
+    """Designs that cannot be on the front, by name, with the reason.
+
+    A design is hopeless where another one has no narrower level than this one's widest, and is faster at its slowest
+    assignment than this one at its fastest: it is expected to be at least as accurate, and it is faster.
+    """
+    levels = {level for candidate in candidates for level in candidate.palette.levels}
+    uniform = {
+        level: estimate(
+            hardware, workload, uniform_assignment(workload, level), batch=options.batch, threads=options.threads
+        )
+        for level in levels
+    }
+    designs = {design_name(c): c for c in candidates}
+    bounds = {name: latency_bounds(workload, uniform, c.palette, c.budget_bits) for name, c in designs.items()}
+    result: dict[str, str] = {}
+    for name, candidate in designs.items():
+        for other, rival in designs.items():
+            if _is_as_wide(rival.palette, candidate.palette) and MARGIN * bounds[other].high_us < bounds[name].low_us:
+                low, high = bounds[name].low_us, bounds[other].high_us
+                reason = f"at least {low:.4g} us, while {other}, nowhere narrower, takes at most {high:.4g} us"
+                result.setdefault(name, f"stopped by the cost bound: {reason}")
+    return result
+
+
+def _is_as_wide(rival: Palette, palette: Palette) -> bool:
+    """Whether every level of ``rival`` has at least the bits of every level of ``palette``."""
+    return rival != palette and all(
+        wide.weight_bits >= narrow.weight_bits and wide.activation_bits >= narrow.activation_bits
+        for wide in rival.levels
+        for narrow in palette.levels
+    )

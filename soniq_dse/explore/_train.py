@@ -1,0 +1,234 @@
+"""Trainings, each in a process of its own, results straight into the store."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from soniq_dse.errors import UserError
+from soniq_dse.explore._plan import Plan, design_name
+from soniq_dse.native.processes import Job, Outcome, run_jobs
+from soniq_dse.records.design import Candidate, TrainedBaseline, TrainedDesign
+from soniq_dse.records.workload import Workload
+from soniq_dse.store import Store
+from soniq_dse.workloads import load_task
+from soniq_dse.workloads.task import Task
+
+TYPICAL_MACS_PER_SECOND = 4e10
+"""Of an FP32 training (forward and backward) on one AVX-512 core; only for the first guess at the time left."""
+START_SECONDS = 4.0
+"""A process that imports torch."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands: the share of its trainings that is done, and the seconds left (None: nothing to go by yet).
+
+    ``line`` is worth keeping on the screen; None where only the share has changed.
+    """
+
+    phase: str
+    share: float
+    seconds_left: float | None
+    line: str | None = None
+
+
+Notify = Callable[[Progress], None]
+
+
+@dataclass
+class Tracker:
+    """Turns what the trainings say into shares and seconds left; epochs are its unit of work."""
+
+    notify: Notify
+    total: float
+    phase: str = ""
+    kept: float = 0.0
+    shares: dict[str, tuple[float, float]] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+
+    def keep(self, work: float) -> None:
+        """Count work that an earlier run has done."""
+        self.kept += work
+
+    def update(self, name: str, work: float, share: float, line: str | None = None) -> None:
+        """``share`` of the ``work`` called ``name`` is done."""
+        self.shares[name] = (work, share)
+        now = sum(work * share for work, share in self.shares.values())
+        done = self.kept + now
+        left = (time.monotonic() - self.started) * (self.total - done) / now if now > 0.02 * self.total else None
+        self.notify(Progress(self.phase, done / self.total if self.total else 1.0, left, line))
+
+
+def work_of(kind: str, candidate: Candidate) -> float:
+    """Epochs of a training, those with quantizers counted twice (they take about twice as long)."""
+    schedule = candidate.schedule
+    quantized = schedule.noise_epochs + schedule.finetune_epochs
+    return schedule.baseline_epochs + quantized if kind == "baseline" else 2.0 * quantized
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Every training of a plan as (name, whether it is finished), and the seconds that the others take."""
+
+    trainings: tuple[tuple[str, bool], ...]
+    seconds: float
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Names of the trainings still to do."""
+        return tuple(name for name, is_finished in self.trainings if not is_finished)
+
+
+def forecast(plan: Plan) -> Forecast:
+    """What is still to be trained, and how long it takes: by the pace of what is finished, else by a typical one."""
+    wanted = [("baseline", c) for c in plan.baselines] + [("design", c) for c in plan.candidates]
+    found: list[TrainedBaseline | TrainedDesign | None] = [None] * len(wanted)
+    if (plan.store_folder / "records").is_dir() and not plan.options.fresh:
+        with Store(plan.store_folder) as store:
+            found = [stored(plan, store, kind, candidate) for kind, candidate in wanted]
+    work = [work_of(kind, candidate) for kind, candidate in wanted]
+    paces = [record.seconds / w for record, w in zip(found, work, strict=True) if record is not None]
+    macs = sum(layer.macs for layer in plan.workload.layers) / plan.workload.input_shape[0]
+    pace = statistics.fmean(paces) if paces else 3 * macs * plan.task_info.n_train / TYPICAL_MACS_PER_SECOND
+    left = [START_SECONDS + w * pace for record, w in zip(found, work, strict=True) if record is None]
+    names = [_job_name(kind, candidate) for kind, candidate in wanted]
+    trainings = tuple((name, record is not None) for name, record in zip(names, found, strict=True))
+    return Forecast(trainings, max(sum(left) / plan.options.jobs, max(left, default=0.0)))
+
+
+def train_all(plan: Plan, store: Store, notify: Notify) -> dict[str, str]:
+    """Train what the store lacks: first the FP32 networks, then every candidate.
+
+    Returns:
+        Candidates that failed, by name, with the reason; the run goes on without them.
+    """
+    baselines, candidates = plan.baselines, plan.candidates
+    work = sum(work_of("baseline", c) for c in baselines) + sum(work_of("design", c) for c in candidates)
+    tracker = Tracker(notify, work)
+    failures = _train(plan, store, tracker, "baseline", baselines)
+    without_start = {
+        c.seed: failures[_job_name("baseline", c)] for c in baselines if _job_name("baseline", c) in failures
+    }
+    ready = [c for c in candidates if c.seed not in without_start]
+    for candidate in candidates:
+        if candidate.seed in without_start:
+            name = _job_name("design", candidate)
+            failures[name] = f"its FP32 start failed: {without_start[candidate.seed]}"
+    return failures | _train(plan, store, tracker, "design", ready)
+
+
+def _train(plan: Plan, store: Store, tracker: Tracker, kind: str, candidates: Iterable[Candidate]) -> dict[str, str]:
+    jobs: list[Job] = []
+    work: dict[str, float] = {}
+    of_name: dict[str, Candidate] = {}
+    for candidate in candidates:
+        if stored(plan, store, kind, candidate) is not None:
+            tracker.keep(work_of(kind, candidate))
+            continue
+        name = _job_name(kind, candidate)
+        work[name], of_name[name] = work_of(kind, candidate), candidate
+        jobs.append(_job(plan, store, kind, candidate))
+    tracker.phase = "training the FP32 start" if kind == "baseline" else "training designs"
+    tracker.update(kind, 0.0, 0.0)
+    failures: dict[str, str] = {}
+    for outcome in run_jobs(
+        jobs,
+        workers=plan.options.jobs,
+        timeout_s=plan.options.timeout_s,
+        on_message=lambda job, share: tracker.update(job.name, work[job.name], share),
+    ):
+        name = outcome.job.name
+        record = None if outcome.error else stored(plan, store, kind, of_name[name])
+        reason = outcome.error or ("" if record else "its result is not in the store")
+        if record is None:
+            failures[name] = reason
+        tracker.update(name, work[name], 1.0, _line(plan, outcome, record, reason))
+    return failures
+
+
+def stored(plan: Plan, store: Store, kind: str, candidate: Candidate) -> TrainedBaseline | TrainedDesign | None:
+    """The finished training, or None."""
+    key = plan.key(kind, candidate)
+    if kind == "baseline":
+        return store.get(kind, key, TrainedBaseline)
+    return store.get(kind, key, TrainedDesign)
+
+
+def _job(plan: Plan, store: Store, kind: str, candidate: Candidate) -> Job:
+    args = (str(store.folder), candidate.model_dump_json(), plan.options.limit, plan.key(kind, candidate))
+    if kind == "baseline":
+        return Job(_job_name(kind, candidate), _train_baseline, args)
+    more = (plan.key("baseline", candidate), plan.workload.model_dump_json())
+    return Job(_job_name(kind, candidate), _train_design, (*args, *more))
+
+
+def _job_name(kind: str, candidate: Candidate) -> str:
+    name = "FP32" if kind == "baseline" else design_name(candidate)
+    return f"{name}, seed {candidate.seed}"
+
+
+def _line(plan: Plan, outcome: Outcome, record: TrainedBaseline | TrainedDesign | None, reason: str) -> str:
+    if record is None:
+        return f"{outcome.job.name}: failed: {reason}"
+    info = plan.task_info
+    return (
+        f"{outcome.job.name}: {info.metric} {record.metric_val:.2f} {info.metric_unit} (val), {outcome.seconds:.0f} s"
+    )
+
+
+def _train_baseline(folder: str, text: str, limit: int | None, key: str, say: Callable[[Any], None]) -> None:
+    """In a process of its own."""
+    from soniq_dse.qat.baseline import train_baseline
+
+    candidate = Candidate.from_json(text)
+    with Store(Path(folder)) as store:
+        record = train_baseline(
+            candidate.model,
+            _task(candidate, limit),
+            candidate.schedule,
+            candidate.seed,
+            store,
+            progress=lambda _, share: say(share),
+            torch_threads=candidate.torch_threads,
+        )
+        store.put("baseline", key, record)
+
+
+def _train_design(
+    folder: str, text: str, limit: int | None, key: str, baseline_key: str, graph: str, say: Callable[[Any], None]
+) -> None:
+    """In a process of its own."""
+    from soniq_dse.qat.design import train_design
+    from soniq_dse.workloads import load_model
+
+    candidate = Candidate.from_json(text)
+    with Store(Path(folder)) as store:
+        baseline = store.get("baseline", baseline_key, TrainedBaseline)
+        if baseline is None:
+            raise UserError("its FP32 start is no longer in the store")
+        build, _ = load_model(candidate.model)
+        record = train_design(
+            candidate,
+            Workload.from_json(graph),
+            build,
+            _task(candidate, limit),
+            baseline,
+            store,
+            progress=lambda _, share: say(share),
+        )
+        store.put("design", key, record)
+
+
+def _task(candidate: Candidate, limit: int | None) -> Task:
+    task = load_task(candidate.data, limit)
+    if task.data_sha256 != candidate.data_sha256:
+        raise UserError(
+            f"data {candidate.data}: expected the same examples every time, got others than the run began with; "
+            "is its split random?"
+        )
+    return task
