@@ -65,6 +65,17 @@ def round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
+def build_kernel_library(spec: KernelSpec, folder: Path = CPU_FOLDER, compiler: Compiler | None = None) -> Path:
+    """The shared library that holds the kernel of ``spec``, built for the features of ``spec`` alone.
+
+    Raises:
+        UserError: it does not compile.
+        MissingCapabilityError: there is no compiler.
+    """
+    source = folder / Path(spec.path).name
+    return build_library([source], flags=isa_flags(spec.features), include=[CPU_FOLDER], compiler=compiler)
+
+
 @functools.lru_cache(maxsize=256)
 def load_kernel(spec: KernelSpec, folder: Path = CPU_FOLDER, compiler: Compiler | None = None) -> Kernel:
     """The kernel of ``spec``, built or taken from the cache.
@@ -73,10 +84,7 @@ def load_kernel(spec: KernelSpec, folder: Path = CPU_FOLDER, compiler: Compiler 
         UserError: it does not compile, or its descriptor contradicts the catalog.
         MissingCapabilityError: there is no compiler.
     """
-    path = folder / Path(spec.path).name
-    library = ctypes.CDLL(
-        str(build_library([path], flags=isa_flags(spec.features), include=[CPU_FOLDER], compiler=compiler))
-    )
+    library = ctypes.CDLL(str(build_kernel_library(spec, folder, compiler)))
     try:
         struct = KernelStruct.in_dll(library, f"{spec.symbol}_kernel")
     except ValueError as error:

@@ -8,6 +8,7 @@ activation pointer moves.
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 import subprocess
@@ -79,27 +80,35 @@ def disassemble(library: Path, symbol: str) -> dict[str, list[Code]]:
 
 
 def innermost_loops(codes: list[Code]) -> list[list[Code]]:
-    """Bodies of the loops of one function that hold no further loop: what a backward jump spans."""
+    """Bodies of the innermost loops of one function: what a backward jump spans, where no shorter span overlaps it.
+
+    An outer loop may jump into the middle of its inner one (compilers rotate loops), so containing is not the test.
+    """
     start = codes[0].address if codes else 0
     spans = {
         (code.target, code.address)
         for code in codes
         if _JUMP.match(code.mnemonic) and code.target is not None and start <= code.target < code.address
     }
-    inner = [s for s in spans if not any(o != s and s[0] <= o[0] and o[1] <= s[1] for o in spans)]
+    inner = [s for s in spans if not any(o != s and _overlap(s, o) and o[1] - o[0] <= s[1] - s[0] for o in spans)]
     return [[code for code in codes if first <= code.address <= last] for first, last in sorted(inner)]
 
 
 def k_per_iteration(loop: list[Code], tile: TileShape) -> int | None:
-    """k elements that one pass of ``loop`` consumes: by how far the pointer of its loads moves, in packed bytes per k.
+    """k elements that one pass of ``loop`` consumes: by how far the pointers of its loads move, in packed bytes per k.
 
-    None where no two pointers agree, as in the loops of epilogues and tails.
+    None where no pointer to weights agrees with another one to activations, as in the loops of epilogues.
     """
-    moves = {_advance(code, loop) for code in loop if _loads(code)} - {0}
-    by_weights = {Fraction(move) / tile.weight_bytes_per_k for move in moves}
-    by_activations = {Fraction(move) / tile.activation_bytes_per_k for move in moves}
-    agreed = {k for k in by_weights & by_activations if k > 0 and k.denominator == 1}
-    return int(max(agreed)) if agreed else None
+    moves = {
+        pointer: Fraction(_advance(pointer, loop)) for pointer in {_pointer(code) for code in loop if _loads(code)}
+    }
+    agreed = {
+        moves[weights] / tile.weight_bytes_per_k
+        for weights, activations in itertools.permutations(moves, 2)
+        if moves[weights] * tile.activation_bytes_per_k == moves[activations] * tile.weight_bytes_per_k
+    }
+    found = [int(k) for k in agreed if k > 0 and k.denominator == 1]
+    return max(found, default=None)
 
 
 def hot_loop(
@@ -118,16 +127,16 @@ def hot_loop(
         UserError: no loop of the kernel can be understood.
         MissingCapabilityError: objdump is not there.
     """
-    found: list[tuple[int, int, list[Code]]] = []
+    found: list[tuple[tuple[bool, Fraction], int, list[Code]]] = []
     for codes in disassemble(library, symbol).values():
         for loop in innermost_loops(codes):
             k = k_per_iteration(loop, tile)
             if k is not None and (vectors := _vector_operations(loop)):
                 # Loops over fewer rows (tails) move as far with fewer instructions: vectors per k tell the full tile.
-                found.append((round(1000 * vectors / k), k, loop))
+                found.append(((not any(map(_stores, loop)), Fraction(vectors, k)), k, loop))
     if not found:
         raise UserError(f"{symbol}: expected a loop whose loads advance along k, got none; give macs_per_iteration")
-    _, k, loop = max(found, key=lambda entry: entry[:2])
+    _, k, loop = max(found, key=lambda entry: entry[0])
     return HotLoop(
         symbol=symbol,
         compiler=compiler,
@@ -136,6 +145,10 @@ def hot_loop(
         macs_per_iteration=macs_per_iteration or tile.rows * tile.cols * k,
         instructions=tuple(_record(code) for code in loop),
     )
+
+
+def _overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    return one[0] <= other[1] and other[0] <= one[1]
 
 
 def _parse(listing: str) -> dict[str, list[Code]]:
@@ -209,30 +222,52 @@ def _vector_operations(loop: list[Code]) -> int:
     return sum(_width_bits(code) > 0 for code in loop)
 
 
-def _advance(code: Code, loop: list[Code]) -> int:
-    """Bytes by which the address of ``code``'s memory operand moves in one pass of ``loop``."""
+Pointer = tuple[tuple[str, int], ...]
+"""The registers of an address with their scales; displacements do not move."""
+
+
+def _pointer(code: Code) -> Pointer:
     memory = _memory_operand(code)
-    if memory is None:
-        return 0
-    total = 0
-    for term in re.split(r"(?=[+-])", memory[1][2].replace(" ", "")):
-        register, _, scale = term.lstrip("+").partition("*")
-        total += sum(_increment(other, register) for other in loop) * int(scale or 1)
-    return total
+    return _terms(memory[1][2]) if memory else ()
 
 
-def _increment(code: Code, register: str) -> int:
-    if not code.operands or code.operands[0] != register:
+def _terms(address: str) -> Pointer:
+    terms = []
+    for term in re.split(r"[+-]", address.replace(" ", "")):
+        register, _, scale = term.partition("*")
+        if not register.startswith("0x") and register != "rip":
+            terms.append((register, int(scale or 1)))
+    return tuple(terms)
+
+
+def _advance(pointer: Pointer, loop: list[Code], depth: int = 0) -> int:
+    """Bytes by which an address moves in one pass of ``loop``."""
+    return sum(scale * _register_advance(register, loop, depth) for register, scale in pointer)
+
+
+def _register_advance(register: str, loop: list[Code], depth: int) -> int:
+    """How far a register moves in one pass: its increments, or those of what it is computed from in every pass."""
+    if depth > 4:  # a cycle of copies: no induction variable
         return 0
-    if code.mnemonic in ("inc", "dec"):
-        return 1 if code.mnemonic == "inc" else -1
-    if code.mnemonic in ("add", "sub"):
-        step = _immediate(code.operands[1])
-        return step if code.mnemonic == "add" else -step
-    if code.mnemonic == "lea":
-        found = re.fullmatch(rf"\[{register}([+-]0x[0-9a-f]+)\]", code.operands[1].replace(" ", ""))
-        return int(found[1], 16) if found else 0
-    return 0
+    total, factor = 0, 1
+    for code in loop:
+        if not code.operands or code.operands[0] != register:
+            continue
+        source = code.operands[1] if len(code.operands) > 1 else ""
+        if code.mnemonic in ("inc", "dec"):
+            total += 1 if code.mnemonic == "inc" else -1
+        elif code.mnemonic in ("add", "sub"):
+            total += _immediate(source) if code.mnemonic == "add" else -_immediate(source)
+        elif code.mnemonic in ("shl", "sal"):
+            factor *= 2 ** _immediate(source)
+        elif code.mnemonic == "mov" and re.fullmatch(r"r\w+", source):
+            total += _register_advance(source, loop, depth + 1)
+        elif code.mnemonic == "lea":
+            terms = _terms(source.strip("[]"))
+            displacement = re.search(r"([+-]0x[0-9a-f]+)\]$", source.replace(" ", ""))
+            own = int(displacement[1], 16) if displacement and any(name == register for name, _ in terms) else 0
+            total += own + _advance(tuple(term for term in terms if term[0] != register), loop, depth + 1)
+    return total * factor
 
 
 def _immediate(operand: str) -> int:
