@@ -1,0 +1,92 @@
+"""``soniq-dse estimate``: predicted latency of a model on a machine, layer by layer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from soniq_dse.cli._common import console, json_option, print_json, table
+from soniq_dse.cli.palette import hw_option, machine, model_option
+
+if TYPE_CHECKING:
+    from soniq_dse.records.cost import Estimate, LayerEstimate
+    from soniq_dse.records.design import Assignment
+    from soniq_dse.records.workload import Workload
+
+
+@click.command()
+@hw_option
+@model_option
+@click.option(
+    "--palette",
+    metavar="LEVELS",
+    help="Levels joined by +, such as w1a1+w4a4: each takes an equal part of every layer's channels. Default: fp32.",
+)
+@click.option("--batch", default=1, show_default=True, type=click.IntRange(1), help="Inputs per run.")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(1), help="Cores that share each layer.")
+@json_option
+def command(hw_name: str | None, model: str, palette: str | None, batch: int, threads: int, as_json: bool) -> None:
+    """Predict the latency of a model on a machine, layer by layer, and what bounds each.
+
+    Nothing is measured: the estimate follows from the descriptor and the kernels kept with it.
+
+    Example:  soniq-dse estimate --hw avx512.yaml --model digits_cnn --palette w1a1+w4a4
+    """
+    from soniq_dse.cost.network import estimate
+    from soniq_dse.workloads import load_workload
+
+    hardware = machine(hw_name)
+    workload = load_workload(model)
+    assignment = _even_assignment(workload, palette) if palette else None
+    found = estimate(hardware, workload, assignment, batch=batch, threads=threads)
+    if as_json:
+        print_json(found.to_json_value() | {"workload": model, "palette": palette})
+        return
+    _print(found, f"{model} at {palette or 'fp32'} on {hardware.name}")
+
+
+def _even_assignment(workload: Workload, palette: str) -> Assignment:
+    """Each level of the palette on an equal part of every class's channels, pinned classes at 8 bits."""
+    from soniq_dse.cost.bounds import uniform_assignment
+    from soniq_dse.errors import UserError
+    from soniq_dse.records.palette import Palette
+
+    try:
+        levels = Palette.parse(palette)
+    except ValueError as error:
+        raise UserError(f"palette {palette!r}: expected levels joined by +, like w1a1+w4a4, got {error}") from error
+    uniform = uniform_assignment(workload, levels.levels[0])
+    n_levels = len(levels.levels)
+    of_channel = {
+        c.name: (0,) * c.channels
+        if c.name in uniform.pinned
+        else tuple(sorted(channel * n_levels // c.channels for channel in range(c.channels)))
+        for c in workload.tensor_classes
+    }
+    mean = sum(level.weight_bits for level in levels.levels) / n_levels
+    return uniform.model_copy(update={"palette": levels, "level_of_channel": of_channel, "bits_per_weight": mean})
+
+
+def _print(found: Estimate, title: str) -> None:
+    columns = {"layer": "left", "op": "left", "us": "right", "bound": "left"}
+    columns |= dict.fromkeys(("compute", "memory", "packing", "epilogue", "overhead", "padding"), "right")
+    columns |= {"kernels": "left"}
+    console().print(table(title, columns, [_row(layer, found) for layer in found.per_layer]))
+    console().print(
+        f"{found.latency_us:.4g} us, between {found.low_us:.4g} and {found.high_us:.4g}; batch {found.batch}, "
+        f"threads {found.threads}, bound by {found.bound}"
+    )
+    console().print(f"Interval: {found.interval}")
+
+
+def _row(layer: LayerEstimate, found: Estimate) -> list[str]:
+    terms: dict[str, Any] = {term.name: term.cycles for term in layer.terms}
+    us_per_cycle = found.latency_us / found.cycles if found.cycles else 0.0
+    shown = [
+        f"{terms.get(name, 0.0) * us_per_cycle:.2f}"
+        for name in ("compute", "memory", "packing", "epilogue", "overhead")
+    ]
+    padding = f"{100 * layer.padding_waste:.0f} %"
+    kernels = ", ".join(layer.kernels) or "-"
+    return [layer.name, layer.op, f"{layer.latency_us:.2f}", layer.bound, *shown, padding, kernels]
