@@ -177,8 +177,9 @@ class Node(Record):
 class TensorClass(Record):
     """Tensors that share one channel order and, by default, one assignment.
 
-    ``nonnegative``: every tensor of the class comes out of a ReLU (or a pool of one). ``pinned_bits``: 8 where the
-    class feeds the first or the last layer. ``consumers`` are the conv2d and linear nodes that read it.
+    ``nonnegative``: every tensor that a consumer reads is at least 0 (a ReLU, a pool of one ...). ``pinned_bits``: 8
+    where the class feeds the first, the last or a grouped layer. ``consumers`` are the quantised conv2d and linear
+    nodes that read it.
     """
 
     name: str

@@ -94,7 +94,7 @@ def load_workload(model: str, batch: int = 1, data: str | None = None) -> Worklo
 
     build, defaults = load_model(model)
     shape, nonnegative, task_name = defaults.input_shape, defaults.input_nonnegative, defaults.data or ""
-    if data is not None and data != defaults.data:
+    if data is not None and data.partition(":")[0] != defaults.data:
         task = load_task(data)
         shape, nonnegative, task_name = task.input_shape, task.input_nonnegative, task.name
     if shape is None:

@@ -6,6 +6,8 @@ import re
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
@@ -308,6 +310,40 @@ def test_multihead_attention_module() -> None:
     assert "'self_attn.in_proj_weight' belongs to MultiheadAttention" in found["self_attn.linear"]
     assert "without calling the module self_attn.out_proj" in found["self_attn.out_proj"]
     assert {reader for c in workload.tensor_classes for reader in c.consumers} == {"linear1", "linear2"}
+
+
+class Block(nn.Module):
+    """A residual block of one or two convolutions, with a 1x1 shortcut where the width changes."""
+
+    def __init__(self, i: int, o: int, deep: bool) -> None:
+        super().__init__()
+        self.body = nn.Sequential(conv(i, o), nn.ReLU(), conv(o, o)) if deep else conv(i, o)
+        self.shortcut = nn.Identity() if i == o else nn.Conv2d(i, o, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.body(x) + self.shortcut(x))
+
+
+@settings(max_examples=12, deadline=None)
+@given(blocks=st.lists(st.tuples(st.sampled_from([2, 3, 5]), st.booleans()), min_size=1, max_size=4))
+def test_classes_of_random_residual_nets(blocks: list[tuple[int, bool]]) -> None:
+    widths = [4, *(width for width, _ in blocks)]
+    body = [Block(widths[i], widths[i + 1], deep) for i, (_, deep) in enumerate(blocks)]
+    head = nn.Linear(16 * widths[-1], 3)
+    workload = traced(nn.Sequential(conv(1, 4), nn.ReLU(), *body, nn.Flatten(), head), 1, 1, 4, 4)
+    assert workload.unsupported == ()
+    members = [tensor for c in workload.tensor_classes for tensor in c.tensors]
+    assert len(members) == len(set(members))
+    readers = [reader for c in workload.tensor_classes for reader in c.consumers]
+    assert sorted(readers) == sorted(layer.name for layer in workload.layers)
+    for layer in workload.layers:
+        read = read_by(workload, layer.name)
+        assert workload.node(layer.name).inputs[0] in read.tensors
+        assert read.channels * (16 if isinstance(layer, GemmLayer) else 1) == layer.segment_channels
+        assert read.nonnegative
+    for node in workload.nodes:
+        if node.op == "add" and (joined := workload.class_of(node.name)):
+            assert set(node.inputs) <= set(joined.tensors)
 
 
 @torch.library.custom_op("soniq_dse_test::twice", mutates_args=())
