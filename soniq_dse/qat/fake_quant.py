@@ -147,10 +147,8 @@ class ActivationQuantizer(nn.Module):  # type: ignore[misc]
             step = self._spread(steps[mixture.level], values)
             grid = TensorGrid(*(self._spread(part[mixture.level], values) for part in self._grid))
             return _quantized(values, step, grid, mixture.phase, self.pool)
-        ranges = noise_range(steps, self._grid)
-        half, low, high = (self._spread(mixture.shares @ of_level, values) for of_level in ranges)
-        low = low if mixture.signed else low.detach()
-        return add_noise(values, half, low, high, self.pool.take(values.shape))
+        half, edge = (self._spread(mixture.shares @ v, values) for v in noise_range(steps, self._grid))
+        return add_noise(values, half, edge, self.pool.take(values.shape), signed=mixture.signed)
 
     def _spread(self, of_channel: Tensor, values: Tensor) -> Tensor:
         shape = [1] * values.ndim
@@ -182,11 +180,9 @@ class WeightQuantizer(nn.Module):  # type: ignore[misc]
             return weight
         tail = (1,) * (weight.ndim - 2)
         if mixture.shares is not None:
-            half, _, high = noise_range(steps.T, self._grid)
-            mixed_half, mixed_high = (
-                self._mixed(mixture.shares, v).view(*v.shape[:1], -1, *tail) for v in (half, high)
-            )
-            return add_noise(weight, mixed_half, -mixed_high, mixed_high, self.pool.take(weight.shape))
+            ranges = (self._mixed(mixture.shares, v) for v in noise_range(steps.T, self._grid))
+            half, edge = (v.view(*v.shape, *tail) for v in ranges)
+            return add_noise(weight, half, edge, self.pool.take(weight.shape), signed=True)
         level = mixture.only_level
         if level is not None:
             step, grid = steps[level].view(-1, 1, *tail), _taken(self._grid, level)

@@ -21,7 +21,10 @@ HELPERS: frozenset[str] = frozenset()
 
 
 class TensorGrid(NamedTuple):
-    """``formats.Grid`` as fp32 tensors that broadcast against the values, so that channels may differ."""
+    """``formats.Grid`` as fp32 tensors that broadcast against the values, so that channels may differ.
+
+    All channels are signed, from ``-top`` to ``top``, or all unsigned, from 0.
+    """
 
     multiplier: Tensor
     offset: Tensor
@@ -29,9 +32,9 @@ class TensorGrid(NamedTuple):
     hi: Tensor
 
     @property
-    def bottom(self) -> Tensor:
-        """The least integer."""
-        return self.multiplier * self.lo - self.offset
+    def signed(self) -> bool:
+        """Whether the grid goes below 0."""
+        return bool(self.offset.any())
 
     @property
     def top(self) -> Tensor:
@@ -60,22 +63,34 @@ class Base(ABC):
 
 def fake_quantize(values: Tensor, step: Tensor, grid: TensorGrid) -> Tensor:
     """The forward pass of the exact units: quantize, then dequantize, without a gradient."""
+    shifted = bool(grid.offset.any())
     with torch.no_grad():
         codes = values * (1.0 / (grid.multiplier * step))
-        if grid.offset.any():
+        if shifted:
             codes.add_(grid.offset / grid.multiplier)
         codes.round_()
         if grid.lo.numel() == 1:
             codes.clamp_(float(grid.lo), float(grid.hi))
         else:
-            torch.clamp(codes, grid.lo, grid.hi, out=codes)
-        if grid.offset.any():
+            torch.minimum(torch.maximum(codes, grid.lo, out=codes), grid.hi, out=codes)
+        if shifted:
             codes.mul_(grid.multiplier).sub_(grid.offset)
         return codes.mul_(step)
 
 
-def inside(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Mask of the values strictly between ``low`` and ``high``."""
-    if low.numel() == 1 and high.numel() == 1:
-        return (values > float(low)).logical_and_(values < float(high))
-    return (values > low).logical_and_(values < high)
+def gate(gradient: Tensor, values: Tensor, top: Tensor, signed: bool) -> Tensor:
+    """``gradient`` where ``values`` lie strictly between ``-top`` (``signed``) or 0 and ``top``, else 0.
+
+    One pass where ``top`` is a number, two where it differs by channel; masks and comparisons would take four.
+    """
+    low = -1.0 if signed else 0.0
+    if top.numel() == 1:
+        return torch.ops.aten.hardtanh_backward(gradient, values, low * float(top), float(top))
+    return torch.ops.aten.hardtanh_backward(gradient, values * top.reciprocal(), low, 1.0)
+
+
+def summed_product(first: Tensor, second: Tensor, shape: torch.Size) -> Tensor:
+    """``first * second`` summed to ``shape``, to which both broadcast back."""
+    if shape.numel() == 1:
+        return torch.dot(first.flatten(), second.flatten()).reshape(shape)
+    return (first * second).sum_to_size(shape)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from soniq_dse.quantizers import Base, TensorGrid, fake_quantize, inside
+from soniq_dse.quantizers import Base, TensorGrid, fake_quantize, gate, summed_product
 
 
 class LearnedStep(Base):
@@ -37,6 +37,9 @@ class _Rounding(torch.autograd.Function):  # type: ignore[misc]  # torch is not 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         values, step, rounded = ctx.saved_tensors
-        to_values = gradient * inside(values, step * ctx.grid.bottom, step * ctx.grid.top)
-        of_rounding = (gradient * rounded).sub_(values * to_values)
-        return to_values, of_rounding.sum_to_size(step.shape) / step, None
+        to_values = gate(gradient, values, step * ctx.grid.top, ctx.grid.signed)
+        if step.numel() == 1:
+            to_step = summed_product(gradient, rounded, step.shape) - summed_product(values, to_values, step.shape)
+        else:
+            to_step = (gradient * rounded).addcmul_(values, to_values, value=-1).sum_to_size(step.shape)
+        return to_values, to_step / step, None

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from soniq_dse.quantizers import Base, TensorGrid, inside
+from soniq_dse.quantizers import Base, TensorGrid, gate, summed_product
 
 
 class UniformNoise(Base):
@@ -27,44 +27,49 @@ class UniformNoise(Base):
         """
         if noise is None:
             raise ValueError("noise: expected uniform numbers of the shape of the values, got None")
-        half, low, high = noise_range(step, grid)
-        return add_noise(values, half, low, high, noise)
+        half, edge = noise_range(step, grid)
+        return add_noise(values, half, edge, noise, signed=grid.signed)
 
 
-def noise_range(step: Tensor, grid: TensorGrid) -> tuple[Tensor, Tensor, Tensor]:
-    """(half distance of two levels, lower and upper edge of the cells).
+def noise_range(step: Tensor, grid: TensorGrid) -> tuple[Tensor, Tensor]:
+    """(half the distance of two levels, outer edge of the top cell).
 
     An unsigned grid ends at 0, not half a step below: zeros behind a ReLU stay zeros.
     """
     half = step * grid.multiplier / 2
-    bottom = step * grid.bottom
-    return half, torch.where(grid.bottom == 0, bottom, bottom - half), step * grid.top + half
+    return half, step * grid.top + half
 
 
-def add_noise(values: Tensor, half: Tensor, low: Tensor, high: Tensor, noise: Tensor) -> Tensor:
-    """``clamp(values, low, high) + half * noise`` where strictly inside, with gradients to all but the noise.
+def add_noise(values: Tensor, half: Tensor, edge: Tensor, noise: Tensor, *, signed: bool) -> Tensor:
+    """``clamp(values, -edge or 0, edge) + half * noise`` where strictly inside, with gradients to all but the noise.
 
-    ``half``, ``low`` and ``high`` may be mixtures over levels: mixing magnitudes costs one pass, whatever the palette.
+    ``half`` and ``edge`` (of one shape) may be mixtures over levels: mixing magnitudes costs one pass, whatever the
+    palette.
     """
-    result: Tensor = _AddNoise.apply(values, half, low, high, noise)
+    result: Tensor = _AddNoise.apply(values, half, edge, noise, signed)
     return result
 
 
 class _AddNoise(torch.autograd.Function):  # type: ignore[misc]  # torch is not followed by mypy
     @staticmethod
-    def forward(ctx: Any, values: Tensor, half: Tensor, low: Tensor, high: Tensor, noise: Tensor) -> Tensor:
-        mask = inside(values, low, high)
-        ctx.save_for_backward(values, half, low, high, noise, mask)
-        one = low.numel() == 1 and high.numel() == 1
-        clamped = values.clamp(float(low), float(high)) if one else torch.clamp(values, low, high)
-        return clamped.addcmul_(noise * mask, half)
+    def forward(ctx: Any, values: Tensor, half: Tensor, edge: Tensor, noise: Tensor, signed: bool) -> Tensor:
+        ctx.save_for_backward(values, half, edge, noise)
+        ctx.signed = signed
+        if edge.numel() == 1:
+            clamped = values.clamp(-float(edge) if signed else 0.0, float(edge))
+        else:
+            clamped = torch.minimum(values, edge)
+            clamped = torch.maximum(clamped, -edge, out=clamped) if signed else clamped.clamp_min_(0.0)
+        return clamped.addcmul_(gate(noise, values, edge, signed), half)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        values, half, low, high, noise, mask = ctx.saved_tensors
-        _, _, need_low, need_high, _ = ctx.needs_input_grad
-        to_values = gradient * mask
-        to_half = (to_values * noise).sum_to_size(half.shape)
-        to_low = (gradient * (values <= low)).sum_to_size(low.shape) if need_low else None
-        to_high = (gradient * (values >= high)).sum_to_size(high.shape) if need_high else None
-        return to_values, to_half, to_low, to_high, None
+        values, half, edge, noise = ctx.saved_tensors
+        to_values = gate(gradient, values, edge, ctx.signed)
+        to_half = summed_product(to_values, noise, half.shape)
+        saturated = gradient - to_values
+        if ctx.signed:
+            saturated.mul_(values.sign())
+        else:
+            saturated = torch.ops.aten.threshold_backward(saturated, values, 0.0)
+        return to_values, to_half, saturated.sum_to_size(edge.shape), None, None

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from soniq_dse.quantizers import Base, TensorGrid, fake_quantize, inside
+from soniq_dse.quantizers import Base, TensorGrid, fake_quantize, gate
 
 
 class StraightThrough(Base):
@@ -35,4 +35,4 @@ class _Rounding(torch.autograd.Function):  # type: ignore[misc]  # torch is not 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         values, step = ctx.saved_tensors
-        return gradient * inside(values, step * ctx.grid.bottom, step * ctx.grid.top), None, None
+        return gate(gradient, values, step * ctx.grid.top, ctx.grid.signed), None, None

@@ -42,6 +42,7 @@ def test_codes_count_the_levels_upwards_and_fit_the_width(name: str, bits: int) 
     assert np.all(np.diff(levels) > 0)
     assert int(codes.max()) < 2**bits
     np.testing.assert_array_equal(unit(name).integers(codes, bits), levels)
+    assert levels[0] in (0, -levels[-1]), "fake quantizers rely on grids that are symmetric or start at 0"
 
 
 @pytest.mark.parametrize(("name", "bits"), CASES)

@@ -65,8 +65,9 @@ def test_gradients_are_finite_and_clipped_beyond_the_codes(name: str, family: st
     assert step.grad is None or (step.grad.shape == () and bool(torch.isfinite(step.grad)))
     slack = 0.0 if quantizer.exact else 0.25 * float(grid.multiplier) / 2
     with torch.no_grad():
-        beyond = (values > 0.25 * grid.top + slack) | (values < 0.25 * grid.bottom - slack)
-        within = (values < 0.25 * grid.top) & (values > 0.25 * grid.bottom)
+        bottom = -grid.top if grid.signed else torch.tensor(0.0)
+        beyond = (values > 0.25 * grid.top + slack) | (values < 0.25 * bottom - slack)
+        within = (values < 0.25 * grid.top) & (values > 0.25 * bottom)
     assert beyond.any()
     assert within.any()
     assert not values.grad[beyond].any()

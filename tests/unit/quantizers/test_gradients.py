@@ -56,12 +56,14 @@ def test_noise_without_noise_is_refused() -> None:
         UniformNoise.apply(torch.zeros(1), torch.tensor(0.5), UNSIGNED_2)
 
 
-def test_noise_gradients_agree_with_finite_differences() -> None:
+@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_noise_gradients_agree_with_finite_differences(signed: bool, channels: int) -> None:
     """In float64, away from the edges, where the function is smooth."""
-    generator = torch.Generator().manual_seed(5)
-    values = (torch.rand(4, 3, generator=generator, dtype=torch.float64) * 4 - 2).requires_grad_()
-    half = torch.tensor([[0.1, 0.2, 0.3]], dtype=torch.float64, requires_grad=True)
-    low = torch.tensor([[-1.0, -1.1, -1.2]], dtype=torch.float64, requires_grad=True)
-    high = torch.tensor([[1.0, 1.1, 1.2]], dtype=torch.float64, requires_grad=True)
+    generator = torch.Generator().manual_seed(7)
+    values = (torch.rand(4, 3, generator=generator, dtype=torch.float64) * 5 - 2.5).requires_grad_()
+    half = torch.tensor([0.1, 0.2, 0.3][:channels], dtype=torch.float64, requires_grad=True)
+    edge = torch.tensor([1.0, 1.1, 1.2][:channels], dtype=torch.float64, requires_grad=True)
     noise = torch.rand(4, 3, generator=generator, dtype=torch.float64) * 2 - 1
-    assert torch.autograd.gradcheck(lambda *a: add_noise(*a, noise), (values, half, low, high), eps=1e-6)
+    assert ((values > edge).any() and (values < -edge).any() and (values.abs() < edge).any()).item()
+    assert torch.autograd.gradcheck(lambda *a: add_noise(*a, noise, signed=signed), (values, half, edge), eps=1e-6)
