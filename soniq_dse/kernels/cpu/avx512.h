@@ -1,13 +1,8 @@
-// What the AVX-512 kernels share: the walk over panels and row blocks, and the barrier that keeps gcc from reordering a tile.
-//
-// A panel is nr output channels with all their taps and k; packed weights are panels one after another. A panel is the outer
-// loop, so that its weights stay in the nearest cache while the row blocks pass.
+// What the AVX-512 kernels share: 512-bit accumulators and the prefetch of streamed weights.
 #pragma once
 #include <immintrin.h>
-#include <stddef.h>
-#include <stdint.h>
 
-#include "soniq_kernel.h"
+#include "tile.h"
 
 // gcc 12 takes the deliberately undefined operands inside its own intrinsics for mistakes of ours.
 #pragma GCC diagnostic ignored "-Wuninitialized"
@@ -15,34 +10,10 @@
 
 namespace soniq {
 
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-constexpr int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
-
-#define SONIQ_INLINE inline __attribute__((always_inline))
-#define SONIQ_INLINE_LAMBDA __attribute__((always_inline))
-
-// Between the rows of a register tile: without it gcc hoists the loads of all rows to the front and spills accumulators.
-#define SONIQ_ROW_BARRIER() asm volatile("" ::: "memory")
-
 // A 512-bit accumulator has the element type of its operations: gcc 12 spills one that it must convert at every use.
 typedef uint8_t Bytes __attribute__((vector_size(64)));
 typedef uint16_t Words __attribute__((vector_size(64)));
 typedef int32_t Ints __attribute__((vector_size(64)));
-
-template <int N>
-struct Index {
-  constexpr operator int() const { return N; }
-};
-
-// body(Index<0>{}) ... body(Index<N - 1>{}). An array indexed by these constants becomes registers before the optimiser runs;
-// one indexed by a loop that is unrolled later stays in memory once there is a barrier in the loop.
-template <int N, class Body>
-SONIQ_INLINE void unroll(Body&& body) {
-  if constexpr (N > 0) {
-    unroll<N - 1>(body);
-    body(Index<N - 1>{});
-  }
-}
 
 // One-row tiles read each weight once: `lines` cache lines 4 KB ahead, where the hardware's prefetcher stops at page ends
 // (on an Intel server core 8 % on weights in L2 and L3; a prefetch past the end of the buffer does nothing).
@@ -51,26 +22,6 @@ SONIQ_INLINE void prefetch_stream(const uint8_t* weights) {
   unroll<lines>([&](auto i) SONIQ_INLINE_LAMBDA {
     _mm_prefetch(reinterpret_cast<const char*>(weights + 4096 + i * 64), _MM_HINT_T0);
   });
-}
-
-// tile(Index<rows>{}): the row count as a constant, 1 <= rows <= MR.
-template <int MR, class Tile>
-SONIQ_INLINE void with_rows(int64_t rows, Tile&& tile) {
-  if constexpr (MR > 1) {
-    if (rows < MR) return with_rows<MR - 1>(rows, tile);
-  }
-  tile(Index<MR>{});
-}
-
-// tile(Index<R>{}, first_row) over blocks of at most MR rows, all of nearly one height: a block of one or two rows would
-// leave the accumulators' latency uncovered.
-template <int MR, class Tile>
-SONIQ_INLINE void for_row_blocks(int64_t rows, Tile&& tile) {
-  for (int64_t first = 0, left = ceil_div(rows, MR); left > 0; left--) {
-    const int64_t height = ceil_div(rows - first, left);
-    with_rows<MR>(height, [&](auto block) { tile(block, first); });
-    first += height;
-  }
 }
 
 }  // namespace soniq

@@ -1,0 +1,36 @@
+// What the AVX2 kernels share: 256-bit vector types and a load of what is left of a row.
+#pragma once
+#include <immintrin.h>
+
+#include "tile.h"
+
+// gcc 12 takes the deliberately undefined operands inside its own intrinsics for mistakes of ours.
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+
+namespace soniq {
+
+typedef uint8_t Bytes __attribute__((vector_size(32)));
+typedef uint16_t Words __attribute__((vector_size(32)));
+typedef int32_t Ints __attribute__((vector_size(32)));
+
+// The first `live` of 32 codes, zeros behind them; nothing past them is read.
+SONIQ_INLINE __m256i load_codes(const uint8_t* codes, int64_t live) {
+  if (live >= 32) return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes));
+  alignas(32) uint8_t buffer[32] = {};
+  for (int64_t i = 0; i < live; i++) buffer[i] = codes[i];
+  return _mm256_load_si256(reinterpret_cast<const __m256i*>(buffer));
+}
+
+SONIQ_INLINE __m256i load(const void* aligned) { return _mm256_load_si256(static_cast<const __m256i*>(aligned)); }
+
+SONIQ_INLINE void store(void* address, __m256i value) { _mm256_storeu_si256(static_cast<__m256i*>(address), value); }
+
+// Four bytes of a packed row in every lane: the activations of four k that eight output channels share.
+SONIQ_INLINE __m256i broadcast4(const uint8_t* row) {
+  int32_t four;
+  __builtin_memcpy(&four, row, 4);
+  return _mm256_set1_epi32(four);
+}
+
+}  // namespace soniq
