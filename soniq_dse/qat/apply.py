@@ -107,6 +107,7 @@ def quantize_model(model: nn.Module, workload: Workload, candidate: Candidate) -
             )
     for node in nodes:
         module = _module_of(model, node)
+        _refuse_rank(module, node, workload)
         tensor_class = _class_of(workload, node)
         mixture = mixtures[tensor_class.name]
         groups = module.groups if isinstance(module, nn.Conv2d) else 1
@@ -194,6 +195,12 @@ def _class_size(workload: Workload, tensor_class: TensorClass) -> ClassSize:
     readers = [node for node in workload.nodes if node.layer is not None and node.inputs[0] in tensor_class.tensors]
     n_weights = sum(node.layer.n_weights for node in readers if node.layer is not None)
     return ClassSize(tensor_class.name, tensor_class.channels, n_weights / tensor_class.channels)
+
+
+def _refuse_rank(module: nn.Module, node: Node, workload: Workload) -> None:
+    shape = workload.node(node.inputs[0]).shape
+    if isinstance(module, nn.Linear) and len(shape) != 2:
+        raise UserError(f"layer {node.module}: expected an input of shape [n, features], got {list(shape)}")
 
 
 def _refuse_unsupported(workload: Workload) -> None:

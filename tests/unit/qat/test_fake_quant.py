@@ -17,7 +17,7 @@ from soniq_dse.qat.apply import QuantizedModel, quantize_model
 from soniq_dse.qat.calibrate import best_steps
 from soniq_dse.qat.deploy import deploy, size_bytes
 from soniq_dse.qat.evaluate import top1_agreement
-from soniq_dse.qat.fake_quant import NoisePool
+from soniq_dse.qat.fake_quant import ClassMixture, NoisePool, WeightQuantizer
 from soniq_dse.qat.soft_assignment import SoftAssignment
 from soniq_dse.qat.training import deterministic, outputs_of
 from soniq_dse.records.base import ArrayRef
@@ -86,6 +86,62 @@ def deployed(quantized: QuantizedModel) -> tuple[IntegerNetwork, dict[str, np.nd
 def some_levels(quantized: QuantizedModel) -> Levels:
     n_levels = len(quantized.problem.palette.levels)
     return {c.name: tuple(i % n_levels for i in range(c.channels)) for c in quantized.problem.classes}
+
+
+class Perceptron(nn.Module):
+    """Linear layers, BatchNorm of features, signed and unsigned hidden tensors, a flattened class in the middle."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(2, 4, 4, stride=4)
+        self.wide = nn.Linear(16, 24)
+        self.bn = nn.BatchNorm1d(24)
+        self.signed = nn.Linear(24, 12)
+        self.head = nn.Linear(12, 5, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``[n, 2, 8, 8]`` -> ``[n, 5]``."""
+        x = torch.relu(self.stem(x)).flatten(1)
+        return self.head(self.signed(self.bn(self.wide(x))))
+
+
+def test_linear_layers_and_flattened_classes_agree_too() -> None:
+    """Channel c of the flattened class covers the features 4c .. 4c + 3, and all of them share its level."""
+    quantized, x = wrapped("w2a2+w4a4", Perceptron)
+    levels = some_levels(quantized)
+    quantized.harden(levels)
+    quantized.set_phase("finetune")
+    network, arrays = deployed(quantized)
+    kept = golden.evaluate(network, arrays, x, keep=True)
+    flattened = next(n for n in network.nodes if isinstance(n, QuantizeNode) and n.inputs == ("flatten",))
+    assert flattened.quantizer.level_of_channel == tuple(level for level in (0, 1, 0, 1) for _ in range(4))
+    outputs = outputs_of(quantized.model, x).numpy()
+    assert top1_agreement(outputs, kept["head"]) >= 30 / 32
+    assert np.median(np.abs(outputs - kept["head"])) <= 1e-3 * np.abs(outputs).max()
+
+
+def test_grouped_convolutions_learn_per_group_inputs() -> None:
+    """The level of a weight is that of the channel it reads: with groups another one for each group of outputs."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(4, 6, 1, groups=2)
+    mixture = ClassMixture(Palette.parse("w1a1+w2a2"), 4, signed=False)
+    quantizer = WeightQuantizer(mixture, conv.weight, 2, NoisePool(0))
+    mixture.harden((0, 1, 1, 0))
+    mixture.phase = "finetune"
+    assert quantizer.input_level().tolist() == [[0, 1]] * 3 + [[1, 0]] * 3
+    steps = quantizer.log_step.detach().exp()
+    codes = quantizer(conv.weight).detach()[:, :, 0, 0]
+    for out, position in np.ndindex(6, 2):
+        level = int(quantizer.input_level()[out, position])
+        ratio = abs(float(codes[out, position] / steps[level, out]))
+        assert ratio == pytest.approx(1) or (level == 1 and ratio == pytest.approx(3))
+    mixture.shares = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
+    noisy = quantizer(conv.weight).detach()[:, :, 0, 0]
+    for out, position in np.ndindex(6, 2):
+        level = int(quantizer.input_level()[out, position])
+        edge = float(steps[level, out]) * (2, 4)[level]
+        clamped = max(-edge, min(edge, float(conv.weight.detach()[out, position, 0, 0])))
+        assert abs(float(noisy[out, position]) - clamped) <= float(steps[level, out]) * (1 + 1e-6)
 
 
 @pytest.mark.parametrize("palette", ["w1a1", "w2a2", "w4a4", "w8a8", "w1a1+w4a4", "w2a2+w2a4+w8a8"])
@@ -206,6 +262,7 @@ def test_noise_pool_is_reproducible_uniform_and_grows() -> None:
     [
         ("w4", Branches, "weight-only level w4; nearest valid choice: w4a8"),
         ("w2a2", lambda: nn.Sequential(nn.Conv2d(2, 4, 3), nn.Sigmoid(), nn.Conv2d(4, 4, 3)), "got sigmoid at"),
+        ("w2a2", lambda: nn.Sequential(nn.Linear(8, 4)), "shape .n, features., got .1, 2, 8, 8."),
     ],
 )
 def test_what_cannot_be_deployed_is_refused(palette: str, model: Callable[[], nn.Module], message: str) -> None:
