@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor, nn
+from torch import Tensor
 
 from soniq_dse.errors import UserError
 from soniq_dse.formats import format_of
@@ -40,7 +40,7 @@ def deploy(quantized: QuantizedModel, put_array: PutArray) -> IntegerNetwork:
     Scale and bias are folded in float64 and rounded to fp32 once; weights are rounded by ``formats``.
 
     Raises:
-        UserError: an operator has no integer node, or a BatchNorm does not directly follow a layer that only it reads.
+        UserError: an operator has no integer node.
     """
     return _Deployment(quantized, put_array).network()
 
@@ -82,7 +82,7 @@ class _Deployment:
             if node.op in ("conv2d", "linear") and node.name in self._quantized.weights:
                 self._matmul(node)
             elif node.op == "batch_norm":
-                self._folded(node)
+                self._name_of[node.name] = self._name_of[node.inputs[0]]  # folded there
             else:
                 self._plain(node)
         return IntegerNetwork(name=self._quantized.candidate.name, nodes=tuple(self._nodes))
@@ -102,15 +102,6 @@ class _Deployment:
             )
         self._nodes.append(made)
         self._name_of[node.name] = node.name
-
-    def _folded(self, node: Node) -> None:
-        producer = node.inputs[0]
-        if producer not in self._quantized.weights or len(self._readers[producer]) != 1:
-            raise UserError(
-                f"node {node.name}: expected a BatchNorm that directly follows a Conv2d or Linear which only it reads, "
-                f"got one after {producer}"
-            )
-        self._name_of[node.name] = self._name_of[producer]
 
     def _codes(self, node: Node) -> str:
         """The quantize node of the tensor that ``node`` reads, made at the first call."""
@@ -169,8 +160,6 @@ class _Deployment:
         if len(followers) != 1 or followers[0].op != "batch_norm":
             return np.ones(n_out), bias
         norm: Any = self._quantized.model.get_submodule(followers[0].module)
-        if not isinstance(norm, nn.modules.batchnorm._BatchNorm) or norm.running_mean is None:
-            raise UserError(f"node {followers[0].name}: expected a BatchNorm with running statistics, got {norm}")
         gain = 1 / np.sqrt(_double(norm.running_var) + norm.eps)
         gain = gain if norm.weight is None else gain * _double(norm.weight)
         shift = 0.0 if norm.bias is None else _double(norm.bias)
