@@ -22,7 +22,12 @@ from soniq_dse.records.workload import Conv2dLayer, GemmLayer, Node, TensorClass
 
 PALETTES = ("w1a1", "w2a2", "w4a4", "w1a1+w2a2", "w1a1+w4a4", "w2a4+w4a4", "w1a1+w2a2+w4a4")
 CHANNELS = {"input": 1, "body1": 32, "body2": 64, "features": 64}
-LAYERS = {"conv1": ("input", 9 * 32), "conv2": ("body1", 9 * 32 * 64), "conv3": ("body2", 9 * 64 * 64), "fc": ("features", 640)}
+LAYERS = {
+    "conv1": ("input", 9 * 32),
+    "conv2": ("body1", 9 * 32 * 64),
+    "conv3": ("body2", 9 * 64 * 64),
+    "fc": ("features", 640),
+}
 NETWORK_US = 24.0
 """Latency of the made-up INT8 network."""
 
@@ -138,7 +143,9 @@ def _design(
     full_name = name or f"{palette.name}@{bits:.1f}-soniq-{index}"
     accuracy = 98.2 - 9.0 * math.exp(-1.1 * bits) - 0.4 * rng.random()
     estimate = _estimate(NETWORK_US * (0.1 + bits / 8) * rng.uniform(0.9, 1.1), assignments[0])
-    measurement = _measurement(estimate, rng) if measured else Measurement(skipped="this host is not the machine described")
+    measurement = (
+        _measurement(estimate, rng) if measured else Measurement(skipped="this host is not the machine described")
+    )
     point = _point(f"d{index:04d}", full_name, palette.name, accuracy, estimate, measurement).model_copy(
         update={
             "bits_per_weight": bits,
@@ -165,7 +172,9 @@ def _reference(role: str, accuracy: float, latency_us: float, measured: bool) ->
     rng = random.Random(role)
     assignment = _assignment(Palette.parse("w8a8"), rng)
     estimate = _estimate(latency_us, assignment)
-    measurement = _measurement(estimate, rng) if measured else Measurement(skipped="this host is not the machine described")
+    measurement = (
+        _measurement(estimate, rng) if measured else Measurement(skipped="this host is not the machine described")
+    )
     point = _point(role, role.upper(), "fp32" if role == "fp32" else "w8a8", accuracy, estimate, measurement)
     point = point.model_copy(update={"role": role, "size_bytes": 240_000 if role == "fp32" else 60_000})
     detail = DesignDetail(
@@ -222,7 +231,9 @@ def _assignment(palette: Palette, rng: random.Random) -> Assignment:
             last = len(palette.levels) - 1
             levels[name] = tuple(rng.randint(0, last) if rng.random() < share else 0 for _ in range(channels))
     weights = {name: sum(n for read, n in LAYERS.values() if read == name) / CHANNELS[name] for name in levels}
-    bits = {name: [palette.levels[level].weight_bits for level in levels[name]] for name in levels if name not in pinned}
+    bits = {
+        name: [palette.levels[level].weight_bits for level in levels[name]] for name in levels if name not in pinned
+    }
     total = sum(sum(found) * weights[name] for name, found in bits.items())
     return Assignment(
         palette=palette,

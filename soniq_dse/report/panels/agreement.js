@@ -36,7 +36,8 @@ soniq.panel("agreement", (app, root) => {
     const designs = measured.filter((p) => p.role === "design"), references = measured.filter((p) => p.role !== "design");
     return { traces: [
       { type: "scatter", mode: "lines", name: "equal", x: range, y: range, hoverinfo: "skip", line: { color: app.colour("ink-soft"), width: 1.2 } },
-      ...Object.entries(app.marks).map(([name, mark]) => trace(designs.filter((p) => p.palette === name), name, { color: mark.colour, symbol: mark.symbol })),
+      ...Object.entries(app.marks).map(([name, mark]) => trace(designs.filter((p) => p.palette === name), name,
+        { color: mark.colour, symbol: mark.symbol })),
       trace(references, "references", { color: app.colour("ink"), symbol: references.map((p) => (p.role === "fp32" ? "star" : "x")) }),
       ring(),
     ], layout: { xaxis: axis("measured latency (µs)"), yaxis: axis("predicted latency (µs)"), dragmode: false } };

@@ -49,7 +49,10 @@ soniq.panel("design", (app, root) => {
 
   function bitMap() {
     const assignment = (detail() || { assignments: [] }).assignments[Math.min(app.state.seed, (detail()?.assignments.length || 1) - 1)];
-    if (!assignment) return find("bit-map").replaceChildren(el("p", { class: "empty-note" }, "This point has no bits per channel: all its layers are alike."));
+    if (!assignment) {
+      const words = detail() ? "No bits per channel: all layers of this point are alike." : "No design yet.";
+      return find("bit-map").replaceChildren(el("p", { class: "empty-note" }, words));
+    }
     const levels = [assignment.palette, ...Object.values(assignment.pinned)].flatMap((p) => p.levels.map((l) => l.weight_bits));
     const key = [...new Set(levels)].sort((a, b) => a - b).map((bits) => el("span", { class: "key" },
       el("i", { class: "swatch", style: `background:${shade(bits)}` }), `${bits} bit${bits > 1 ? "s" : ""}`));
@@ -92,7 +95,8 @@ soniq.panel("design", (app, root) => {
     find("layer-note").textContent = note.join(" ").replace(/\.\./g, ".");
     if (!estimate) {
       find("bound-legend").replaceChildren();
-      return find("layers").replaceChildren(el("tbody", {}, el("tr", {}, el("td", { class: "empty-note" }, "No latency was predicted for this point."))));
+      const none = el("td", { class: "empty-note" }, "No latency was predicted for this point.");
+      return find("layers").replaceChildren(el("tbody", {}, el("tr", {}, none)));
     }
     const used = TERMS.filter((name) => estimate.per_layer.some((l) => l.terms.some((t) => t.name === name && t.cycles > 0)));
     find("bound-legend").replaceChildren(...used.map((name) => el("span", { class: "key" },

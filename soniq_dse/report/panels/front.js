@@ -68,18 +68,19 @@ soniq.panel("front", (app, root) => {
     }, { name: plain(name) });
   }
 
-  /** Where the x axis is a measurement: a tick and its interval show what was predicted for the same design. */
-  function predictions(front) {
-    if (!app.state.bars || app.state.x !== "latency_measured_us") return [];
-    const known = front.filter((p) => p.latency_predicted_us !== null);
-    return [{
-      type: "scatter", mode: "markers", name: "predicted", hoverinfo: "skip",
-      x: known.map((p) => p.latency_predicted_us), y: known.map((p) => at(p)[1]),
+  /** A tick where the other latency of the same design lies: the prediction, with its interval, or the measurement. */
+  const other = () => ({ latency_measured_us: "predicted", latency_predicted_us: "measured" })[app.state.x];
+  const ticked = (front) => (app.state.bars && other() ? front.filter((p) => p[`latency_${other()}_us`] !== null) : []);
+
+  function ticks(front) {
+    const points = ticked(front), x = points.map((p) => p[`latency_${other()}_us`]);
+    const reach = (p, end) => (other() === "predicted" && p[end] !== null ? Math.abs(p[end] - p.latency_predicted_us) : 0);
+    return {
+      type: "scatter", mode: "markers", name: "other latency", hoverinfo: "skip", x, y: points.map((p) => at(p)[1]),
       marker: { symbol: "line-ns-open", size: 9, color: app.colour("ink-faint"), line: { width: 2 } },
       error_x: { type: "data", symmetric: false, width: 0, thickness: 1, color: app.colour("ink-faint"),
-        array: known.map((p) => (p.latency_high_us ?? p.latency_predicted_us) - p.latency_predicted_us),
-        arrayminus: known.map((p) => p.latency_predicted_us - (p.latency_low_us ?? p.latency_predicted_us)) },
-    }];
+        array: points.map((p) => reach(p, "latency_high_us")), arrayminus: points.map((p) => reach(p, "latency_low_us")) },
+    };
   }
 
   function selection() {
@@ -96,7 +97,7 @@ soniq.panel("front", (app, root) => {
     const names = Object.keys(app.marks);
     return [
       ...names.map((name) => palette(name, true, designs)),
-      ...predictions([...front, ...references]),
+      ticks([...front, ...references]),
       bars(points, front),
       { type: "scatter", mode: "lines", name: "front", x: front.map((p) => at(p)[0]), y: front.map((p) => at(p)[1]),
         line: { shape: "hv", color: app.colour("ink-soft"), width: 1.5 }, hoverinfo: "skip" },
@@ -136,7 +137,7 @@ soniq.panel("front", (app, root) => {
       type: "button", class: "chip", "aria-pressed": String(!hidden.includes(name)), on: { click: () =>
         app.set({ hidden: (hidden.includes(name) ? hidden.filter((h) => h !== name) : [...hidden, name]).join(",") }) },
     }, app.markSvg(mark), name));
-    const tick = predictions(line()).length ? [el("span", { class: "key" }, "| predicted for the same design")] : [];
+    const tick = ticked(line()).length ? [el("span", { class: "key" }, `| ${other()} latency of the same design`)] : [];
     find("legend").replaceChildren(...chips, ...tick);
   }
 
@@ -174,7 +175,10 @@ soniq.panel("front", (app, root) => {
     const ratio = app.ratio(point), interval = app.interval(point);
     const row = (label, text, note) => [el("dt", {}, label), el("dd", {}, text, note ? el("small", {}, ` ${note}`) : null)];
     const index = line().findIndex((p) => p.id === point.id), front = line();
-    const step = (label, to) => el("button", { type: "button", class: "quiet", disabled: !to, on: { click: () => app.set({ design: to.id }) } }, label);
+    const step = (label, to) => el("button", { type: "button", class: "quiet", disabled: !to, on: { click: () => {
+      app.set({ design: to.id });
+      find("card").querySelector(`[data-step="${label}"]:enabled, #permalink`).focus(); // the card was made anew
+    } }, "data-step": label }, label);
     find("card").replaceChildren(
       el("p", { class: "eyebrow" }, "Selected design"),
       el("h3", { id: "card-name" }, app.markSvg(app.mark(point)), point.name),

@@ -92,7 +92,8 @@ soniq.panel("table", (app, root) => {
     }
     const detail = app.details.get(app.state.design);
     find("reproduce").replaceChildren(...(detail ? [
-      el("p", { class: "help" }, `To make ${app.byId.get(app.state.design).name} again:`), el("pre", { tabindex: "0" }, el("code", {}, detail.command)),
+      el("p", { class: "help" }, `To make ${app.byId.get(app.state.design).name} again:`),
+      el("pre", { tabindex: "0" }, el("code", {}, detail.command)),
     ] : []));
   }
 
@@ -111,10 +112,18 @@ soniq.panel("table", (app, root) => {
 
   // -- controls --------------------------------------------------------------------------------------------
   const entered = (input) => (input.value === "" || !Number.isFinite(input.valueAsNumber) ? null : input.valueAsNumber);
-  find("filter-text").addEventListener("input", (event) => app.set({ text: event.target.value }));
-  find("max-latency").addEventListener("input", (event) => app.set({ max_latency: entered(event.target) }));
-  find("min-metric").addEventListener("input", (event) => app.set({ min_metric: entered(event.target) }));
-  find("clear-filter").addEventListener("click", () => app.set({ text: "", max_latency: null, min_metric: null, dominated: true, hidden: "" }));
+  const typed = (id, patch) => { // after a pause: a figure of thousands of points cannot follow every key
+    let timer = 0;
+    find(id).addEventListener("input", (event) => {
+      clearTimeout(timer);
+      timer = setTimeout(() => app.set(patch(event.target)), 120);
+    });
+  };
+  typed("filter-text", (input) => ({ text: input.value }));
+  typed("max-latency", (input) => ({ max_latency: entered(input) }));
+  typed("min-metric", (input) => ({ min_metric: entered(input) }));
+  find("clear-filter").addEventListener("click", () =>
+    app.set({ text: "", max_latency: null, min_metric: null, dominated: true, hidden: "" }));
   find("more-rows").addEventListener("click", () => { limit = Infinity; draw(); });
   find("download-csv").addEventListener("click", () => download("designs.csv", "text/csv", csv()));
   find("download-json").addEventListener("click", () =>
