@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import json
 import re
 import subprocess
 import sys
@@ -46,10 +46,14 @@ def test_own_task_loads(page: tuple[str, Path], monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.slow
 def test_explore_takes_the_example(page: tuple[str, Path]) -> None:
     text, folder = page
-    command = re.findall(r"```console\nsoniq-dse (.*?)\n```", text)[0]
-    environment = {**os.environ, "HOME": str(folder)}
-    done = subprocess.run(
-        [sys.executable, "-m", "soniq_dse", *command.split()],
-        cwd=folder, capture_output=True, text=True, timeout=LIMIT_S, env=environment, check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    short, whole, own_task = re.findall(r"```console\nsoniq-dse (explore .*?)\n```", text)
+    for command in (short, f"{whole} --dry-run", f"{own_task} --dry-run"):
+        done = subprocess.run(
+            [sys.executable, "-m", "soniq_dse", *command.split()],
+            cwd=folder, capture_output=True, text=True, timeout=LIMIT_S, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+    (front,) = folder.rglob("front.json")
+    names = {point["name"] for point in json.loads(front.read_text())["points"]}
+    assert any("w1a1" in name for name in names)
+    assert any("w2a2+w8a8" in name for name in names)
