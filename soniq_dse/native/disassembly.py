@@ -82,14 +82,17 @@ def disassemble(library: Path, symbol: str) -> dict[str, list[Code]]:
 def innermost_loops(codes: list[Code]) -> list[list[Code]]:
     """Bodies of the innermost loops of one function: what a backward jump spans, where no shorter span overlaps it.
 
-    An outer loop may jump into the middle of its inner one (compilers rotate loops), so containing is not the test.
+    An outer loop may jump into the middle of its inner one (compilers rotate loops), so containing is not the test. A
+    span with a return is no loop: cold code jumps back to the function's exit.
     """
     start = codes[0].address if codes else 0
+    returns = [code.address for code in codes if code.mnemonic == "ret"]
     spans = {
         (code.target, code.address)
         for code in codes
         if _JUMP.match(code.mnemonic) and code.target is not None and start <= code.target < code.address
     }
+    spans = {s for s in spans if not any(s[0] <= address <= s[1] for address in returns)}
     inner = [s for s in spans if not any(o != s and _overlap(s, o) and o[1] - o[0] <= s[1] - s[0] for o in spans)]
     return [[code for code in codes if first <= code.address <= last] for first, last in sorted(inner)]
 

@@ -15,9 +15,9 @@ from soniq_dse.runtime.executor import Executor
 from soniq_dse.runtime.pack import PackedNetwork
 
 SAMPLES = 15
-"""Samples until a timing may settle; each is the median of ``RUNS_PER_SAMPLE`` runs."""
-RUNS_PER_SAMPLE = 20
-STEP_RUNS = 60
+"""Samples before a timing may settle; each is the median of the runs that fit into ``SAMPLE_S``."""
+SAMPLE_S = 4e-3
+MOST_RUNS = 50
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,10 @@ def latency(packed: PackedNetwork, *, batch: int = 1, threads: int = 1, max_s: f
 
 def _settled(executor: Executor, max_s: float) -> tuple[Timing, NDArray[np.float64]]:
     """Samples until they settle or ``max_s`` of CPU time is spent, and the seconds of every run."""
-    executor.time_runs(3)
+    per_sample = _runs_per_sample(executor)
     end, samples, runs = thread_seconds() + max_s, [], []
     while True:
-        runs.append(executor.time_runs(RUNS_PER_SAMPLE))
+        runs.append(executor.time_runs(per_sample))
         samples.append(float(np.median(runs[-1])))
         timing = Timing.of(samples)
         spent = thread_seconds() > end
@@ -81,9 +81,14 @@ def _settled(executor: Executor, max_s: float) -> tuple[Timing, NDArray[np.float
             return timing, np.concatenate(runs)
 
 
+def _runs_per_sample(executor: Executor) -> int:
+    executor.time_runs(1)  # warms caches
+    return int(np.clip(SAMPLE_S / executor.time_runs(1)[0], 1, MOST_RUNS))
+
+
 def _per_layer(executor: Executor) -> dict[str, float]:
     """Median microseconds per node, packing with the layer that it serves."""
-    medians = np.median(executor.time_steps(STEP_RUNS), axis=0) * 1e6
+    medians = np.median(executor.time_steps(_runs_per_sample(executor)), axis=0) * 1e6
     found: dict[str, float] = {}
     for step, median in zip(executor.plan.steps, medians, strict=True):
         found[step.node] = found.get(step.node, 0.0) + float(median)

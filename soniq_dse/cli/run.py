@@ -1,0 +1,147 @@
+"""``soniq-dse run``: one trained design on this CPU."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from soniq_dse.cli._common import console, json_option, print_json, table
+from soniq_dse.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from soniq_dse.runtime.check import Parity
+    from soniq_dse.runtime.latency import Latency
+    from soniq_dse.runtime.pack import PackedNetwork
+    from soniq_dse.workloads.task import Task
+
+ROOT = Path("reports") / "runs"
+
+
+@click.command(epilog="Example:  soniq-dse run w1a1+w4a4@2-soniq-s0")
+@click.argument("design")
+@click.option("--root", type=click.Path(file_okay=False, path_type=Path), default=ROOT, show_default=True,
+              help="Folder of runs.")  # fmt: skip
+@click.option("--data", help="Data: NAME, NAME:FOLDER or pkg.mod:loaders.  [default: the run's]")
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many test examples.  [default: all]")
+@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Samples per timed run.")
+@json_option
+def command(design: str, root: Path, data: str | None, limit: int | None, batch: int, as_json: bool) -> None:
+    """Run one trained design on this CPU and check it against the golden arithmetic.
+
+    DESIGN is the name of a packed design of a run (RUN/NAME where several runs have it), or the path of its file. Shows
+    the metric on the test set, whether every code and output equals the golden arithmetic's, and the latency. Exit code
+    1 where something differs.
+    """
+    from soniq_dse.runtime.check import check
+    from soniq_dse.runtime.latency import latency
+    from soniq_dse.runtime.pack import PackedNetwork
+
+    path = find_design(design, root)
+    packed = PackedNetwork.load(path)
+    task = _load_task(path, data, limit)
+    inputs = task.test.inputs
+    if inputs.shape[1:] != packed.in_shape:
+        raise UserError(
+            f"data {task.name}: expected examples of shape {list(packed.in_shape)}, got {list(inputs.shape[1:])}"
+        )
+    parity = check(packed, inputs)
+    metric = task.metric.compute(packed.run(inputs), task.test.targets)
+    timed = latency(packed, batch=batch)
+    if as_json:
+        print_json(_as_json(path, packed, task, metric, parity, timed))
+    else:
+        _show(path, packed, task, metric, parity, timed)
+    if not parity.exact:
+        sys.exit(1)
+
+
+def find_design(design: str, root: Path) -> Path:
+    """The packed file behind DESIGN.
+
+    Raises:
+        UserError: there is none, or several runs have one of that name.
+    """
+    if design.endswith(".safetensors") and Path(design).is_file():
+        return Path(design)
+    run, _, name = design.rpartition("/")
+    packed = sorted(root.glob("*/designs/*.safetensors")) if root.is_dir() else []
+    found = [path for path in packed if path.stem == name and (not run or path.parent.parent.name == run)]
+    if len(found) > 1:
+        runs = ", ".join(f"{path.parent.parent.name}/{name}" for path in found)
+        raise UserError(f"design: expected one design, got {name!r}, which several runs have: {runs}")
+    if not found:
+        hint = nearest(name, [path.stem for path in packed]) or "; soniq-dse explore makes some"
+        raise UserError(f"design: expected the name of a packed design in {root} or a file, got {design!r}{hint}")
+    return found[0]
+
+
+def _load_task(path: Path, data: str | None, limit: int | None) -> Task:
+    """The data given, else those of the run that the file belongs to."""
+    from pydantic import ValidationError
+
+    from soniq_dse.records.front import RunInfo
+    from soniq_dse.workloads import load_task
+
+    if data is None:
+        info = path.parent.parent / "run.json"
+        try:
+            data = RunInfo.from_json(info.read_bytes()).data
+        except (OSError, ValidationError) as error:
+            raise UserError(f"data: expected --data, since {path} lies in no run's folder") from error
+    with contextlib.redirect_stdout(sys.stderr):  # a user's loaders may print; standard output is for data
+        return load_task(data, limit)
+
+
+def _as_json(
+    path: Path, packed: PackedNetwork, task: Task, metric: float, parity: Parity, timed: Latency
+) -> dict[str, Any]:
+    return {
+        "design": path.stem,
+        "metric": task.metric.name,
+        "metric_test": metric,
+        "samples": parity.samples,
+        "exact": parity.exact,
+        "unequal_codes": parity.unequal_codes,
+        "unequal_outputs": parity.unequal_outputs,
+        "size_bytes": packed.size_bytes,
+        "percentiles_us": timed.percentiles_us,
+        "measurement": timed.measurement.to_json_value(),
+        "layers": [
+            {"name": layer.node, "kernels": layer.kernels, "macs": layer.macs, "padded_macs": layer.padded_macs}
+            for layer in packed.executor(timed.measurement.batch).plan.layers
+        ],
+    }
+
+
+def _show(path: Path, packed: PackedNetwork, task: Task, metric: float, parity: Parity, timed: Latency) -> None:
+    found = timed.measurement
+    rows = [
+        [
+            layer.node,
+            f"{found.per_layer_us.get(layer.node, 0.0):.1f}",
+            f"{layer.macs / 1e6:.2f}",
+            f"{1 - layer.macs / layer.padded_macs:.0%}",
+            ", ".join(layer.kernels),
+        ]
+        for layer in packed.executor(found.batch).plan.layers
+    ]
+    columns = {"layer": "left", "us": "right", "MMAC": "right", "padding": "right", "kernels": "left"}
+    console().print(table(path.stem, columns, rows))
+    click.echo(f"{task.metric.name} {metric:.2f} {task.metric.unit} on {parity.samples} test examples")
+    codes = sum(parity.unequal_codes.values())
+    equal = f"{len(parity.unequal_codes)} quantised tensors and all outputs equal the golden arithmetic, bit for bit"
+    unequal = f"DIFFERS from the golden arithmetic in {codes} codes and {parity.unequal_outputs} outputs"
+    click.echo(equal if parity.exact else unequal)
+    if found.median_us is None:
+        click.echo(f"latency: not measured: {found.skipped}")
+        return
+    spread = "" if found.settled else ", not settled: the machine is noisy"
+    percentiles = ", ".join(f"p{p} {value:.1f}" for p, value in timed.percentiles_us.items())
+    click.echo(
+        f"latency {found.median_us:.1f} us (MAD {found.mad_us:.1f}, {found.samples} samples{spread}; {percentiles}), "
+        f"batch {found.batch}, 1 thread"
+    )

@@ -1,0 +1,110 @@
+"""What the catalog reads from sources, and which kernel it prefers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from soniq_dse.errors import UserError
+from soniq_dse.kernels.catalog import catalog, kernel, kernels_for, missing_features, parse_symbol
+from soniq_dse.kernels.library import isa_flags
+from soniq_dse.records.palette import Level
+
+POPCOUNT = "gemm_z1_z1_s32_6x32x64__avx512vpopcntdq_popcount"
+
+
+def folder_with(tmp_path: Path, *lines: str) -> Path:
+    (tmp_path / "gemm_toy.cpp").write_text('#include "soniq_kernel.h"\n' + "\n".join(lines) + "\n")
+    return tmp_path
+
+
+def test_fields_of_an_instance(tmp_path: Path) -> None:
+    (spec,) = catalog(
+        folder_with(tmp_path, f'SONIQ_KERNEL({POPCOUNT},\n    "avx512f, avx512vpopcntdq", 64, 2\'000,', "  Tile<6, 4>)")
+    )
+    assert (spec.op, spec.act, spec.wgt, spec.acc, spec.tile) == ("gemm", "z1", "z1", "s32", (6, 32, 64))
+    assert (spec.isa, spec.algorithm, spec.k_group, spec.k_max) == ("avx512vpopcntdq", "popcount", 64, 2000)
+    assert spec.features == ("avx512f", "avx512vpopcntdq")
+    assert spec.path == f"{tmp_path.name}/gemm_toy.cpp"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f'SONIQ_KERNEL({POPCOUNT}, "", GROUP, 10, T)',
+        f"SONIQ_KERNEL({POPCOUNT}, 64, 10, T)",
+        'SONIQ_KERNEL(gemm_q1_z1_s32_1x1x8__scalar_toy, "", 8, 10, T)',
+        'SONIQ_KERNEL(gemm_z1_z1_s32_1x1__scalar_toy, "", 8, 10, T)',
+        'SONIQ_KERNEL(gemm_z1_z1_s32_1x1x8_scalar_toy, "", 8, 10, T)',
+    ],
+)
+def test_wrong_lines_are_refused(tmp_path: Path, line: str) -> None:
+    with pytest.raises(UserError, match="expected"):
+        catalog(folder_with(tmp_path, line))
+
+
+def test_a_symbol_occurs_once(tmp_path: Path) -> None:
+    line = f'SONIQ_KERNEL({POPCOUNT}, "", 64, 10, T)'
+    with pytest.raises(UserError, match="twice"):
+        catalog(folder_with(tmp_path, line, line))
+
+
+def test_unknown_symbol_names_the_nearest() -> None:
+    with pytest.raises(UserError, match="nearest valid choice: 'gemm_u1_z1_s32_1x1x8__scalar_direct'"):
+        kernel("gemm_u1_z1_s32_1x1x8__scalar_direkt")
+    assert parse_symbol(POPCOUNT)["algorithm"] == "popcount"
+
+
+def test_scalar_kernels_serve_every_level_of_every_machine() -> None:
+    for weight_bits in range(1, 9):
+        for activation_bits in range(1, 9):
+            level = Level(weight_bits=weight_bits, activation_bits=activation_bits)
+            first = kernels_for(level, signed=False, features=())[0]
+            assert first.features == ()
+            wanted = min(bits for bits in (1, 2, 4, 8) if bits >= activation_bits)
+            assert first.act == f"u{wanted}"  # the narrowest that holds the codes
+    weight_only = kernels_for(Level(weight_bits=4, activation_bits=32), signed=True, features=())
+    assert [spec.act for spec in weight_only] == ["f32", "f32"]  # z4, then s8
+
+
+def test_order_of_preference(tmp_path: Path) -> None:
+    def line(act: str, wgt: str, tile: str, features: str) -> str:
+        return f'SONIQ_KERNEL(gemm_{act}_{wgt}_s32_{tile}__{features or "scalar"}_toy, "{features}", 8, 1000, T)'
+
+    folder = folder_with(
+        tmp_path,
+        line("u1", "z1", "1x1x8", ""),
+        line("u8", "s8", "4x16x4", "avx2"),
+        line("z1", "z1", "4x16x64", "avx2"),
+        line("u1", "z1", "4x16x64", "avx2"),
+        line("z1", "z1", "4x48x64", "avx2"),
+        line("z1", "z1", "1x16x64", "avx2"),
+        line("z1", "z1", "8x16x64", "avx512f"),
+    )
+    level = Level(weight_bits=1, activation_bits=1)
+
+    def tiles(**wanted: object) -> list[tuple[str, tuple[int, int, int]]]:
+        found = kernels_for(level, folder=folder, **wanted)  # type: ignore[arg-type]
+        return [(spec.act, spec.tile) for spec in found]
+
+    best = tiles(signed=True, features=["avx2"], rows=64, cols=64)
+    assert best == [
+        ("z1", (4, 16, 64)),  # no padding of 64 columns, the asked family
+        ("u1", (4, 16, 64)),
+        ("z1", (4, 48, 64)),  # 32 columns of padding
+        ("z1", (1, 16, 64)),  # one-row tiles are for one row
+        ("u8", (4, 16, 4)),  # more bits
+        ("u1", (1, 1, 8)),  # scalar last
+    ]
+    assert tiles(signed=False, features=["avx2"])[0] == ("u1", (4, 16, 64))
+    assert tiles(signed=True, features=["avx2"], rows=1)[0] == ("z1", (1, 16, 64))
+    assert tiles(signed=True, features=["avx2"], cols=48)[0] == ("z1", (4, 48, 64))
+    assert tiles(signed=True, features=["avx2", "avx512f"])[0] == ("z1", (8, 16, 64))
+
+
+def test_features_are_compared_in_either_spelling() -> None:
+    spec = next(found for found in catalog() if "avx512vpopcntdq" in found.features)
+    assert missing_features(spec, ["avx512f", "avx512bw", "avx512_vpopcntdq"]) == ()
+    assert "avx512vpopcntdq" in missing_features(spec, ["avx512f"])
+    assert isa_flags(["avx512_vnni", "avx512f"]) == ("-mavx512vnni", "-mavx512f")
