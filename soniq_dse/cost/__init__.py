@@ -18,17 +18,25 @@ HELPERS = frozenset({"bounds", "choice", "elementwise", "layers", "memory", "net
 
 @dataclass(frozen=True)
 class LoopCost:
-    """Cycles of one pass of a loop in steady state, what bounds it, and which instructions had no figures of their own.
+    """Cycles of one pass of a loop in steady state, and what bounds it.
 
-    ``latency_cycles`` is what its longest recurrence takes however little else there is to do; ``bound_text`` names the
-    bound in words (``port p5``).
+    ``cycles`` is a lower bound: the best that ports, issue width, recurrences allow. ``contended_cycles`` is the same
+    where micro-operations are spread evenly over their ports. ``latency_cycles`` is what the longest recurrence takes
+    however little else there is to do; ``bound_text`` names the bound in words (``port p5``); ``assumed`` are
+    instructions without figures of their own.
     """
 
     cycles: float
+    contended_cycles: float
     bound: Bound
     bound_text: str
     latency_cycles: float
     assumed: tuple[str, ...] = ()
+
+    @property
+    def expected_cycles(self) -> float:
+        """The middle between the best assignment of ports and an even one."""
+        return (self.cycles + self.contended_cycles) / 2
 
 
 class Base(ABC):

@@ -1,26 +1,26 @@
 """Which kernel a part of a layer runs on, and what a pass of its loop costs.
 
-The choice is the runtime's own (``kernels.catalog``). Priced is the kept compiled loop of that kernel; where none is
-kept, the recipe of its format in the descriptor; where the machine has no vector kernel yet, the recipe of its
-fastest native level that serves. Each answer says which.
+The choice is the runtime's own (``kernels.catalog``). Priced is the kept compiled loop of that kernel, and not below
+its recipe, which counts what lies outside the innermost loop too (widening of narrow sums). Where no loop is kept, the
+recipe of its format prices it; where the machine has no vector kernel yet, the recipe of its fastest native level that
+serves. Each answer says which.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from soniq_dse.cost import Base, LoopCost
 from soniq_dse.errors import UserError, nearest
-from soniq_dse.hardware.levels import native_levels, step_timing
-from soniq_dse.hardware.ports import port_bound, port_loads
+from soniq_dse.hardware.levels import native_levels, recipe_uses, step_timing
+from soniq_dse.hardware.ports import evenly_spread, port_bound, port_loads
 from soniq_dse.kernels.catalog import kernels_for, token_bits
+from soniq_dse.kernels.loops import kept_loop
 from soniq_dse.records.cost import HotLoop, KernelSpec
 from soniq_dse.records.hardware import HardwareModel, InstructionTiming, NativeLevel
 from soniq_dse.records.palette import FLOAT_BITS, Level
-from soniq_dse.resources import shipped_folder
 
 PricedBy = Literal["loop", "recipe", "fp32"]
 FMA = ("vfmadd231ps", "fmla")
@@ -34,7 +34,7 @@ _ACCUMULATES = ("vpdpbusd", "sdot", "udot", *FMA, "vpaddq", "vpaddd", "vpaddw", 
 class Kernel:
     """A kernel as the cost model sees it.
 
-    One pass of its loop multiplies ``rows x cols`` outputs by ``pass_k`` elements of k in ``loop.cycles``. k is
+    One pass of its loop multiplies ``rows x cols`` outputs by ``pass_k`` elements of k at the cost of ``loop``. k is
     padded to ``k_group``, columns to ``cols``. ``weight_bits`` and ``activation_bits`` are those of the kernel's own
     packing.
     """
@@ -51,15 +51,10 @@ class Kernel:
     priced_by: PricedBy
 
 
-def kept_loops() -> dict[str, Path]:
-    """Symbol -> the kept loop of that kernel, below ``hwmodels/loops``."""
-    return {path.stem: path for path in sorted((shipped_folder("hwmodels") / "loops").glob("*/*.json"))}
-
-
 def packed_activation_bits(algorithm: str, weight_bits: int, activation_bits: int) -> float:
     """Bits that a packed activation takes: more than its code where packing builds a table per step.
 
-    Tables of 64 bytes serve the 6 / ``weight_bits`` activations of a step; up to 2 bits they are rows of a constant one.
+    Tables of 64 bytes serve 6 / ``weight_bits`` activations; up to 2 bits they are rows of a constant one.
     """
     if algorithm == "table" and 2 < activation_bits < FLOAT_BITS:
         return 64 * 8 * weight_bits / 6
@@ -72,7 +67,7 @@ class Chooser:
 
     hw: HardwareModel
     model: Base
-    loops: Mapping[str, Path] = field(default_factory=kept_loops)
+    loop_of: Callable[[str], HotLoop | None] = kept_loop
     _natives: tuple[NativeLevel, ...] = field(init=False)
     _priced: dict[str, Kernel] = field(default_factory=dict)
 
@@ -103,11 +98,15 @@ class Chooser:
         return self._priced["fp32"]
 
     def _of_spec(self, spec: KernelSpec) -> Kernel:
-        if spec.symbol not in self.loops:
+        loop = self.loop_of(spec.symbol)
+        if loop is None:
             weight_bits, act_bits = token_bits(spec.wgt), token_bits(spec.act)
             return self._of_recipe(self._native(Level(weight_bits=weight_bits, activation_bits=act_bits), spec), spec)
-        loop = HotLoop.from_json(self.loops[spec.symbol].read_bytes())
         rows, cols, _ = spec.tile
+        cost = self.model.loop_cost(loop, self.hw)
+        least = self._recipe_cost(spec, loop.macs_per_iteration)
+        if least is not None and least.cycles > cost.cycles:
+            cost = replace(least, latency_cycles=cost.latency_cycles, assumed=cost.assumed)
         return Kernel(
             name=spec.symbol,
             rows=rows,
@@ -117,8 +116,30 @@ class Chooser:
             weight_bits=token_bits(spec.wgt),
             activation_bits=packed_activation_bits(spec.algorithm, token_bits(spec.wgt), token_bits(spec.act)),
             algorithm=spec.algorithm,
-            loop=self.model.loop_cost(loop, self.hw),
+            loop=cost,
             priced_by="loop",
+        )
+
+    def _recipe_cost(self, spec: KernelSpec, macs: int) -> LoopCost | None:
+        """The cost of ``macs`` products by the best recipe of the kernel's format and algorithm; None where none is."""
+        level = Level(weight_bits=token_bits(spec.wgt), activation_bits=token_bits(spec.act))
+        alike = [n for n in self._natives if n.level == level and n.recipe.partition("_")[0] in spec.algorithm]
+        if not alike:
+            return None
+        return self._step_cost(max(alike, key=lambda native: native.macs_per_cycle), macs)
+
+    def _step_cost(self, native: NativeLevel, macs: float) -> LoopCost:
+        """What ``macs`` products cost by a recipe, other than the recurrence."""
+        recipe = self.hw.recipes[native.recipe]
+        steps = macs / (recipe.macs_per_width_bit * native.width_bits)
+        loads = port_loads(recipe_uses(self.hw, recipe, native.width_bits))
+        cycles = macs / native.macs_per_cycle
+        return LoopCost(
+            cycles=cycles,
+            contended_cycles=max(cycles, steps * evenly_spread(loads).cycles),
+            bound="issue" if native.bound.startswith("issue") else "port",
+            bound_text=f"{native.bound}, by recipe",
+            latency_cycles=0.0,
         )
 
     def _of_recipe(self, native: NativeLevel, spec: KernelSpec | None = None) -> Kernel:
@@ -131,12 +152,7 @@ class Chooser:
         accumulator = next((n for n in recipe.instructions if n in _ACCUMULATES), None)
         timing = step_timing(self.hw, accumulator, native.width_bits) if accumulator else None
         latency = timing.latency_cycles.value if timing and timing.latency_cycles else 1.0
-        cost = LoopCost(
-            cycles=rows * cols * group / native.macs_per_cycle,
-            bound="issue" if native.bound.startswith("issue") else "port",
-            bound_text=native.bound,
-            latency_cycles=latency * group / step_k,
-        )
+        cost = replace(self._step_cost(native, rows * cols * group), latency_cycles=latency * group / step_k)
         return Kernel(
             name=spec.symbol if spec else native.recipe,
             rows=rows,
@@ -191,6 +207,12 @@ class Chooser:
             weight_bits=FLOAT_BITS,
             activation_bits=FLOAT_BITS,
             algorithm="fma",
-            loop=LoopCost(bound.cycles, "port", bound.text, latency.value if latency else 1.0),
+            loop=LoopCost(
+                bound.cycles,
+                evenly_spread(port_loads(uses)).cycles,
+                "port",
+                bound.text,
+                latency.value if latency else 1.0,
+            ),
             priced_by="fp32",
         )

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from soniq_dse.cost import Base, LoopCost
 from soniq_dse.cost.registers import longest_recurrence
 from soniq_dse.errors import UserError, nearest
-from soniq_dse.hardware.ports import port_bound, port_loads, role_of
+from soniq_dse.hardware.ports import evenly_spread, port_bound, port_loads, role_of
 from soniq_dse.records.cost import Bound, HotLoop, LoopInstruction
 from soniq_dse.records.hardware import HardwareModel, InstructionTiming, MicroOp
 
@@ -56,7 +56,8 @@ class InCore(Base):
         uses = [
             _Use(0, (), 1.0) if i in fused else _use(hw, loop.symbol, ins) for i, ins in enumerate(loop.instructions)
         ]
-        ports = port_bound(port_loads((timing, 1.0) for use in uses for timing in use.timings))
+        loads = port_loads((timing, 1.0) for use in uses for timing in use.timings)
+        ports = port_bound(loads)
         issue = sum(use.slots for use in uses) / hw.issue_width.value
         latency = longest_recurrence(loop.instructions, [use.latency_cycles for use in uses])
         named: list[tuple[float, Bound, str]] = [
@@ -66,7 +67,8 @@ class InCore(Base):
         ]
         cycles, bound, text = max(named, key=lambda entry: entry[0])
         assumed = sorted({ins.mnemonic for ins, use in zip(loop.instructions, uses, strict=True) if use.assumed})
-        return LoopCost(cycles, bound, text, latency, tuple(assumed))
+        contended = max(cycles, evenly_spread(loads).cycles)
+        return LoopCost(cycles, contended, bound, text, latency, tuple(assumed))
 
 
 def _bound_of(role: str) -> Bound:
@@ -128,7 +130,7 @@ def _operation(hw: HardwareModel, symbol: str, ins: LoopInstruction) -> tuple[In
     for pattern, name in _CLASSES:
         listed = hw.timing(name, 0)
         if pattern.match(ins.mnemonic) and listed is not None:
-            return listed, True
+            return listed, name != "jcc"
     return _any_scalar(hw), True
 
 

@@ -139,14 +139,14 @@ def _fold(kernel: Kernel, taps: int, channels: int) -> tuple[bool, int, int]:
 
 def _tiles(kernel: Kernel, rows: int, block: int, padded_k: int) -> tuple[int, float]:
     """(tiles, cycles of their loops) of one panel. A tile of fewer rows takes its share, but waits as long for sums."""
-    passes = padded_k / kernel.pass_k
+    passes, loop_cycles = padded_k / kernel.pass_k, kernel.loop.expected_cycles
     n_tiles, cycles = 0, 0.0
     for size, count in ((block, rows // block), (rows % block, 1)):
         full, tail = divmod(size, kernel.rows)
         n_tiles += count * (full + (tail > 0))
-        cycles += count * full * kernel.loop.cycles
+        cycles += count * full * loop_cycles
         if tail:
-            cycles += count * max(kernel.loop.cycles * tail / kernel.rows, kernel.loop.latency_cycles)
+            cycles += count * max(loop_cycles * tail / kernel.rows, kernel.loop.latency_cycles)
     return n_tiles, passes * cycles
 
 

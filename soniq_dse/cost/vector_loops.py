@@ -26,7 +26,7 @@ COPY_OPERATIONS = 2.0
 PLANE_OPERATIONS = 3.0
 """Per byte vector and bit plane: test into a mask, move the mask, store it."""
 TABLE_OPERATIONS = 9.0
-"""Per byte vector of codes: codes of several activations merged into the index of a table row: three times a sign pack."""
+"""Per byte vector: codes of several activations merged into the index of a table row: three times a sign pack."""
 BUILD_OPERATIONS = 10.0
 """Per byte vector of a table that packing builds: a shuffle and an add per element of its step, a store."""
 POOL_OPERATIONS = 2.0

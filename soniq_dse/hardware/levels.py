@@ -54,6 +54,12 @@ def step_timing(hw: HardwareModel, mnemonic: str, width_bits: int) -> Instructio
     return timing
 
 
+def recipe_uses(hw: HardwareModel, recipe: Recipe, width_bits: int) -> list[tuple[InstructionTiming, float]]:
+    """Timing and count of each instruction of a recipe's step that the machine has at a width."""
+    timings = [(step_timing(hw, name, width_bits), count) for name, count in recipe.instructions.items()]
+    return [(timing, count) for timing, count in timings if timing is not None]
+
+
 def _rank(native: NativeLevel) -> tuple[int, int, float, int, str]:
     """Level, then the fastest; of equals the widest vector, which needs the fewest instructions."""
     level = native.level
@@ -61,11 +67,7 @@ def _rank(native: NativeLevel) -> tuple[int, int, float, int, str]:
 
 
 def _native_level(hw: HardwareModel, name: str, recipe: Recipe, width_bits: int) -> NativeLevel:
-    uses = [
-        (timing, count)
-        for mnemonic, count in recipe.instructions.items()
-        if (timing := step_timing(hw, mnemonic, width_bits)) is not None
-    ]
+    uses = recipe_uses(hw, recipe, width_bits)
     ports = port_bound(port_loads(uses))
     issue_cycles = micro_op_count(uses) / hw.issue_width.value
     cycles, bound = max((ports.cycles, ports.text), (issue_cycles, f"issue width {hw.issue_width.value:g}"))

@@ -55,6 +55,22 @@ def port_bound(loads: Mapping[frozenset[str], float]) -> PortBound:
     return best
 
 
+def evenly_spread(loads: Mapping[frozenset[str], float]) -> PortBound:
+    """The time of the busiest port where every micro-operation is spread evenly over its ports, and that port.
+
+    What a scheduler reaches that binds micro-operations to ports without looking ahead: it lies on or above
+    ``port_bound``, and measured loops lie between the two.
+    """
+    busy: dict[str, float] = {}
+    for ports, load in loads.items():
+        for port in ports:
+            busy[port] = busy.get(port, 0.0) + load / len(ports)
+    if not busy:
+        return PortBound(0.0, ())
+    cycles = max(busy.values())
+    return PortBound(cycles, tuple(sorted(port for port, load in busy.items() if load > cycles * (1 - 1e-12))))
+
+
 def micro_op_count(uses: Iterable[tuple[InstructionTiming, float]]) -> float:
     """Micro-operations over ``uses``."""
     return sum(count * len(timing.micro_ops) for timing, count in uses)

@@ -18,9 +18,9 @@ UNROLL = 48
 
 Form = Literal[
     "binary", "accumulate", "unary", "immediate", "binary_immediate", "narrow", "broadcast", "load", "store", "scalar",
-    "compare",
+    "compare", "to_scalar",
 ]
-# AT&T operand order; {d} destination, {a} and {b} sources, {x} the 128-bit name of the source, {o} an offset in bytes.
+# AT&T operand order; {d} destination, {a}, {b} sources, {x}, {xd} 128-bit names, {s} a scalar, {o} an offset in bytes.
 _OPERANDS: dict[Form, str] = {
     "binary": "{b}, {a}, {d}",
     "accumulate": "{b}, {c}, {d}",
@@ -33,8 +33,9 @@ _OPERANDS: dict[Form, str] = {
     "store": "{a}, {o}(%[p])",
     "scalar": "{a}, {d}",
     "compare": "{b}, {a}",
+    "to_scalar": "{x}, {s}",
 }
-_WITHOUT_LATENCY = frozenset({"narrow", "load", "store", "compare"})
+_WITHOUT_LATENCY = frozenset({"narrow", "load", "store", "compare", "to_scalar"})
 _REGISTER = {128: "xmm", 256: "ymm", 512: "zmm"}
 _SCALARS = ("r10", "r11", "r12", "r13", "r14", "r15")
 _SCALAR_SOURCES = ("r8", "r9")
@@ -71,6 +72,7 @@ class Probe:
             c=self._register(0),
             x=f"%%xmm{source}",
             xd=f"%%xmm{target}",
+            s=f"%%{_SCALARS[chain % len(_SCALARS)]}",
             o=max(self.width_bits // 8, 8) * (step % 8),
         )
         return f"{self.mnemonic} {operands}"
@@ -135,6 +137,7 @@ X86_PROBES: tuple[Probe, ...] = (
     *_up_to_avx2("accumulate", "vfmadd231ps", "avx512f"),
     *_up_to_avx2("broadcast", "vpmovzxbd vpmovsxbd", "avx512f"),
     Probe("vpmovdb", "narrow", 512, ("avx512f",)),
+    Probe("vmovq", "to_scalar", 128, ("avx2",)),
     Probe("mov", "load", 0, (), "load"),
     *[Probe("vmovdqu", "load", width, ("avx2",), "load") for width in (128, 256)],
     Probe("vmovdqu64", "load", 512, ("avx512f",), "load"),
