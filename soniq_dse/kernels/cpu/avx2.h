@@ -33,4 +33,10 @@ SONIQ_INLINE __m256i broadcast4(const uint8_t* row) {
   return _mm256_set1_epi32(four);
 }
 
+// 4-bit codes, one a byte, to the zero-free integers 2 code - 15.
+SONIQ_INLINE __m256i odd_integers(__m256i codes) {
+  const __m128i table = _mm_setr_epi8(-15, -13, -11, -9, -7, -5, -3, -1, 1, 3, 5, 7, 9, 11, 13, 15);
+  return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), codes);
+}
+
 }  // namespace soniq

@@ -19,6 +19,7 @@ namespace {
 template <int MR, int NV, int WB, int AB, bool Nibbles = false>
 struct MulAdd {
   static constexpr int mr = MR, nr = 8 * NV, steps = 4, k_group = 4 * steps, c_w = (1 << WB) - 1, c_a = (1 << AB) - 1;
+  static_assert(!Nibbles || WB == 4, "nibbles hold 4 bits");
   static_assert(2 * steps * c_w * c_a < 1 << 15, "a block's sums must fit int16");
   static constexpr int block_bytes = nr * k_group / (Nibbles ? 2 : 1);
 
@@ -95,10 +96,7 @@ struct MulAdd {
   static SONIQ_INLINE __m256i weights(const uint8_t* w, int v, int step) {
     if constexpr (!Nibbles) return load(w + (step * NV + v) * 32);
     const __m256i low = _mm256_set1_epi8(15), both = load(w + (step / 2 * NV + v) * 32);
-    const __m256i code = _mm256_and_si256(step % 2 ? _mm256_srli_epi16(both, 4) : both, low);
-    const __m256i integers = _mm256_broadcastsi128_si256(_mm_setr_epi8(-c_w, 2 - c_w, 4 - c_w, 6 - c_w, 8 - c_w, 10 - c_w, 12 - c_w,
-                                                                       14 - c_w, 1, 3, 5, 7, 9, 11, 13, 15));
-    return _mm256_shuffle_epi8(integers, code);
+    return odd_integers(_mm256_and_si256(step % 2 ? _mm256_srli_epi16(both, 4) : both, low));
   }
 };
 
