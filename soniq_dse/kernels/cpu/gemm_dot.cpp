@@ -7,12 +7,13 @@
 // Packing. Activations: the codes themselves, rows padded with 0 to the k-group of G = 32 / weight_bits. Weights: panel =
 //   [tap][k / G][nr / 16][64] bytes: byte b of a vector belongs to channel b / 4, its field j (bits j * weight_bits) to element
 //   4 j + b % 4 of the group.
-// Tile. A chunk of the panel that fits L1 is unpacked to bytes once and met by all row blocks; accumulators are int32 and wait in
-//   acc between chunks. 8-bit weights need no unpacking. The one-row kernel unpacks in registers what it streams.
+// Tile. A chunk of the panel that fits L1 is unpacked to bytes once and met by all row blocks; accumulators wait in acc between
+//   chunks. 8-bit weights need neither: their panel streams from L2, 256 bytes for 24 products. The one-row kernel unpacks in
+//   registers what it streams.
 // Ports. 64 MAC an instruction: 64 MAC/cycle where one vpdpbusd starts a cycle (Zen 4), 128 where two do (Intel server, p0 and p5).
 //   Latency 4-5 cycles: 10 accumulators hide it, the tile 6 x 4 vectors has 24, with 4 weights, an activation broadcast (a load)
-//   and 3 spare. 10 loads for 24 products. Unpacking costs 2 - weight_bits / 8 operations and a store per 64 weights, divided by rows / 6.
-//   One row: (1 + 2 * fields - 1) / fields operations per 64 weights; bound by the cache level the weights come from.
+//   and 3 spare. 10 loads for 24 products. Unpacking takes 2 - weight_bits / 8 operations and a store per 64 weights, once for all
+//   rows. One row: 3 - weight_bits / 8 operations per 64 weights (8 bits: 1); bound by the cache level the weights come from.
 #include <string.h>
 
 #include "avx512.h"
@@ -91,7 +92,8 @@ template <int MR, int NV, int WB>
 struct Dot : Operands<NV, WB> {
   using W = Weights<WB>;
   static constexpr int mr = MR, nr = 16 * NV;
-  static constexpr int64_t chunk_groups = (24 << 10) / (W::fields * NV * 64);
+  static constexpr int64_t chunk_bytes = WB == 8 ? 1 << 30 : 24 << 10;
+  static constexpr int64_t chunk_groups = chunk_bytes / (W::fields * NV * 64);
 
   // Chunks are whole taps while one tap fits, else parts of one tap.
   static void run(int64_t rows, int64_t cols, int64_t taps, int64_t k, const uint8_t* const* a, int64_t ld_a, const uint8_t* w,
