@@ -100,15 +100,17 @@ def innermost_loops(codes: list[Code]) -> list[list[Code]]:
 def k_per_iteration(loop: list[Code], tile: TileShape) -> int | None:
     """k elements that one pass of ``loop`` consumes: by how far the pointers of its loads move, in packed bytes per k.
 
-    None where no pointer to weights agrees with another one to activations, as in the loops of epilogues.
+    None where no pointer to weights agrees with another one to activations, as in the loops of epilogues. Weights may
+    have been spread to a byte each before the loop.
     """
     moves = {
         pointer: Fraction(_advance(pointer, loop)) for pointer in {_pointer(code) for code in loop if _loads(code)}
     }
     agreed = {
-        moves[weights] / tile.weight_bytes_per_k
+        moves[weights] / per_k
         for weights, activations in itertools.permutations(moves, 2)
-        if moves[weights] * tile.activation_bytes_per_k == moves[activations] * tile.weight_bytes_per_k
+        for per_k in {tile.weight_bytes_per_k, Fraction(tile.cols)}
+        if moves[weights] * tile.activation_bytes_per_k == moves[activations] * per_k
     }
     found = [int(k) for k in agreed if k > 0 and k.denominator == 1]
     return max(found, default=None)
@@ -130,13 +132,13 @@ def hot_loop(
         UserError: no loop of the kernel can be understood.
         MissingCapabilityError: objdump is not there.
     """
-    found: list[tuple[tuple[bool, Fraction], int, list[Code]]] = []
+    found: list[tuple[Fraction, int, list[Code]]] = []
     for codes in disassemble(library, symbol).values():
         for loop in innermost_loops(codes):
             k = k_per_iteration(loop, tile)
             if k is not None and (vectors := _vector_operations(loop)):
                 # Loops over fewer rows (tails) move as far with fewer instructions: vectors per k tell the full tile.
-                found.append(((not any(map(_stores, loop)), Fraction(vectors, k)), k, loop))
+                found.append((Fraction(vectors, k), k, loop))
     if not found:
         raise UserError(f"{symbol}: expected a loop whose loads advance along k, got none; give macs_per_iteration")
     _, k, loop = max(found, key=lambda entry: entry[0])

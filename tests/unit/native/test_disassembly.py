@@ -66,6 +66,8 @@ def test_k_follows_from_two_pointers(listing: None) -> None:
     inner, epilogue = innermost_loops(disassemble(Path("kernel.so"), "kernel")["kernel"])
     assert k_per_iteration(inner, TILE) == 4  # 64 bytes / 16 = 4 bytes / 1
     assert k_per_iteration(epilogue, TILE) is None  # one pointer alone proves nothing
+    spread = TileShape(2, 16, Fraction(1), Fraction(8))
+    assert k_per_iteration(inner, spread) == 4  # packed at 4 bits, but a byte each in the loop
     denser = TileShape(2, 16, Fraction(1, 2), Fraction(16))
     assert k_per_iteration(inner, denser) is None  # 4 by the weights, 8 by the activations
 

@@ -1,0 +1,199 @@
+"""The runtime equals the golden arithmetic bit for bit: every operator, every level, vector and scalar kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from network_factory import NetworkFactory
+
+from soniq_dse.errors import UserError
+from soniq_dse.formats.network import evaluate
+from soniq_dse.hardware.host import detect_host
+from soniq_dse.runtime.check import check
+from soniq_dse.runtime.pack import PackedNetwork
+
+FEATURES = {"host": None, "scalar": ()}
+MIXES = ("w1a1", "w2a2", "w4a4", "w8a8", "w3a3", "w1a1+w4a4", "w1a2+w2a4+w8a8", "w1a1+w2a2+w4a4+w8a8")
+
+
+def packed(factory: NetworkFactory, features: str = "host") -> PackedNetwork:
+    return PackedNetwork(factory.network(), factory.arrays, FEATURES[features])
+
+
+def assert_exact(factory: NetworkFactory, features: str = "host", samples: int = 3) -> PackedNetwork:
+    network = packed(factory, features)
+    x = np.random.default_rng(9).standard_normal((samples, *network.in_shape)).astype(np.float32)
+    parity = check(network, x)
+    assert parity.exact, parity
+    assert parity.unequal_codes  # something was compared
+    return network
+
+
+def residual_network(palette: str, *, signed: bool, width: int = 24, size: int = 8) -> NetworkFactory:
+    """A small residual network: 8-bit ends, a shared shortcut, a strided 1 x 1 branch, both kinds of pool."""
+    net = NetworkFactory((3, size, size), palette)
+    trunk = net.relu(net.conv(net.quantize("x", signed=True, palette="w8a8"), width, 3, padding=(1, 1)))
+    inner = net.relu(net.conv(net.quantize(trunk, signed=signed), width, 3, padding=(1, 1)))
+    trunk = net.relu(net.add(net.conv(net.quantize(inner, signed=signed), width, 3, padding=(1, 1)), trunk))
+    codes = net.quantize(net.pool(trunk, "max_pool2d", 2), signed=signed)
+    inner = net.relu(net.conv(codes, 2 * width, 3, stride=(2, 2), padding=(1, 1)))
+    branch = net.conv(codes, 2 * width, 1, stride=(2, 2))
+    joined = net.add(net.conv(net.quantize(inner, signed=signed), 2 * width, 3, padding=(1, 1)), branch)
+    flat = net.flatten(net.pool(net.relu(joined), "avg_pool2d", size // 4))
+    net.linear(net.quantize(flat, signed=signed, palette="w8a8"), 10)
+    return net
+
+
+@pytest.mark.parametrize("features", FEATURES)
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("palette", MIXES)
+def test_residual_network(palette: str, signed: bool, features: str) -> None:
+    assert_exact(residual_network(palette, signed=signed, width=24 if features == "host" else 8), features)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_any_convolution(data: st.DataObject) -> None:
+    def pair(low: int, high: int) -> tuple[int, int]:
+        return data.draw(st.integers(low, high)), data.draw(st.integers(low, high))
+
+    kernel, size = data.draw(st.integers(1, 3)), pair(5, 9)
+    groups = data.draw(st.sampled_from([1, 1, 2, 4]))
+    window = {"stride": pair(1, 3), "padding": pair(0, 2), "dilation": pair(1, 2), "groups": groups}
+    net = NetworkFactory((groups * data.draw(st.integers(1, 20)), *size), data.draw(st.sampled_from(MIXES)))
+    net.rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    codes = net.quantize("x", signed=data.draw(st.booleans()))
+    net.conv(codes, groups * data.draw(st.integers(1, 20)), kernel, **window)
+    assert_exact(net, data.draw(st.sampled_from(list(FEATURES))))
+
+
+@pytest.mark.parametrize("features", FEATURES)
+def test_depthwise_convolution_of_mixed_levels(features: str) -> None:
+    net = NetworkFactory((12, 6, 6), "w1a1+w4a4")
+    inner = net.relu(net.conv(net.quantize("x", signed=True), 12, 3, padding=(1, 1), groups=12))
+    net.conv(net.quantize(inner, signed=False), 5, 1)
+    assert_exact(net, features)
+
+
+def test_linear_layers_of_one_row() -> None:
+    net = NetworkFactory((100,), "w1a1+w2a2")
+    hidden = net.relu(net.linear(net.quantize("x", signed=True), 70))
+    net.linear(net.quantize(hidden, signed=False), 10)
+    assert_exact(net, samples=1)
+
+
+def test_flatten_of_an_image_in_two_orders() -> None:
+    # Mixed channels go into a linear layer whose own levels are mixed per feature: the quantizer must gather.
+    net = NetworkFactory((3, 6, 6), "w1a1+w4a4")
+    image = net.relu(net.conv(net.quantize("x", signed=True), 10, 3))
+    net.linear(net.quantize(net.flatten(image), signed=False), 7)
+    assert_exact(net)
+
+
+def test_one_tensor_read_by_everything() -> None:
+    # Two quantizers of different levels, an add and an average pool read the same tensor.
+    net = NetworkFactory((4, 6, 6), "w1a1+w4a4")
+    trunk = net.conv(net.quantize("x", signed=True), 8, 3, padding=(1, 1))
+    one = net.conv(net.quantize(trunk, signed=True), 8, 3, padding=(1, 1))
+    two = net.conv(net.quantize(trunk, signed=True, palette="w2a2+w8a8"), 8, 1)
+    joined = net.add(net.add(one, two), trunk)
+    pooled = net.flatten(net.pool(net.relu(joined), "avg_pool2d", 6))
+    net.linear(net.quantize(pooled, signed=False, palette="w8a8"), 3)
+    assert_exact(net)
+
+
+def test_relu_before_and_after_the_shortcut() -> None:
+    net = NetworkFactory((6, 5, 5), "w2a2")
+    trunk = net.relu(net.conv(net.quantize("x", signed=True), 6, 1))
+    inner = net.relu(net.conv(net.quantize(trunk, signed=False), 6, 3, padding=(1, 1)))
+    net.conv(net.quantize(net.relu(net.add(trunk, inner)), signed=False), 4, 1)
+    assert_exact(net)
+
+
+def test_pool_of_codes_and_overlapping_pool() -> None:
+    net = NetworkFactory((6, 9, 9), "w1a1+w4a4")
+    codes = net.pool(net.quantize("x", signed=True), "max_pool2d", 3, 2)
+    inner = net.pool(net.relu(net.conv(codes, 8, 1)), "max_pool2d", 2)
+    net.conv(net.quantize(inner, signed=False), 4, 1)
+    assert_exact(net)
+
+
+def test_operators_on_the_input_itself() -> None:
+    net = NetworkFactory((5, 6, 6), "w2a2+w8a8")
+    pooled = net.pool(net.relu("x"), "avg_pool2d", 2)
+    codes = net.quantize(net.add(pooled, pooled), signed=False)
+    net.linear(net.quantize(net.flatten(net.conv(codes, 4, 2)), signed=True), 3)
+    assert_exact(net)
+
+
+def test_output_that_is_an_image() -> None:
+    net = NetworkFactory((3, 5, 4), "w4a4")
+    net.relu(net.conv(net.quantize("x", signed=True), 7, 3, padding=(1, 1)))
+    network = assert_exact(net)
+    assert network.out_shape == (7, 5, 4)
+
+
+def test_extreme_inputs_saturate_as_the_golden_arithmetic_says() -> None:
+    net = residual_network("w1a1+w4a4", signed=False, width=8)
+    network = packed(net)
+    x = np.full((2, *network.in_shape), 1e36, np.float32)
+    x[1] *= -1
+    assert np.array_equal(network.run(x), evaluate(network.network, network.arrays, x))
+
+
+def test_batches_and_rests_give_the_same_numbers() -> None:
+    net = residual_network("w1a1+w2a2", signed=False, width=8)
+    network = packed(net)
+    x = np.random.default_rng(1).standard_normal((37, *network.in_shape)).astype(np.float32)
+    whole = network.run(x)
+    assert np.array_equal(whole, network.run(x, batch=5))
+    assert np.array_equal(whole, network.run(x, batch=1))
+
+
+def test_layers_write_codes_and_absorb_what_follows() -> None:
+    network = packed(residual_network("w1a1", signed=False, width=8))
+    kinds = [step.kind.name for step in network.executor(1).plan.steps if step.kind.name != "PACK"]
+    # The pool between the blocks is of codes; every relu, add and inner quantize is part of a layer.
+    assert kinds == [
+        "QUANTIZE", "LAYER", "LAYER", "LAYER", "MAX_POOL_CODES", "LAYER", "LAYER", "LAYER", "AVERAGE_POOL", "QUANTIZE",
+        "LAYER", "COPY",
+    ]  # fmt: skip
+
+
+def test_scalar_network_needs_no_vector_features() -> None:
+    network = packed(residual_network("w1a1", signed=False, width=8), "scalar")
+    assert network.executor(1).flags == ()
+    assert all("scalar" in name for layer in network.executor(1).plan.layers for name in layer.kernels)
+
+
+@pytest.mark.skipif("avx512vpopcntdq" not in detect_host().features, reason="this machine lacks avx512vpopcntdq")
+def test_vector_network_uses_vector_kernels() -> None:
+    layers = packed(residual_network("w1a1", signed=False)).executor(1).plan.layers
+    assert "avx512vpopcntdq_popcount" in layers[1].kernels[0]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda x: x[:, :2], r"expected \[n, 3, 8, 8\]"),
+        (lambda x: x[:0], "n >= 1"),
+        (lambda x: x * np.float32(np.nan), "finite"),
+        (lambda x: x.reshape(-1), r"expected \[n, 3, 8, 8\]"),
+    ],
+)
+def test_wrong_inputs_are_refused(spoil: Callable[[np.ndarray], np.ndarray], message: str) -> None:
+    network = packed(residual_network("w1a1", signed=False, width=8))
+    x = np.ones((2, *network.in_shape), np.float32)
+    with pytest.raises(UserError, match=message):
+        network.run(spoil(x))
+
+
+def test_weight_only_levels_are_refused_in_words() -> None:
+    net = NetworkFactory((8,), "w2a2")
+    net.linear(net.quantize("x", signed=True, palette="w4"), 3)
+    with pytest.raises(UserError, match="float"):
+        packed(net).run(np.ones((1, 8), np.float32))
