@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from soniq_dse.records.cost import Bound, HotLoop
 from soniq_dse.records.hardware import HardwareModel
 
-HELPERS = frozenset({"bounds", "choice", "elementwise", "layers", "memory", "network", "overheads", "registers"})
+HELPERS = frozenset({"bounds", "choice", "layers", "memory", "network", "operators", "registers", "vector_loops"})
 """Files here that are no cost model."""
 
 

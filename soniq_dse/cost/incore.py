@@ -107,7 +107,8 @@ def _use(hw: HardwareModel, symbol: str, ins: LoopInstruction) -> _Use:
     if ins.stores:
         memory.append(_timing(hw, symbol, "store", ins.width_bits))
     latency = timing.latency_cycles.value if timing.latency_cycles else 1.0
-    return _Use(max(1, len(timing.micro_ops)), (timing, *memory), latency, assumed or timing.latency_cycles is None)
+    unknown = timing.latency_cycles is None and ins.width_bits > 0
+    return _Use(max(1, len(timing.micro_ops)), (timing, *memory), latency, assumed or unknown)
 
 
 def _leaves_no_operation(ins: LoopInstruction) -> bool:

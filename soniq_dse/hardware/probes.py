@@ -18,9 +18,10 @@ UNROLL = 48
 
 Form = Literal[
     "binary", "accumulate", "unary", "immediate", "binary_immediate", "narrow", "broadcast", "load", "store", "scalar",
-    "compare", "to_scalar",
+    "compare", "to_scalar", "widen",
 ]
-# AT&T operand order; {d} destination, {a}, {b} sources, {x}, {xd} 128-bit names, {s} a scalar, {o} an offset in bytes.
+# AT&T operand order: {d} destination, {a}, {b} sources, {x}, {xd} their 128-bit names, {h} the source at half its width,
+# {s} a scalar, {o} an offset in bytes.
 _OPERANDS: dict[Form, str] = {
     "binary": "{b}, {a}, {d}",
     "accumulate": "{b}, {c}, {d}",
@@ -29,6 +30,7 @@ _OPERANDS: dict[Form, str] = {
     "binary_immediate": "$0x96, {b}, {a}, {d}",
     "narrow": "{a}, {xd}",
     "broadcast": "{x}, {d}",
+    "widen": "{h}, {d}",
     "load": "{o}(%[p]), {d}",
     "store": "{a}, {o}(%[p])",
     "scalar": "{a}, {d}",
@@ -71,6 +73,7 @@ class Probe:
             b=self._register(1),
             c=self._register(0),
             x=f"%%xmm{source}",
+            h=f"%%{'ymm' if self.width_bits == 512 else 'xmm'}{source}",
             xd=f"%%xmm{target}",
             s=f"%%{_SCALARS[chain % len(_SCALARS)]}",
             o=max(self.width_bits // 8, 8) * (step % 8),
@@ -136,6 +139,7 @@ X86_PROBES: tuple[Probe, ...] = (
     *_up_to_avx2("binary", "vaddps vmulps vmaxps vminps", "avx512f"),
     *_up_to_avx2("accumulate", "vfmadd231ps", "avx512f"),
     *_up_to_avx2("broadcast", "vpmovzxbd vpmovsxbd", "avx512f"),
+    *_up_to_avx2("widen", "vpmovzxbw vpmovsxbw"),
     Probe("vpmovdb", "narrow", 512, ("avx512f",)),
     Probe("vmovq", "to_scalar", 128, ("avx2",)),
     Probe("mov", "load", 0, (), "load"),

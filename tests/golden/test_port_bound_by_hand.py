@@ -49,7 +49,7 @@ LEVELS = [
     # 256 bits: vpdpbusd on p0, p1: two a cycle, 32 products each.
     ("granite_rapids", "dot_w8a8", 256, 64.0),
     # vpmaddwd on {fp0, fp3}: 16 products in half a cycle; vpaddd has four pipes: (1 + 1) / 4 = 1/2 as well.
-    ("avx2", "madd_w8a8", 256, 32.0),
+    ("avx2", "maddwd_w8a8", 256, 32.0),
     # sdot: 16 products, two a cycle.
     ("neon", "dot_w8a8", 128, 32.0),
 ]
