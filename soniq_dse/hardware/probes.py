@@ -20,8 +20,8 @@ Form = Literal[
     "binary", "accumulate", "unary", "immediate", "binary_immediate", "narrow", "broadcast", "load", "store", "scalar",
     "compare", "to_scalar", "widen",
 ]
-# AT&T operand order: {d} destination, {a}, {b} sources, {x}, {xd} their 128-bit names, {h} the source at half its width,
-# {s} a scalar, {o} an offset in bytes.
+# AT&T operand order: {d} destination, {a}, {b} sources, {x}, {xd} their 128-bit names, {h} the source at half
+# width, {s} a scalar, {o} an offset in bytes.
 _OPERANDS: dict[Form, str] = {
     "binary": "{b}, {a}, {d}",
     "accumulate": "{b}, {c}, {d}",
