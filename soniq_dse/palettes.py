@@ -32,6 +32,7 @@ BUDGET_SHARES = {2: (0.25, 0.5), 3: (0.4,)}
 """Number of levels -> default budgets, as parts of the way from the narrowest to the widest weights."""
 QUOTA = {1: 0.3, 2: 0.4, 3: 0.3}
 """Part of the explored palettes by number of levels."""
+KEPT_FIELDS = "palette (levels joined by +), budgets_bits_per_weight (a list) and source (text)"
 
 
 class KeptPalette(Record):
@@ -81,7 +82,13 @@ def propose_palettes(
         if combo not in chosen
     ]
     hopeless = [_choice((level,), False, reason) for level, reason in dropped.items()]
-    rest = [choice for choice in by_hand if choice not in first]
+    rest = [
+        choice.model_copy(update={"explored": False, "reason": f"beyond the {limit} asked for; {choice.reason}"})
+        if choice.explored
+        else choice
+        for choice in by_hand
+        if choice not in first
+    ]
     return tuple(first + explored + rest + left + refused + hopeless)
 
 
@@ -119,11 +126,12 @@ def kept_palettes(folder: Path | None = None) -> tuple[KeptPalette, ...]:
     for path in sorted((folder or shipped_folder("palettes")).glob("*.yaml")):
         try:
             found.append(KeptPalette.model_validate(YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))))
-        except (YAMLError, ValidationError, ValueError) as error:
-            first = str(error).splitlines()
-            raise UserError(
-                f"{path.name}: expected palette, budgets_bits_per_weight, source, got {first[-1].strip()}"
-            ) from error
+        except (YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{path.name}: expected YAML text, got {' '.join(str(error).split())[:200]}") from error
+        except ValidationError as error:
+            slip = error.errors()[0]
+            field = ".".join(map(str, slip["loc"])) or "the file"
+            raise UserError(f"{path.name} {field}: expected {KEPT_FIELDS}, got: {slip['msg']}") from error
     return tuple(found)
 
 

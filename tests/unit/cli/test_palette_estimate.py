@@ -1,0 +1,74 @@
+"""``soniq-dse palette`` and ``soniq-dse estimate``: data on standard output, errors in words."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner, Result
+
+from soniq_dse.cli import cli
+from soniq_dse.errors import UserError
+
+MODEL = ("--model", "tiny_cnn")
+
+
+def run(*arguments: str) -> Result:
+    result = CliRunner().invoke(cli, arguments)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def test_list_shows_levels_and_palettes() -> None:
+    out = run("palette", "list", "--hw", "avx512", *MODEL).stdout
+    assert "Native levels of avx512 over tiny_cnn" in out
+    assert "w1a1+w4a4" in out
+    assert "left out; --all shows them" in out
+
+
+def test_list_json_agrees_with_the_limit() -> None:
+    data = json.loads(run("palette", "list", "--hw", "avx512", *MODEL, "--limit", "4", "--json").stdout)
+    assert data["hardware"] == "avx512"
+    assert sum(palette["explored"] for palette in data["palettes"]) == 4
+    assert {level["name"] for level in data["levels"]} >= {"w1a1", "w8a8"}
+
+
+def test_show_one() -> None:
+    data = json.loads(run("palette", "show", "w1a1+w4a4", "--hw", "avx512", *MODEL, "--json").stdout)
+    assert data["choice"]["kind"] == "kept"
+    assert [level["name"] for level in data["levels"]] == ["w1a1", "w4a4"]
+    assert "w1a1+w4a4" in run("palette", "show", "w4a4+w1a1", "--hw", "avx512", *MODEL).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "got"),
+    [
+        (("palette", "show", "w1-a1", "--hw", "avx512"), "w1-a1"),
+        (("palette", "show", "w3a3", "--hw", "avx512", *MODEL), "w3a3"),
+        (("palette", "list", "--hw", "avx51"), "avx512"),
+        (("estimate", "--hw", "avx512", "--model", "digits_cn"), "digits_cnn"),
+        (("estimate", "--hw", "avx512", *MODEL, "--palette", "fp32"), "fp32"),
+        (("estimate", "--hw", "avx512", *MODEL, "--threads", "1000"), "96 cores"),
+    ],
+)
+def test_errors_name_what_was_got_and_the_nearest_choice(arguments: tuple[str, ...], got: str) -> None:
+    with pytest.raises(UserError, match=got):
+        run(*arguments)
+
+
+def test_estimate_table_and_json_agree() -> None:
+    arguments = ("estimate", "--hw", "avx512", *MODEL, "--palette", "w1a1+w4a4")
+    data = json.loads(run(*arguments, "--json").stdout)
+    assert data["low_us"] <= data["latency_us"] <= data["high_us"]
+    assert sum(layer["latency_us"] for layer in data["per_layer"]) == pytest.approx(data["latency_us"])
+    text = run(*arguments).stdout
+    assert f"{data['latency_us']:.4g} us" in text
+    for layer in data["per_layer"]:
+        assert layer["name"] in text
+
+
+def test_estimate_of_this_host_without_a_name() -> None:
+    data = json.loads(run("estimate", *MODEL, "--json").stdout)
+    assert data["palette"] is None
+    assert data["cycles"] > 0
