@@ -6,8 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
-ITERATIONS = 60
-"""Halvings of the bracket: to the last bits of a double."""
+ITERATIONS = 100
+"""At most so many halvings of the bracket; Newton steps end the search after about six."""
+TOLERANCE = 1e-12
+"""Of the expected bits, relative."""
 
 
 def soft_shares(logits: Array, bits: Array, nu: float, temperature: float) -> Array:
@@ -20,7 +22,7 @@ def soft_shares(logits: Array, bits: Array, nu: float, temperature: float) -> Ar
 
 
 def solve_multiplier(logits: Array, bits: Array, weights: Array, budget_bits: float, temperature: float) -> float:
-    """nu such that the expected bits per weight equal ``budget_bits``, by bisection.
+    """nu such that the expected bits per weight equal ``budget_bits``: bisection, sped up by Newton steps inside it.
 
     Args:
         logits: ``[channels, levels]``.
@@ -29,20 +31,25 @@ def solve_multiplier(logits: Array, bits: Array, weights: Array, budget_bits: fl
         budget_bits: average to be met; clipped to what the levels can reach.
         temperature: of the softmax.
 
-    The expectation falls strictly with nu wherever levels differ in bits; where they do not, nu is 0.
+    The expectation falls strictly with nu wherever levels differ in bits (its slope is minus the variance of the bits
+    over tau); where they do not, nu is 0.
     """
     gaps = np.diff(np.unique(bits))
     if not len(gaps) or not len(logits):
         return 0.0
-    target = float(np.clip(budget_bits, bits.min(), bits.max())) * weights.sum()
+    target = float(np.clip(budget_bits, bits.min(), bits.max()))
+    share = weights / weights.sum()
     # Beyond this every channel sits at one end to within exp(-60).
     reach = float((logits.max() - logits.min() + 60 * temperature) / gaps.min())
-    low, high = -reach, reach
-    cost = weights[:, None] * bits
+    low, high, nu = -reach, reach, 0.0
     for _ in range(ITERATIONS):
-        middle = 0.5 * (low + high)
-        if float((soft_shares(logits, bits, middle, temperature) * cost).sum()) > target:
-            low = middle
-        else:
-            high = middle
-    return high
+        shares = soft_shares(logits, bits, nu, temperature)
+        mean = shares @ bits
+        excess = float(mean @ share) - target
+        if abs(excess) <= TOLERANCE * target:
+            break
+        low, high = (nu, high) if excess > 0 else (low, nu)
+        slope = float((shares @ bits**2 - mean**2) @ share) / temperature
+        newton = nu + excess / slope if slope > 0 else reach
+        nu = newton if low < newton < high else 0.5 * (low + high)
+    return nu

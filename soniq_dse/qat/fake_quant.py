@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from soniq_dse.formats import Grid, grid_of
+from soniq_dse.formats import grid_of
 from soniq_dse.qat.calibrate import best_steps
 from soniq_dse.quantizers import TensorGrid
 from soniq_dse.quantizers.lsq import LearnedStep
@@ -65,25 +65,14 @@ class ClassMixture(nn.Module):  # type: ignore[misc]  # torch is not followed by
         self.shares: Tensor | None = None
         """The soft assignment ``[channels, levels]``, with a gradient to the logits; None where the class is hard."""
         self.level: Tensor = torch.zeros(channels, dtype=torch.long)
+        self.only_level: int | None = 0
+        """The level of all channels, where they agree."""
 
     def harden(self, level_of_channel: tuple[int, ...]) -> None:
         """Give every channel its level, for good."""
         self.shares = None
         self.level = torch.tensor(level_of_channel, dtype=torch.long)
-
-    @property
-    def only_level(self) -> int | None:
-        """The level of all channels, where they agree."""
-        first = int(self.level[0])
-        return first if bool((self.level == first).all()) else None
-
-
-def _stacked(grids: list[Grid]) -> TensorGrid:
-    return TensorGrid(*(torch.tensor([float(grid[i]) for grid in grids]) for i in range(4)))
-
-
-def _taken(grid: TensorGrid, index: Tensor | int) -> TensorGrid:
-    return TensorGrid(*(part[index] for part in grid))
+        self.only_level = level_of_channel[0] if len(set(level_of_channel)) == 1 else None
 
 
 def _quantized(values: Tensor, step: Tensor, grid: TensorGrid, phase: Phase, pool: NoisePool) -> Tensor:
@@ -106,7 +95,8 @@ class ActivationQuantizer(nn.Module):  # type: ignore[misc]
         self.mixture, self.channel_axis, self.pool = mixture, channel_axis, pool
         self.repeats = n_features // mixture.channels
         self.log_step = nn.Parameter(torch.zeros(len(mixture.activation_grids)))
-        self._grid = _stacked(mixture.activation_grids)
+        self._grids = [TensorGrid.of(grid) for grid in mixture.activation_grids]
+        self._grid = TensorGrid.stacked(mixture.activation_grids)
         self._cached: tuple[Tensor, Tensor] | None = None
 
     def forward(self, values: Tensor) -> Tensor:
@@ -143,9 +133,9 @@ class ActivationQuantizer(nn.Module):  # type: ignore[misc]
         if mixture.shares is None:
             level = mixture.only_level
             if level is not None:
-                return _quantized(values, steps[level], _taken(self._grid, level), mixture.phase, self.pool)
+                return _quantized(values, steps[level], self._grids[level], mixture.phase, self.pool)
             step = self._spread(steps[mixture.level], values)
-            grid = TensorGrid(*(self._spread(part[mixture.level], values) for part in self._grid))
+            grid = self._grid.map(lambda part: self._spread(part[mixture.level], values))
             return _quantized(values, step, grid, mixture.phase, self.pool)
         half, edge = (self._spread(mixture.shares @ v, values) for v in noise_range(steps, self._grid))
         return add_noise(values, half, edge, self.pool.take(values.shape), signed=mixture.signed)
@@ -169,7 +159,8 @@ class WeightQuantizer(nn.Module):  # type: ignore[misc]
         self.repeats = n_in * groups // mixture.channels
         group = torch.arange(n_out) // (n_out // groups)
         self._channel = None if groups == 1 else group[:, None] * n_in + torch.arange(n_in)
-        self._grid = _stacked(mixture.weight_grids)
+        self._grids = [TensorGrid.of(grid) for grid in mixture.weight_grids]
+        self._grid = TensorGrid.stacked(mixture.weight_grids)
         steps = torch.stack([best_steps(weight.detach().flatten(1), grid) for grid in mixture.weight_grids])
         self.log_step = nn.Parameter(steps.log())
 
@@ -185,12 +176,12 @@ class WeightQuantizer(nn.Module):  # type: ignore[misc]
             return add_noise(weight, half, edge, self.pool.take(weight.shape), signed=True)
         level = mixture.only_level
         if level is not None:
-            step, grid = steps[level].view(-1, 1, *tail), _taken(self._grid, level)
+            step, grid = steps[level].view(-1, 1, *tail), self._grids[level]
         else:
             index = self.input_level()
             step = steps.T[:, index] if index.ndim == 1 else steps.T.gather(1, index)
             step = step.view(*step.shape, *tail)
-            grid = TensorGrid(*(part[index].view(-1, *index.shape[-1:], *tail) for part in self._grid))
+            grid = self._grid.map(lambda part: part[index].view(-1, *index.shape[-1:], *tail))
         return _quantized(weight, step, grid, mixture.phase, self.pool)
 
     def input_level(self) -> Tensor:

@@ -11,35 +11,60 @@ To add one: a new file here with one class deriving from ``Base``; ``tests/contr
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor
+
+from soniq_dse.formats import Grid
 
 HELPERS: frozenset[str] = frozenset()
 """Modules of this package that are no quantizers."""
 
 
-class TensorGrid(NamedTuple):
-    """``formats.Grid`` as fp32 tensors that broadcast against the values, so that channels may differ.
+@dataclass(frozen=True)
+class TensorGrid:
+    """``formats.Grid`` as numbers, or as fp32 tensors that broadcast against the values, so that channels may differ.
 
-    All channels are signed, from ``-top`` to ``top``, or all unsigned, from 0.
+    All channels are ``signed``, from ``-top`` to ``top``, or all unsigned, from 0.
     """
 
-    multiplier: Tensor
-    offset: Tensor
-    lo: Tensor
-    hi: Tensor
+    multiplier: Tensor | float
+    offset: Tensor | float
+    lo: Tensor | float
+    hi: Tensor | float
+    signed: bool
 
-    @property
-    def signed(self) -> bool:
-        """Whether the grid goes below 0."""
-        return bool(self.offset.any())
+    @classmethod
+    def of(cls, grid: Grid) -> TensorGrid:
+        """One grid for all values."""
+        return cls(float(grid.multiplier), float(grid.offset), float(grid.lo), float(grid.hi), signed=grid.offset != 0)
 
-    @property
-    def top(self) -> Tensor:
+    @classmethod
+    def stacked(cls, grids: Sequence[Grid]) -> TensorGrid:
+        """Tensors ``[len(grids)]``."""
+        each = torch.tensor([[float(part) for part in grid] for grid in grids])
+        return cls(each[:, 0], each[:, 1], each[:, 2], each[:, 3], signed=grids[0].offset != 0)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> TensorGrid:
+        """A stacked grid with every tensor changed alike (indexed, reshaped)."""
+        multiplier, offset, lo, hi = (
+            change(torch.as_tensor(part)) for part in (self.multiplier, self.offset, self.lo, self.hi)
+        )
+        return TensorGrid(multiplier, offset, lo, hi, signed=self.signed)
+
+    @cached_property
+    def top(self) -> Tensor | float:
         """The greatest integer."""
         return self.multiplier * self.hi - self.offset
+
+    @cached_property
+    def shift(self) -> Tensor | float:
+        """The (fractional) code of the value 0."""
+        return self.offset / self.multiplier
 
 
 class Base(ABC):
@@ -61,19 +86,21 @@ class Base(ABC):
         """
 
 
+_hardtanh_backward = torch.ops.aten.hardtanh_backward.default
+
+
 def fake_quantize(values: Tensor, step: Tensor, grid: TensorGrid) -> Tensor:
     """The forward pass of the exact units: quantize, then dequantize, without a gradient."""
-    shifted = bool(grid.offset.any())
     with torch.no_grad():
         codes = values * (1.0 / (grid.multiplier * step))
-        if shifted:
-            codes.add_(grid.offset / grid.multiplier)
+        if grid.signed:
+            codes.add_(grid.shift)
         codes.round_()
-        if grid.lo.numel() == 1:
-            codes.clamp_(float(grid.lo), float(grid.hi))
+        if isinstance(grid.lo, float):
+            codes.clamp_(grid.lo, grid.hi)
         else:
             torch.minimum(torch.maximum(codes, grid.lo, out=codes), grid.hi, out=codes)
-        if shifted:
+        if grid.signed:
             codes.mul_(grid.multiplier).sub_(grid.offset)
         return codes.mul_(step)
 
@@ -85,8 +112,8 @@ def gate(gradient: Tensor, values: Tensor, top: Tensor, signed: bool) -> Tensor:
     """
     low = -1.0 if signed else 0.0
     if top.numel() == 1:
-        return torch.ops.aten.hardtanh_backward(gradient, values, low * float(top), float(top))
-    return torch.ops.aten.hardtanh_backward(gradient, values * top.reciprocal(), low, 1.0)
+        return _hardtanh_backward(gradient, values, low * float(top), float(top))
+    return _hardtanh_backward(gradient, values * top.reciprocal(), low, 1.0)
 
 
 def summed_product(first: Tensor, second: Tensor, shape: torch.Size) -> Tensor:

@@ -20,7 +20,7 @@ def unit(name: str) -> type[Base]:
 
 
 def tensor_grid(family: str, bits: int) -> TensorGrid:
-    return TensorGrid(*(torch.tensor(float(v)) for v in registry.load("format", family).grid(bits)))
+    return TensorGrid.of(registry.load("format", family).grid(bits))
 
 
 def sample(seed: int, family: str, bits: int, step: float, shape: tuple[int, ...] = (6, 40)) -> torch.Tensor:
@@ -63,9 +63,9 @@ def test_gradients_are_finite_and_clipped_beyond_the_codes(name: str, family: st
     assert values.grad is not None
     assert torch.isfinite(values.grad).all()
     assert step.grad is None or (step.grad.shape == () and bool(torch.isfinite(step.grad)))
-    slack = 0.0 if quantizer.exact else 0.25 * float(grid.multiplier) / 2
+    slack = 0.0 if quantizer.exact else 0.25 * grid.multiplier / 2
     with torch.no_grad():
-        bottom = -grid.top if grid.signed else torch.tensor(0.0)
+        bottom = -grid.top if grid.signed else 0.0
         beyond = (values > 0.25 * grid.top + slack) | (values < 0.25 * bottom - slack)
         within = (values < 0.25 * grid.top) & (values > 0.25 * bottom)
     assert beyond.any()
@@ -83,7 +83,8 @@ def test_channels_may_differ_in_step_and_grid(name: str) -> None:
     noise = noise_for(quantizer, values)
     column = lambda numbers: torch.tensor(numbers).view(1, 3, 1)  # noqa: E731
     grids = [tensor_grid(family, bits) for family, bits, _ in forms]
-    together = TensorGrid(*(column([float(grid[i]) for grid in grids]) for i in range(4)))
+    together = TensorGrid.stacked([registry.load("format", family).grid(bits) for family, bits, _ in forms])
+    together = together.map(lambda part: part.view(1, 3, 1))
     got = quantizer.apply(values, column([step for *_, step in forms]), together, noise)
     for channel, (_, _, step) in enumerate(forms):
         part = None if noise is None else noise[:, channel]

@@ -10,8 +10,8 @@ from soniq_dse.quantizers.lsq import LearnedStep
 from soniq_dse.quantizers.noise import UniformNoise, add_noise
 from soniq_dse.quantizers.ste import StraightThrough
 
-UNSIGNED_2 = TensorGrid(*map(torch.tensor, (1.0, 0.0, 0.0, 3.0)))
-ZEROFREE_2 = TensorGrid(*map(torch.tensor, (2.0, 3.0, 0.0, 3.0)))
+UNSIGNED_2 = TensorGrid(1.0, 0.0, 0.0, 3.0, signed=False)
+ZEROFREE_2 = TensorGrid(2.0, 3.0, 0.0, 3.0, signed=True)
 
 
 def test_learned_step_by_hand() -> None:
