@@ -22,7 +22,7 @@ def round_machine() -> Hierarchy:
 def test_by_hand() -> None:
     """Weights 6400 bytes. First block from memory: 6400 / 4 = 1600 cycles. Second block: they and the image (8400) are
     in the second level: 6400 / 32 = 200. Panels again for the 2 tiles of 4 that do not begin a block: a panel and six
-    rows (3800) exceed the first level: 2 x 6400 / 32 = 400. The image of a block, min(2000, 12 x 100) = 1200, again for the
+    rows (3800) exceed the first level: 2 x 6400 / 32 = 400. The image of a block, min(2000, 12 x 100) = 1200, for the
     second panel of both blocks, from the second level: 2 x 1200 / 32 = 75.
     """
     traffic = round_machine().traffic(NEST, home=2)
