@@ -18,10 +18,10 @@ from soniq_dse.records.palette import Palette
 @given(
     seed=st.integers(0, 2**32 - 1),
     budget=st.floats(1, 8),
-    temperature=st.floats(0.1, 1),
+    temperature=st.floats(0.01, 1),
     palette=st.sampled_from([(1, 4), (1, 2, 8), (2, 2, 4), (1, 8)]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_the_expected_bits_meet_the_budget(
     seed: int, budget: float, temperature: float, palette: tuple[int, ...]
 ) -> None:
