@@ -65,17 +65,14 @@ def estimate(
     operators = Operators(workload, coster.loops, scale / threads, assignment is not None)
     home = _home_level(coster, workload, assignment, batch)
     layers, priced_by = [], {}
-    requantised: set[str] = set()
+    requantise = _requantisation(workload, assignment, operators)
     for node in workload.nodes:
         if node.layer is None:
             cycles = operators.cycles(node)
             if cycles > 0:
                 layers.append(_operator_estimate(hw, node, cycles))
             continue
-        extra = 0.0
-        if assignment is not None and node.inputs[0] not in requantised and _segments(workload, node, assignment):
-            requantised.add(node.inputs[0])
-            extra = operators.requantise(node.inputs[0])
+        extra = requantise.get(node.name, 0.0)
         layer, how = _layer_estimate(hw, coster, workload, node, assignment, batch, home, extra)
         layers.append(layer)
         priced_by[layer.name] = how
@@ -145,6 +142,22 @@ def _segments(workload: Workload, node: Node, assignment: Assignment | None) -> 
         segment.model_copy(update={"channels": segment.channels * per_channel})
         for segment in assignment.segments(found.name)
     )
+
+
+def _requantisation(workload: Workload, assignment: Assignment | None, operators: Operators) -> dict[str, float]:
+    """Layer -> cycles to write codes for its readers, once per tensor; the network's input is charged to its reader."""
+    cycles: dict[str, float] = {}
+    done: set[str] = set()
+    for node in workload.nodes:
+        if node.layer is None or node.inputs[0] in done or _segments(workload, node, assignment) is None:
+            continue
+        done.add(node.inputs[0])
+        maker = workload.node(node.inputs[0])
+        while maker.layer is None and maker.inputs:
+            maker = workload.node(maker.inputs[0])
+        owner = maker.name if maker.layer is not None else node.name
+        cycles[owner] = cycles.get(owner, 0.0) + operators.requantise(node.inputs[0])
+    return cycles
 
 
 def _is_signed(workload: Workload, node: Node) -> bool:
