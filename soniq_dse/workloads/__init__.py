@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from soniq_dse.workloads.loading import Defaults, load_model, load_task, load_workload
+from soniq_dse.workloads.loading import Defaults, load_model, load_task, load_workload, model_at_width, width_of
 
-__all__ = ["Defaults", "load_model", "load_task", "load_workload"]
+__all__ = ["Defaults", "load_model", "load_task", "load_workload", "model_at_width", "width_of"]

@@ -10,8 +10,27 @@ PINNED_BITS = 8
 
 ELEMENTWISE = frozenset(
     {
-        "abs", "celu", "clamp", "clamp_max", "clamp_min", "elu", "erf", "exp", "gelu", "hardsigmoid", "hardswish",
-        "hardtanh", "leaky_relu", "mish", "neg", "relu6", "selu", "sigmoid", "silu", "softplus", "tanh",
+        "abs",
+        "celu",
+        "clamp",
+        "clamp_max",
+        "clamp_min",
+        "elu",
+        "erf",
+        "exp",
+        "gelu",
+        "hardsigmoid",
+        "hardswish",
+        "hardtanh",
+        "leaky_relu",
+        "mish",
+        "neg",
+        "relu6",
+        "selu",
+        "sigmoid",
+        "silu",
+        "softplus",
+        "tanh",
     }
 )
 """Operators outside the integer network that treat each element alone."""
@@ -25,8 +44,24 @@ NONNEGATIVE = frozenset({"abs", "exp", "hardsigmoid", "relu", "relu6", "sigmoid"
 
 KEEPS_SIGN = frozenset(
     {
-        "avg_pool2d", "adaptive_avg_pool2d", "cat", "contiguous", "expand", "flatten", "flip", "max_pool2d",
-        "permute", "reshape", "select", "slice", "squeeze", "stack", "transpose", "unflatten", "unsqueeze", "view",
+        "avg_pool2d",
+        "adaptive_avg_pool2d",
+        "cat",
+        "contiguous",
+        "expand",
+        "flatten",
+        "flip",
+        "max_pool2d",
+        "permute",
+        "reshape",
+        "select",
+        "slice",
+        "squeeze",
+        "stack",
+        "transpose",
+        "unflatten",
+        "unsqueeze",
+        "view",
     }
 )
 """Operators whose output is at least 0 where all they read is."""

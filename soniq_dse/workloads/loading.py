@@ -7,6 +7,7 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,21 +40,47 @@ class Defaults:
     schedule: Schedule
 
 
+WIDTHS = (0.05, 4.0)
+"""Width multipliers that make sense."""
+
+
+def model_at_width(spec: str, width: float) -> str:
+    """The spec of a model with its channels times ``width``: ``digits_cnn@0.5``; at width 1 ``spec`` itself."""
+    return spec if width == 1 else f"{spec}@{width:g}"
+
+
+def width_of(spec: str) -> float:
+    """The width multiplier that a spec names, 1 without one.
+
+    Raises:
+        UserError: what stands behind ``@`` is no width.
+    """
+    _, at, text = spec.partition("@")
+    try:
+        width = float(text) if at else 1.0
+    except ValueError:
+        width = 0.0
+    if not WIDTHS[0] <= width <= WIDTHS[1]:
+        raise UserError(f"model {spec}: expected a width from {WIDTHS[0]} to {WIDTHS[1]} behind the @, got {text!r}")
+    return width
+
+
 def load_model(spec: str) -> tuple[Callable[[], torch.nn.Module], Defaults]:
-    """(build, defaults) for the name of a model or ``pkg.mod:build``.
+    """(build, defaults) for the name of a model or ``pkg.mod:build``, each with ``@WIDTH`` as in ``digits_cnn@0.5``.
 
     ``pkg.mod:build`` may name a function or a class that gives a module without arguments, a module (each build is a
-    copy of it), or a class deriving from ``models.Base``.
+    copy of it), or a class deriving from ``models.Base``. A width other than 1 is handed to ``build`` as ``width=``.
 
     Raises:
         UserError: no such model; ``build`` itself raises one where it fails or gives something else.
     """
-    if ":" not in spec:
-        return _from_unit(registry.load("model", spec))
-    found = registry.load_object(spec)
+    name, width = spec.partition("@")[0], width_of(spec)
+    if ":" not in name:
+        return _from_unit(registry.load("model", name), width)
+    found = registry.load_object(name)
     if inspect.isclass(found) and issubclass(found, models.Base):
-        return _from_unit(found)
-    return _builder(spec, found), Defaults(None, None, False, OWN_SCHEDULE)
+        return _from_unit(found, width)
+    return _builder(name, found, width), Defaults(None, None, False, OWN_SCHEDULE)
 
 
 def load_task(spec: str, limit: int | None = None) -> Task:
@@ -108,21 +135,34 @@ def load_workload(model: str, batch: int = 1, data: str | None = None) -> Worklo
     return trace(build(), example, name=model, input_nonnegative=nonnegative, task=task_name)
 
 
-def _from_unit(unit: type[models.Base]) -> tuple[Callable[[], torch.nn.Module], Defaults]:
+def _from_unit(unit: type[models.Base], width: float) -> tuple[Callable[[], torch.nn.Module], Defaults]:
     dataset = registry.load("dataset", unit.dataset)
-    return unit().build, Defaults(unit.dataset, unit.input_shape, dataset.nonnegative, unit.schedule)
+    build = _at_width(unit.__name__, unit().build, width)
+    return build, Defaults(unit.dataset, unit.input_shape, dataset.nonnegative, unit.schedule)
 
 
-def _builder(spec: str, found: Any) -> Callable[[], torch.nn.Module]:
+def _builder(spec: str, found: Any, width: float) -> Callable[[], torch.nn.Module]:
+    function = _at_width(spec, found, width)
+
     def build() -> torch.nn.Module:
         from torch import nn
 
-        model = copy.deepcopy(found) if isinstance(found, nn.Module) else _called(f"model {spec}", found)
+        is_module = width == 1 and isinstance(found, nn.Module)
+        model = copy.deepcopy(found) if is_module else _called(f"model {spec}", function)
         if not isinstance(model, nn.Module):
             raise UserError(f"model {spec}: expected a torch.nn.Module, got {type(model).__name__}")
         return model
 
     return build
+
+
+def _at_width(spec: str, build: Any, width: float) -> Any:
+    """``build`` with its ``width`` set, or as it is at width 1."""
+    if width == 1:
+        return build
+    if not callable(build) or "width" not in inspect.signature(build).parameters:
+        raise UserError(f"model {spec}@{width:g}: expected a build function with a parameter `width`, got none")
+    return partial(build, width=width)
 
 
 def _as_task(spec: str, found: Any) -> Task:

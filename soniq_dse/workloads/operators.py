@@ -18,9 +18,34 @@ IDENTITIES = frozenset({"alias", "clone", "contiguous", "detach", "lift_fresh_co
 
 MOVES = frozenset(
     {
-        "cat", "chunk", "expand", "flatten", "flip", "getitem", "index", "index_select", "narrow", "pad", "permute",
-        "pixel_shuffle", "repeat", "reshape", "roll", "select", "slice", "split", "split_with_sizes", "squeeze",
-        "stack", "t", "transpose", "unbind", "unflatten", "unsqueeze", "view", "_unsafe_view",
+        "cat",
+        "chunk",
+        "expand",
+        "flatten",
+        "flip",
+        "getitem",
+        "index",
+        "index_select",
+        "narrow",
+        "pad",
+        "permute",
+        "pixel_shuffle",
+        "repeat",
+        "reshape",
+        "roll",
+        "select",
+        "slice",
+        "split",
+        "split_with_sizes",
+        "squeeze",
+        "stack",
+        "t",
+        "transpose",
+        "unbind",
+        "unflatten",
+        "unsqueeze",
+        "view",
+        "_unsafe_view",
     }
 )
 """Calls that move data and compute nothing."""

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from soniq_dse import registry
+from soniq_dse.errors import UserError
 from soniq_dse.workloads import load_model, load_workload
 from soniq_dse.workloads.task import cross_entropy
 
@@ -63,3 +64,17 @@ def test_builds_afresh_from_the_seed(name: str) -> None:
         states.append(torch.cat([p.detach().flatten() for p in build().parameters()]))
     assert torch.equal(states[0], states[1])
     assert not torch.equal(states[0], states[2])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_narrower_is_cheaper_with_the_same_layers(name: str) -> None:
+    full, half = load_workload(name), load_workload(f"{name}@0.5")
+    assert [layer.name for layer in full.layers] == [layer.name for layer in half.layers]
+    assert 0.2 < sum(v.macs for v in half.layers) / sum(v.macs for v in full.layers) < 0.55
+    assert full.layers[-1].out_channels == half.layers[-1].out_channels
+
+
+@pytest.mark.parametrize("spec", ["tiny_cnn@", "tiny_cnn@0", "tiny_cnn@wide", "tiny_cnn@9"])
+def test_an_impossible_width_is_refused(spec: str) -> None:
+    with pytest.raises(UserError, match="expected a width from"):
+        load_model(spec)

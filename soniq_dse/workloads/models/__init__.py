@@ -30,5 +30,8 @@ class Base(ABC):
     schedule: ClassVar[Schedule]
 
     @abstractmethod
-    def build(self) -> torch.nn.Module:
-        """A new module with fresh weights, drawn from torch's global generator."""
+    def build(self, width: float = 1.0) -> torch.nn.Module:
+        """A new module with fresh weights, drawn from torch's global generator.
+
+        ``width`` multiplies the channels of every layer but the input and the output (``blocks.scaled`` rounds them).
+        """

@@ -7,6 +7,16 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
+CHANNEL_MULTIPLE = 8
+"""Scaled widths are multiples of this."""
+
+
+def scaled(channels: int, width: float) -> int:
+    """``channels`` times ``width``, rounded to a multiple of 8, at least 8 (at width 1: unchanged)."""
+    if width == 1:
+        return channels
+    return max(CHANNEL_MULTIPLE, round(channels * width / CHANNEL_MULTIPLE) * CHANNEL_MULTIPLE)
+
 
 def plain_cnn(in_channels: int, stages: tuple[tuple[int, ...], ...], image_size: int, n_classes: int) -> nn.Sequential:
     """3x3 convolutions, each with BatchNorm and ReLU; each stage ends in a 2x2 max pool; then a linear layer.

@@ -6,7 +6,7 @@ from torch import nn
 
 from soniq_dse.records.design import Schedule
 from soniq_dse.workloads import models
-from soniq_dse.workloads.models.blocks import plain_cnn
+from soniq_dse.workloads.models.blocks import plain_cnn, scaled
 
 
 class DigitsCnn(models.Base):
@@ -16,6 +16,7 @@ class DigitsCnn(models.Base):
     input_shape = (1, 8, 8)
     schedule = Schedule(baseline_epochs=12, noise_epochs=4, finetune_epochs=8)
 
-    def build(self) -> nn.Module:
+    def build(self, width: float = 1.0) -> nn.Module:
         """``[n, 1, 8, 8]`` -> logits ``[n, 10]``."""
-        return plain_cnn(1, ((64, 128), (128, 256)), image_size=8, n_classes=10)
+        first, second = scaled(64, width), scaled(128, width)
+        return plain_cnn(1, ((first, second), (second, scaled(256, width))), image_size=8, n_classes=10)

@@ -8,7 +8,7 @@ from torch import nn
 
 from soniq_dse.records.design import Schedule
 from soniq_dse.workloads import models
-from soniq_dse.workloads.models.blocks import ResidualBlock
+from soniq_dse.workloads.models.blocks import ResidualBlock, scaled
 
 
 class DigitsResnet(models.Base):
@@ -18,19 +18,20 @@ class DigitsResnet(models.Base):
     input_shape = (1, 8, 8)
     schedule = Schedule(baseline_epochs=12, noise_epochs=4, finetune_epochs=8)
 
-    def build(self) -> nn.Module:
+    def build(self, width: float = 1.0) -> nn.Module:
         """``[n, 1, 8, 8]`` -> logits ``[n, 10]``."""
+        first, second = scaled(32, width), scaled(64, width)
         return nn.Sequential(
             OrderedDict(
-                conv=nn.Conv2d(1, 32, 3, padding=1, bias=False),
-                bn=nn.BatchNorm2d(32),
+                conv=nn.Conv2d(1, first, 3, padding=1, bias=False),
+                bn=nn.BatchNorm2d(first),
                 relu=nn.ReLU(),
-                block1=ResidualBlock(32, 32),
-                block2=ResidualBlock(32, 32),
-                block3=ResidualBlock(32, 64, stride=2),
-                block4=ResidualBlock(64, 64),
+                block1=ResidualBlock(first, first),
+                block2=ResidualBlock(first, first),
+                block3=ResidualBlock(first, second, stride=2),
+                block4=ResidualBlock(second, second),
                 pool=nn.AdaptiveAvgPool2d(1),
                 flatten=nn.Flatten(),
-                classifier=nn.Linear(64, 10),
+                classifier=nn.Linear(second, 10),
             )
         )

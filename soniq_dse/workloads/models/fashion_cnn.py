@@ -6,7 +6,7 @@ from torch import nn
 
 from soniq_dse.records.design import Schedule
 from soniq_dse.workloads import models
-from soniq_dse.workloads.models.blocks import plain_cnn
+from soniq_dse.workloads.models.blocks import plain_cnn, scaled
 
 
 class FashionCnn(models.Base):
@@ -16,6 +16,7 @@ class FashionCnn(models.Base):
     input_shape = (1, 28, 28)
     schedule = Schedule(baseline_epochs=12, noise_epochs=4, finetune_epochs=8, batch_size=128)
 
-    def build(self) -> nn.Module:
+    def build(self, width: float = 1.0) -> nn.Module:
         """``[n, 1, 28, 28]`` -> logits ``[n, 10]``."""
-        return plain_cnn(1, ((32,), (64,), (128, 128)), image_size=28, n_classes=10)
+        stages = tuple(tuple(scaled(c, width) for c in stage) for stage in ((32,), (64,), (128, 128)))
+        return plain_cnn(1, stages, image_size=28, n_classes=10)

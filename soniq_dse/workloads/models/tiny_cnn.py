@@ -6,7 +6,7 @@ from torch import nn
 
 from soniq_dse.records.design import Schedule
 from soniq_dse.workloads import models
-from soniq_dse.workloads.models.blocks import plain_cnn
+from soniq_dse.workloads.models.blocks import plain_cnn, scaled
 
 
 class TinyCnn(models.Base):
@@ -16,6 +16,7 @@ class TinyCnn(models.Base):
     input_shape = (1, 8, 8)
     schedule = Schedule(baseline_epochs=6, noise_epochs=3, finetune_epochs=3, batch_size=32, learning_rate=5e-3)
 
-    def build(self) -> nn.Module:
+    def build(self, width: float = 1.0) -> nn.Module:
         """``[n, 1, 8, 8]`` -> logits ``[n, 10]``."""
-        return plain_cnn(1, ((16,), (32, 32)), image_size=8, n_classes=10)
+        first, second = scaled(16, width), scaled(32, width)
+        return plain_cnn(1, ((first,), (second, second)), image_size=8, n_classes=10)
