@@ -108,6 +108,9 @@ const soniq = (() => {
       this.figures = [];
       this.repaints = [];
       this.colours = new Map();
+      const { nodes, tensor_classes: classes } = data.report.workload;
+      this.readers = nodes.filter((n) => n.layer)
+        .flatMap((n) => classes.filter((c) => c.consumers.includes(n.name)).map((c) => [n.name, c.name]));
       const objective = (start, otherwise) =>
         (this.front.objectives.find((o) => o.field.startsWith(start)) || { field: otherwise }).field;
       this.defaults = { ...DEFAULTS, y: objective("metric", "metric_val"), x: objective("latency", "latency_predicted_us") };
@@ -220,13 +223,20 @@ const soniq = (() => {
       return low === null || high === null ? "" : `${figures(low)}–${figures(high)} µs`;
     }
 
-    /** Average weight bits per tensor class of the first seed: "conv1 2.4 · conv2 1". */
+    /** [layer, tensor class it reads] in network order; a class alone where the graph names no layer of it. */
+    layersOf(assignment) {
+      const found = this.readers.filter(([, name]) => assignment.level_of_channel[name]);
+      const seen = new Set(found.map(([, name]) => name));
+      return [...found, ...Object.keys(assignment.level_of_channel).filter((name) => !seen.has(name)).map((name) => [name, name])];
+    }
+
+    /** [layer, average bits of its weights] of the first seed. */
     bitsPerLayer(id) {
       const assignment = (this.details.get(id) || { assignments: [] }).assignments[0];
       if (!assignment) return [];
-      return Object.entries(assignment.level_of_channel).map(([name, levels]) => {
-        const palette = (assignment.pinned[name] || assignment.palette).levels;
-        return [name, levels.reduce((sum, level) => sum + palette[level].weight_bits, 0) / levels.length];
+      return this.layersOf(assignment).map(([layer, name]) => {
+        const levels = assignment.level_of_channel[name], palette = (assignment.pinned[name] || assignment.palette).levels;
+        return [layer, levels.reduce((sum, level) => sum + palette[level].weight_bits, 0) / levels.length];
       });
     }
 
@@ -343,6 +353,11 @@ const soniq = (() => {
     document.head.append(el("script", {}, await unpack("plotly")));
     app.figures.forEach((figure) => figure.update());
     document.documentElement.dataset.ready = "true";
+    for (const figure of app.figures) { // those further down, one at a time, so that the page answers in between
+      await painted();
+      figure.update(true);
+    }
+    document.documentElement.dataset.complete = "true";
   }
 
   return { panel: (name, build) => panels.push({ name, build }), el, svg, plain, figures, download, start };

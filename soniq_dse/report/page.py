@@ -51,7 +51,7 @@ def all_panels() -> list[Base]:
 
 def page_data(report: Report, panels: list[Base]) -> dict[str, object]:
     """The part of ``report.json`` that ``panels`` read, under the same keys."""
-    fields = {"front", "summary"}.union(*(panel.fields for panel in panels))
+    fields = {"front", "summary", "workload"}.union(*(panel.fields for panel in panels))
     return report.model_dump(mode="json", include=fields)
 
 

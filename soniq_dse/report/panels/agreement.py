@@ -28,7 +28,7 @@ class AgreementPanel(Base):
             words = "Nothing was measured, so no prediction could be checked."
             return Markup('<p class="empty-note" id="agreement-words">{}</p>').format(words)
         return Markup(
-            '<p id="agreement-words">{}</p>\n<div id="agreement-plot" class="plot square" role="img" '
+            '<p id="agreement-words">{}</p>\n<div id="agreement-plot" class="plot square" role="group" '
             'aria-label="Predicted against measured latency of every measured design."></div>'
         ).format(_sentence(summary))
 

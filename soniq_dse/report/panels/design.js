@@ -8,18 +8,9 @@ soniq.panel("design", (app, root) => {
     l3: "the third-level cache", dram: "main memory", overhead: "calls and loop set-up",
   };
   const detail = () => app.details.get(app.state.design);
-  const nodes = app.report.workload.nodes, classes = app.report.workload.tensor_classes;
 
   // -- bit map ---------------------------------------------------------------------------------------------
   const shade = (bits) => app.colour(`bits-${bits <= 4 ? bits : 8}`);
-
-  /** Rows of the map: a layer and the tensor class it reads; classes alone where the graph names no layer of theirs. */
-  function mapped(assignment) {
-    const found = nodes.filter((n) => n.layer).map((n) => [n.name, classes.find((c) => c.consumers.includes(n.name))])
-      .filter(([, c]) => c && assignment.level_of_channel[c.name]).map(([name, c]) => [name, c.name]);
-    const seen = new Set(found.map(([, name]) => name));
-    return [...found, ...Object.keys(assignment.level_of_channel).filter((name) => !seen.has(name)).map((name) => [name, name])];
-  }
 
   /** Neighbouring channels of one level: [level, first channel, count]. */
   function runs(levels) {
@@ -56,7 +47,7 @@ soniq.panel("design", (app, root) => {
     const levels = [assignment.palette, ...Object.values(assignment.pinned)].flatMap((p) => p.levels.map((l) => l.weight_bits));
     const key = [...new Set(levels)].sort((a, b) => a - b).map((bits) => el("span", { class: "key" },
       el("i", { class: "swatch", style: `background:${shade(bits)}` }), `${bits} bit${bits > 1 ? "s" : ""}`));
-    const rows = mapped(assignment).map(([layer, name]) => mapRow(assignment, layer, name));
+    const rows = app.layersOf(assignment).map(([layer, name]) => mapRow(assignment, layer, name));
     find("bit-map").replaceChildren(el("div", { class: "legend" }, key), ...rows);
   }
 

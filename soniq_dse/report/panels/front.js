@@ -121,11 +121,12 @@ soniq.panel("front", (app, root) => {
   function draw() {
     const { x, y, log } = app.state;
     const reach = visible().flatMap((p) => (app.state.bars ? [at(p)[0] - spread(p)[0], at(p)[0] + spread(p)[1]] : [at(p)[0]]));
+    reach.push(...ticked([...line(), ...visible().filter((p) => p.role !== "design")]).map((p) => p[`latency_${other()}_us`]));
     const across = log ? app.logAxis(app.label(x), reach) : app.axis(app.label(x), { rangemode: "tozero" });
     return { traces: traces(), layout: {
       xaxis: across, yaxis: app.axis(app.label(y), { nticks: 8 }), shapes: shapes(),
       annotations: visible().length ? [] : [{ text: "Nothing to show here", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5 }],
-      uirevision: `${x} ${y} ${log}`, dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
+      margin: { l: 56, r: 16, t: 32, b: 52 }, uirevision: `${x} ${y} ${log}`, dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
     } };
   }
   const figure = app.plot(div, draw);

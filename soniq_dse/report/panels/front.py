@@ -20,7 +20,7 @@ class FrontPanel(Base):
         "Click a mark to see the design everywhere on this page."
     )
     order: ClassVar[int] = 10
-    fields: ClassVar[tuple[str, ...]] = ("front", "details", "summary")
+    fields: ClassVar[tuple[str, ...]] = ("front", "details", "summary", "workload")
 
     def fragment(self, report: Report) -> Markup:
         """Controls, figure, legend and card; the script fills them."""

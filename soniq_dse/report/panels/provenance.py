@@ -43,6 +43,7 @@ class ProvenancePanel(Base):
             _list("What to know", "Everything was measured that could be.", list(report.notes)),
             _list("Designs left out", "None.", [f"{skipped.name}: {skipped.reason}" for skipped in report.skipped]),
             _list("Parts kept in floating point", "None.", kept),
+            _list("Instruction sets of the host", "Not recorded.", list(report.front.host.features)),
         ]
         return Markup("\n").join(parts)
 
@@ -58,7 +59,6 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         ("Processor", f"{host.vendor}, family {host.family}, model {host.model}, stepping {host.stepping}"),
         ("System", f"{host.system}, Python {host.python}"),
         ("Versions", versions or "not recorded"),
-        ("Instruction sets", ", ".join(host.features) or "not recorded"),
         ("Task", f"{task.model} on {task.data}: {sizes}"),
     ]
     if report.hypervolume is not None:

@@ -135,8 +135,9 @@ soniq.panel("table", (app, root) => {
     keep(find("max-latency"), state.max_latency);
     keep(find("min-metric"), state.min_metric);
     const way = app.task.direction === "max" ? "at least" : "at most";
-    find("min-metric-label").textContent = capital(app.label(state.y).replace(/( \(.*)?$/, ` ${way}$1`));
-    find("max-latency").setAttribute("aria-description", app.label(app.latencyField));
+    const limit = (field, words) => capital(app.label(field).replace(/( \([^)]*\))?$/, ` ${words}$1`));
+    find("min-metric-label").textContent = limit(state.y, way);
+    find("max-latency-label").textContent = limit(app.latencyField, "at most");
   });
   app.on(["text", "max_latency", "min_metric", "dominated", "hidden", "x", "y", "sort"], draw);
   app.on(["design"], mark);

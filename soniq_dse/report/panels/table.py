@@ -28,7 +28,7 @@ class TablePanel(Base):
 <div class="controls">
   <label class="wide">Search
     <input type="search" id="filter-text" placeholder="name, palette" autocomplete="off"></label>
-  <label>Latency at most (µs)
+  <label><span id="max-latency-label"></span>
     <input type="number" id="max-latency" min="0" step="any" inputmode="decimal"></label>
   <label><span id="min-metric-label"></span>
     <input type="number" id="min-metric" step="any" inputmode="decimal"></label>
