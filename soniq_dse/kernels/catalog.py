@@ -17,6 +17,10 @@ from soniq_dse.records.palette import Level
 
 CPU_FOLDER = Path(__file__).parent / "cpu"
 
+ARM_FEATURES = frozenset({"neon", "dotprod", "i8mm"})
+"""Features of AArch64 processors that kernels name; all others are of x86-64."""
+
+_NEWEST_FIRST = ("avx512f", "i8mm", "avxvnni", "dotprod", "avx2", "neon")
 _INSTANCE = re.compile(r"^SONIQ_KERNEL\(([^;]*?)\)\s*;?\s*$", re.MULTILINE | re.DOTALL)
 _FIELDS = re.compile(
     r'\s*(?P<symbol>\w+)\s*,\s*"(?P<features>[^"]*)"\s*,\s*(?P<k_group>[\d\']+)\s*,\s*(?P<k_max>[\d\']+)[lLuU]*\s*,.*',
@@ -72,6 +76,13 @@ def parse_symbol(symbol: str) -> dict[str, str]:
     return found.groupdict()
 
 
+def instruction_set(spec: KernelSpec) -> str:
+    """``x86_64`` or ``aarch64``; empty for a kernel that runs everywhere."""
+    if not spec.features:
+        return ""
+    return "aarch64" if ARM_FEATURES.issuperset(map(plain, spec.features)) else "x86_64"
+
+
 def missing_features(spec: KernelSpec, features: Collection[str]) -> tuple[str, ...]:
     """What ``spec`` needs and ``features`` lack; ``avx512_vnni`` and ``avx512vnni`` are one feature."""
     known = {plain(feature) for feature in features}
@@ -94,8 +105,8 @@ def kernels_for(
     are turned into the asked one by an offset (``soniq_kernel.h``).
 
     Order, for a product of ``rows`` and ``cols``: vector kernels before scalar ones; fewest bits (activation x weight),
-    then narrowest operands; one-row tiles for one row and only there; least padding of ``cols``; the asked family; the
-    largest tile.
+    then narrowest operands; one-row tiles for one row and only there; the newest instruction set; least padding of
+    ``cols``; the asked family; the largest tile.
     """
     eligible = [s for s in catalog(folder) if serves(s, level) and not missing_features(s, features)]
     asked = level.activation_format(signed=signed).family[0]
@@ -117,13 +128,14 @@ def token_bits(token: str) -> int:
     return int(token[1:])
 
 
-def _rank(spec: KernelSpec, asked: str, rows: int, cols: int) -> tuple[bool, int, int, bool, int, bool, int, str]:
+def _rank(spec: KernelSpec, asked: str, rows: int, cols: int) -> tuple[bool | int | str, ...]:
     act, wgt = token_bits(spec.act), token_bits(spec.wgt)
     tile_rows, tile_cols, depth = spec.tile
     misfit = (tile_rows == 1) != (rows == 1)
     padding = -cols % tile_cols
     size = tile_rows * tile_cols * depth
-    return (not spec.features, act * wgt, act + wgt, misfit, padding, spec.act[0] != asked, -size, spec.symbol)
+    age = next((i for i, name in enumerate(_NEWEST_FIRST) if name in spec.features), len(_NEWEST_FIRST))
+    return (not spec.features, act * wgt, act + wgt, misfit, age, padding, spec.act[0] != asked, -size, spec.symbol)
 
 
 def _parse_instance(path: Path, text: str) -> KernelSpec:

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from soniq_dse.errors import UserError
-from soniq_dse.kernels.catalog import catalog
-from soniq_dse.kernels.loops import is_stale, kept_loop, kept_loops_folder, read_loop
+from soniq_dse.kernels.catalog import catalog, instruction_set
+from soniq_dse.kernels.loops import ISA, is_stale, kept_loop, kept_loops_folder, read_loop
 
 
 def keep_loops(folder: Path) -> list[str]:
@@ -18,7 +18,7 @@ def keep_loops(folder: Path) -> list[str]:
         What could not be read, one line each.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    specs = {spec.symbol: spec for spec in catalog() if spec.features}
+    specs = {spec.symbol: spec for spec in catalog() if instruction_set(spec) == ISA}
     for path in folder.glob("*.json"):
         if path.stem not in specs:
             path.unlink()

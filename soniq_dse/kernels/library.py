@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from soniq_dse.errors import MissingCapabilityError, UserError
 from soniq_dse.hardware.features import plain
-from soniq_dse.kernels.catalog import CPU_FOLDER, missing_features, token_bits
+from soniq_dse.kernels.catalog import ARM_FEATURES, CPU_FOLDER, missing_features, token_bits
 from soniq_dse.native.compiler import Compiler, build_library
 from soniq_dse.records.cost import KernelSpec
 
@@ -47,8 +47,16 @@ class KernelStruct(ctypes.Structure):
 
 
 def isa_flags(features: Sequence[str]) -> tuple[str, ...]:
-    """The compiler's flags for a set of CPU features: ``avx512_vnni`` or ``avx512vnni`` -> ``-mavx512vnni``."""
-    return tuple("-m" + plain(feature) for feature in features)
+    """The compiler's flags for a set of CPU features.
+
+    ``avx512_vnni`` or ``avx512vnni`` -> ``-mavx512vnni``; ``neon``, ``dotprod`` -> ``-march=armv8.2-a+simd+dotprod``.
+    """
+    names = [plain(feature) for feature in features]
+    if not ARM_FEATURES.issuperset(names) or not names:
+        return tuple("-m" + name for name in names)
+    # NEON is of the first Armv8; what was added to it is named relative to 8.2.
+    base = "armv8-a" if names == ["neon"] else "armv8.2-a"
+    return ("-march=" + "+".join([base, *("simd" if name == "neon" else name for name in names)]),)
 
 
 def aligned_empty(shape: Sequence[int], dtype: Any = np.uint8) -> NDArray[Any]:
@@ -198,6 +206,12 @@ class Kernel:
         self._struct.run(rows, cols, taps, k, pointers.ctypes.data, rows, w.ctypes.data, acc.ctypes.data, padded_cols)
         return acc[:, :cols]
 
+    def prepare(self, activations: NDArray[Any], w: NDArray[np.uint8], *, cols: int, k: int) -> PreparedCall:
+        """One product ``[rows, k] x [cols, k]`` with all buffers in place, to be called again and again (for timing)."""
+        a = self.pack_a(activations)
+        self._check_packed(a, w, cols, 1, k)
+        return PreparedCall(self, np.ascontiguousarray(activations), a, w, cols)
+
     def check_depth(self, taps: int, k: int) -> None:
         """Raises UserError where ``taps * padded k`` could overflow the accumulator."""
         depth = taps * round_up(k, self.spec.k_group)
@@ -232,3 +246,29 @@ class Kernel:
         if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != ndim or array.size == 0:
             got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
             raise UserError(f"{self.spec.symbol}: {name}: expected {dtype} of {ndim} axes, not empty, got {got}")
+
+
+class PreparedCall:
+    """The two calls of one product, ``pack`` and ``run``, with nothing of Python in between but the call itself."""
+
+    def __init__(
+        self, kernel: Kernel, activations: NDArray[Any], a: NDArray[np.uint8], w: NDArray[np.uint8], cols: int
+    ) -> None:
+        (rows, k), padded_cols = activations.shape, round_up(cols, kernel.spec.tile[1])
+        pointers = np.arange(rows, dtype=np.int64) * a.strides[0] + a.ctypes.data
+        acc = aligned_empty((rows, padded_cols), kernel.accumulator_dtype)
+        self._kept = (kernel, activations, a, w, pointers, acc)
+        self._pack = kernel._struct.pack_a
+        self._run = kernel._struct.run
+        self._pack_arguments = (rows, k, activations.ctypes.data, k, a.ctypes.data, a.shape[1])
+        self._run_arguments = (
+            rows, cols, 1, k, pointers.ctypes.data, rows, w.ctypes.data, acc.ctypes.data, padded_cols,
+        )  # fmt: skip
+
+    def pack(self) -> None:
+        """Pack the activations."""
+        self._pack(*self._pack_arguments)
+
+    def run(self) -> None:
+        """Multiply."""
+        self._run(*self._run_arguments)

@@ -49,6 +49,21 @@ def host_compiler() -> Compiler:
     return _host_compiler(os.environ.get("CXX", ""), os.environ.get("PATH", ""))
 
 
+def cross_compiler(isa: str) -> Compiler:
+    """The GNU compiler on PATH for the instruction set ``isa``, for instance ``aarch64``.
+
+    Raises:
+        MissingCapabilityError: there is none.
+    """
+    name = f"{isa}-linux-gnu-g++"
+    path = shutil.which(name)
+    if path is None:
+        raise MissingCapabilityError(
+            f"C++ compiler for {isa}: expected {name} on PATH, got none; install g++-{isa}-linux-gnu (Debian package)"
+        )
+    return _host_compiler(path, os.environ.get("PATH", ""))
+
+
 def build_library(
     sources: Sequence[Path],
     *,

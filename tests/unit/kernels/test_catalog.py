@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from soniq_dse.errors import UserError
-from soniq_dse.kernels.catalog import catalog, kernel, kernels_for, missing_features, parse_symbol
+from soniq_dse.kernels.catalog import (
+    catalog,
+    instruction_set,
+    kernel,
+    kernels_for,
+    missing_features,
+    parse_symbol,
+)
 from soniq_dse.kernels.library import isa_flags
 from soniq_dse.records.palette import Level
 
@@ -108,3 +115,19 @@ def test_features_are_compared_in_either_spelling() -> None:
     assert missing_features(spec, ["avx512f", "avx512bw", "avx512_vpopcntdq"]) == ()
     assert "avx512vpopcntdq" in missing_features(spec, ["avx512f"])
     assert isa_flags(["avx512_vnni", "avx512f"]) == ("-mavx512vnni", "-mavx512f")
+
+
+def test_arm_features_become_one_architecture() -> None:
+    assert isa_flags(["neon"]) == ("-march=armv8-a+simd",)
+    assert isa_flags(["asimd", "asimddp"]) == ("-march=armv8.2-a+simd+dotprod",)
+    assert isa_flags([]) == ()
+    sets = {spec.isa: instruction_set(spec) for spec in catalog()}
+    assert sets["scalar"] == ""
+    assert {name for name, where in sets.items() if where == "aarch64"} == {"neon", "dotprod", "i8mm"}
+
+
+def test_newer_instruction_sets_come_first_among_equal_bits() -> None:
+    level = Level(weight_bits=8, activation_bits=8)
+    features = ["avx2", "avxvnni", "avx512f", "avx512bw", "avx512vnni", "neon", "dotprod", "i8mm"]
+    order = [spec.isa for spec in kernels_for(level, signed=False, features=features) if spec.tile[0] > 1]
+    assert list(dict.fromkeys(order)) == ["avx512vnni", "i8mm", "avxvnni", "dotprod", "avx2", "neon"]

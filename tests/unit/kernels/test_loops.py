@@ -9,10 +9,10 @@ import pytest
 
 from soniq_dse.errors import UserError
 from soniq_dse.kernels import keep_loops as writer
-from soniq_dse.kernels.catalog import CPU_FOLDER, catalog
-from soniq_dse.kernels.loops import is_stale, kept_loop, kept_loops_folder, source_sha256
+from soniq_dse.kernels.catalog import CPU_FOLDER, catalog, instruction_set
+from soniq_dse.kernels.loops import ISA, is_stale, kept_loop, kept_loops_folder, source_sha256
 
-VECTOR = [spec for spec in catalog() if spec.features]
+VECTOR = [spec for spec in catalog() if instruction_set(spec) == ISA]
 
 
 @pytest.mark.parametrize("spec", VECTOR, ids=lambda spec: spec.symbol)

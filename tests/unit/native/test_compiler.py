@@ -11,7 +11,7 @@ import pytest
 
 from soniq_dse.errors import MissingCapabilityError, UserError
 from soniq_dse.native import compiler
-from soniq_dse.native.compiler import build_library, cache_folder, host_compiler
+from soniq_dse.native.compiler import build_library, cache_folder, cross_compiler, host_compiler
 
 
 @pytest.fixture
@@ -144,3 +144,15 @@ def test_private_folder_of_loose_mode_is_not_used(monkeypatch: pytest.MonkeyPatc
     folder = compiler._private_temporary_folder()
     assert folder != loose
     assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_missing_cross_compiler_names_its_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingCapabilityError, match="install g\\+\\+-aarch64-linux-gnu"):
+        cross_compiler("aarch64")
+    program = tmp_path / "aarch64-linux-gnu-g++"
+    program.write_text("#!/bin/sh\necho 'aarch64-linux-gnu-g++ 12'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    found = cross_compiler("aarch64")
+    assert (found.path, found.version) == (str(program), "aarch64-linux-gnu-g++ 12")
