@@ -192,11 +192,11 @@ def _print_plan(plan: Plan, as_json: bool) -> None:
 
 
 def _print_outcome(outcome: Outcome, as_json: bool) -> None:
-    from soniq_dse.cli.runs import front_table
+    from soniq_dse.cli.runs import print_front
 
     if as_json:
         print_json({"folder": str(outcome.folder), "page": str(outcome.page), "failures": outcome.failures,
                     "front": outcome.report.front.to_json_value()})  # fmt: skip
         return
-    console().print(front_table(outcome.report))
+    print_front(outcome.report)
     click.echo(f"report: {outcome.page}")

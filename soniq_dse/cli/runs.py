@@ -73,7 +73,7 @@ def show_command(run: str, root: Path, as_json: bool) -> None:
     if as_json:
         print_json({"folder": str(folder), "front": report.front.to_json_value()})
         return
-    console().print(front_table(report))
+    print_front(report)
     for skip in report.skipped:
         click.echo(f"left out: {skip.name}: {skip.reason}")
     click.echo(f"report: {folder / 'report.html'}")
@@ -136,15 +136,18 @@ def front_table(report: Report) -> Any:
     )
     order = {"fp32": 0, "int8": 1, "design": 2}
     points = sorted(report.front.points, key=lambda p: (order[p.role], -(p.latency_predicted_us or 0.0), p.name))
-    title = (
-        f"{report.title}: {task.metric} against latency, batch {points[0].batch}, {points[0].threads} thread"
-        if points
-        else report.title
-    )
-    result = table(title, columns, [_row(point) for point in points])
+    result = table("", columns, [_row(point) for point in points])
     result.caption = "* on the front: no design is at least as accurate and faster (references apart)"
     result.caption_justify = "left"
     return result
+
+
+def print_front(report: Report) -> None:
+    """The table under its heading, on standard output."""
+    points = report.front.points
+    conditions = f", batch {points[0].batch}, threads {points[0].threads}" if points else ""
+    click.echo(f"{report.title}: {report.front.task.metric} against latency{conditions}")
+    console().print(front_table(report))
 
 
 def _row(point: DesignPoint) -> list[str]:

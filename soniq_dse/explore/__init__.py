@@ -19,9 +19,10 @@ from soniq_dse.agreement import agree
 from soniq_dse.cost.network import estimate
 from soniq_dse.errors import UserError
 from soniq_dse.explore._measure import Measurer
-from soniq_dse.explore._plan import INT8, Options, Plan, design_name, make_plan
+from soniq_dse.explore._plan import INT8, Options, Plan, design_name, make_plan, training_name
 from soniq_dse.explore._train import Forecast, Notify, Progress, forecast, stored, train_all
-from soniq_dse.records.design import Candidate, TrainedBaseline, TrainedDesign
+from soniq_dse.records.cost import Estimate
+from soniq_dse.records.design import Assignment, Candidate, TrainedBaseline, TrainedDesign
 from soniq_dse.records.front import ParetoFront, Report, RunInfo, SkippedDesign
 from soniq_dse.report.build import build_report
 from soniq_dse.report.points import Evaluation, details_of, hypervolume_of, objectives_of, points_of
@@ -143,6 +144,16 @@ def _design_evaluation(plan: Plan, candidate: Candidate, trained: TrainedDesign,
         epochs=trained.epochs,
         seconds=trained.seconds,
     )
+
+
+def _predict(plan: Plan, candidate: Candidate, assignment: Assignment, failures: dict[str, str]) -> Estimate | None:
+    """The estimate; None where the descriptor lacks a figure for it, which is then the design's failure."""
+    options = plan.options
+    try:
+        return estimate(plan.hardware, plan.workload, assignment, batch=options.batch, threads=options.threads)
+    except UserError as error:
+        failures[training_name("design", candidate)] = f"not predicted: {error}"
+        return None
 
 
 def _baseline_evaluation(plan: Plan, candidate: Candidate, trained: TrainedBaseline, measurer: Measurer) -> Evaluation:

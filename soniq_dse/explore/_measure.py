@@ -7,7 +7,7 @@ from pathlib import Path
 
 from soniq_dse import runtime
 from soniq_dse.errors import MissingCapabilityError
-from soniq_dse.explore._plan import Plan, design_name
+from soniq_dse.explore._plan import Plan, training_name
 from soniq_dse.kernels.catalog import CPU_FOLDER
 from soniq_dse.records.cost import Measurement
 from soniq_dse.records.design import Candidate, TrainedDesign
@@ -27,7 +27,7 @@ class Measurer:
     """
 
     def __init__(self, plan: Plan, store: Store, failures: dict[str, str]) -> None:
-        self._plan, self._store, self._failures = plan, store, failures
+        self._plan, self._store, self.failures = plan, store, failures
         self._sources = _sources_sha256()
         self._folder = plan.folder / "designs"
         self._folder.mkdir(exist_ok=True)
@@ -46,7 +46,7 @@ class Measurer:
         except MissingCapabilityError as error:
             return Measurement(skipped=str(error))
         if wrong:
-            self._failures[f"{design_name(candidate)}, seed {candidate.seed}"] = wrong
+            self.failures[training_name("design", candidate)] = wrong
             return Measurement(skipped=wrong)
         options = self._plan.options
         found = measure(packed, batch=options.batch, threads=options.threads)

@@ -126,6 +126,12 @@ def design_name(candidate: Candidate) -> str:
     return "INT8 (w8a8)" if candidate.palette == INT8 else name
 
 
+def training_name(kind: str, candidate: Candidate) -> str:
+    """The name of one training: ``FP32, seed 0`` or ``w1a1+w4a4@2, seed 0``."""
+    name = "FP32" if kind == "baseline" else design_name(candidate)
+    return f"{name}, seed {candidate.seed}"
+
+
 def make_plan(options: Options) -> Plan:
     """Load, trace, cost and choose.
 
@@ -236,8 +242,9 @@ def _candidates(
     wanted = tuple(choice for choice in choices if choice.explored and choice.palette.name != INT8.name)
     space = Space(template=template, choices=wanted, seeds=tuple(range(options.seeds)))
     asked = [_plain(candidate) for candidate in _ask_all(space)]
-    # What was asked for by name is trained: the bound only thins out proposals.
-    hopeless = {} if options.palettes else _hopeless(options, hardware, workload, [*asked, template])
+    hopeless = _hopeless(options, hardware, workload, [*asked, template])
+    if options.palettes:  # what was asked for by name is trained: the bound only thins out proposals
+        hopeless = {}
     skipped += [SkippedDesign(name=name, reason=reason) for name, reason in hopeless.items()]
     result: list[Candidate] = []
     for seed in space.seeds:

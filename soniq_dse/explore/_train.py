@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from soniq_dse.errors import UserError
-from soniq_dse.explore._plan import Plan, design_name
+from soniq_dse.explore._plan import Plan, training_name
 from soniq_dse.native.processes import Job, Outcome, run_jobs
 from soniq_dse.records.design import Candidate, TrainedBaseline, TrainedDesign
 from soniq_dse.records.workload import Workload
@@ -20,8 +20,8 @@ from soniq_dse.workloads.task import Task
 
 TYPICAL_MACS_PER_SECOND = 4e10
 """Of an FP32 training (forward and backward) on one AVX-512 core; only for the first guess at the time left."""
-START_SECONDS = 4.0
-"""A process that imports torch."""
+START_SECONDS = 1.5
+"""Before the first step of a training: its data, its calibration."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def forecast(plan: Plan) -> Forecast:
     macs = sum(layer.macs for layer in plan.workload.layers) / plan.workload.input_shape[0]
     pace = statistics.fmean(paces) if paces else 3 * macs * plan.task_info.n_train / TYPICAL_MACS_PER_SECOND
     left = [START_SECONDS + w * pace for record, w in zip(found, work, strict=True) if record is None]
-    names = [_job_name(kind, candidate) for kind, candidate in wanted]
+    names = [training_name(kind, candidate) for kind, candidate in wanted]
     trainings = tuple((name, record is not None) for name, record in zip(names, found, strict=True))
     return Forecast(trainings, max(sum(left) / plan.options.jobs, max(left, default=0.0)))
 
@@ -112,12 +112,12 @@ def train_all(plan: Plan, store: Store, notify: Notify) -> dict[str, str]:
     tracker = Tracker(notify, work)
     failures = _train(plan, store, tracker, "baseline", baselines)
     without_start = {
-        c.seed: failures[_job_name("baseline", c)] for c in baselines if _job_name("baseline", c) in failures
+        c.seed: failures[training_name("baseline", c)] for c in baselines if training_name("baseline", c) in failures
     }
     ready = [c for c in candidates if c.seed not in without_start]
     for candidate in candidates:
         if candidate.seed in without_start:
-            name = _job_name("design", candidate)
+            name = training_name("design", candidate)
             failures[name] = f"its FP32 start failed: {without_start[candidate.seed]}"
     return failures | _train(plan, store, tracker, "design", ready)
 
@@ -130,7 +130,7 @@ def _train(plan: Plan, store: Store, tracker: Tracker, kind: str, candidates: It
         if stored(plan, store, kind, candidate) is not None:
             tracker.keep(work_of(kind, candidate))
             continue
-        name = _job_name(kind, candidate)
+        name = training_name(kind, candidate)
         work[name], of_name[name] = work_of(kind, candidate), candidate
         jobs.append(_job(plan, store, kind, candidate))
     tracker.phase = "training the FP32 start" if kind == "baseline" else "training designs"
@@ -141,6 +141,7 @@ def _train(plan: Plan, store: Store, tracker: Tracker, kind: str, candidates: It
         workers=plan.options.jobs,
         timeout_s=plan.options.timeout_s,
         on_message=lambda job, share: tracker.update(job.name, work[job.name], share),
+        preload=("soniq_dse.qat.baseline", "soniq_dse.qat.design"),
     ):
         name = outcome.job.name
         record = None if outcome.error else stored(plan, store, kind, of_name[name])
@@ -162,14 +163,9 @@ def stored(plan: Plan, store: Store, kind: str, candidate: Candidate) -> Trained
 def _job(plan: Plan, store: Store, kind: str, candidate: Candidate) -> Job:
     args = (str(store.folder), candidate.model_dump_json(), plan.options.limit, plan.key(kind, candidate))
     if kind == "baseline":
-        return Job(_job_name(kind, candidate), _train_baseline, args)
+        return Job(training_name(kind, candidate), _train_baseline, args)
     more = (plan.key("baseline", candidate), plan.workload.model_dump_json())
-    return Job(_job_name(kind, candidate), _train_design, (*args, *more))
-
-
-def _job_name(kind: str, candidate: Candidate) -> str:
-    name = "FP32" if kind == "baseline" else design_name(candidate)
-    return f"{name}, seed {candidate.seed}"
+    return Job(training_name(kind, candidate), _train_design, (*args, *more))
 
 
 def _line(plan: Plan, outcome: Outcome, record: TrainedBaseline | TrainedDesign | None, reason: str) -> str:

@@ -38,6 +38,11 @@ def hang(say: Say) -> None:
     time.sleep(600)
 
 
+def note_and_hang(path: str, say: Say) -> None:
+    Path(path).write_text(str(os.getpid()))
+    time.sleep(600)
+
+
 def crash(say: Say) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -94,27 +99,17 @@ def test_hanging_job_is_killed_alone() -> None:
     assert not is_alive(pid)
 
 
-def test_leaving_the_iterator_kills_what_runs() -> None:
-    pids: list[int] = []
-    outcomes = run_jobs(
-        [Job("hangs", hang, ()), Job("talks", talk, ("x",))],
-        workers=2,
-        timeout_s=60.0,
-        on_message=lambda job, value: pids.append(value) if job.name == "hangs" else None,
-    )
+def test_leaving_the_iterator_kills_what_runs(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    jobs = [Job("hangs", note_and_hang, (str(note),)), Job("talks", talk, ("x",))]
+    outcomes = run_jobs(jobs, workers=2, timeout_s=60.0, on_message=lambda job, value: None)
     assert next(outcomes).job.name == "talks"
-    while not pids:  # the other job starts in its own time
+    while not note.exists() or not note.read_text():  # the other job starts in its own time
         time.sleep(0.05)
-        pids += _children()
+    pid = int(note.read_text())
+    assert is_alive(pid)
     outcomes.close()  # type: ignore[attr-defined]
-    assert not any(is_alive(pid) for pid in pids)
-
-
-def _children() -> list[int]:
-    """Child processes of this one that run our jobs."""
-    task = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
-    pids = [int(pid) for pid in task.read_text().split()]
-    return [pid for pid in pids if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert not is_alive(pid)
 
 
 PARENT = """

@@ -1,0 +1,250 @@
+"""The whole walk on a tiny network: its files, resuming, what fails, and what is refused before anything is done."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from soniq_dse.cli import main
+from soniq_dse.records.front import ParetoFront, Report, RunInfo
+
+HERE = Path(__file__).parent
+COMMAND = ["explore", "--hw", "avx512", "--model", "tiny_net:build", "--data", "tiny_net:task", "--epochs", "2,1,1"]
+COMMAND += ["--no-measure", "--jobs", "2"]
+PALETTES = ["--palettes", "w2a2,w1a1+w4a4@2.0"]
+NAMES = ["FP32", "INT8 (w8a8)", "w2a2", "w1a1+w4a4@2"]
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    """The command in a session of its own, to be interrupted."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "soniq_dse", *COMMAND, *arguments],
+        cwd=HERE,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def soniq_dse(*arguments: str, code: int = 0) -> tuple[str, str]:
+    """The program called in this process: (standard output, standard error)."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["soniq-dse", *arguments])
+        patch.chdir(HERE)  # where tiny_net is found
+        patch.syspath_prepend(str(HERE))
+        with pytest.raises(SystemExit) as left:
+            main()
+    assert left.value.code == code, err.getvalue()
+    assert "Traceback" not in err.getvalue()
+    return out.getvalue(), err.getvalue()
+
+
+def explore(*arguments: str, code: int = 0) -> tuple[str, str]:
+    return soniq_dse(*COMMAND, *arguments, code=code)
+
+
+def front_of(folder: Path) -> dict[str, Any]:
+    """front.json without what is measured."""
+    front = json.loads((folder / "front.json").read_text())
+    for point in front["points"]:
+        point.pop("latency_measured_us")
+    return {key: value for key, value in front.items() if key != "host"}
+
+
+def designs_in(folder: Path) -> list[Path]:
+    return sorted((folder / "store" / "records" / "design").glob("*.json"))
+
+
+def wait_for_design(folder: Path, process: subprocess.Popen[str]) -> None:
+    while not designs_in(folder):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+
+
+def session_is_over(leader: int) -> bool:
+    """Whether no process of the session that ``leader`` began is left."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if int(fields[3]) == leader and fields[0] != "Z":
+            return False
+    return True
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    out, err = explore(*PALETTES, "--out", str(folder))
+    assert out.rstrip().endswith(f"report: {folder / 'report.html'}")
+    assert "accuracy" in err
+    return folder
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run, to be damaged."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def test_files_of_a_run(finished: Path) -> None:
+    front = ParetoFront.from_json((finished / "front.json").read_bytes())
+    report = Report.from_json((finished / "report.json").read_bytes())
+    info = RunInfo.from_json((finished / "run.json").read_bytes())
+    assert [point.name for point in front.points] == NAMES
+    assert [point.role for point in front.points] == ["fp32", "int8", "design", "design"]
+    assert [point.bits_per_weight for point in front.points[:3]] == [32, 8, 2]
+    assert front.points[3].bits_per_weight <= 2
+    assert all(point.latency_predicted_us and point.n_seeds == 1 for point in front.points)
+    assert all(point.latency_measured_us is None for point in front.points)
+    assert not any(point.dominated for point in front.points if point.role != "design")
+    assert any(not point.dominated for point in front.points if point.role == "design")
+    assert report.front == front
+    assert info.total == 4
+    with open(finished / "designs.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == NAMES
+    assert "--palettes w1a1+w4a4@2" in rows[3]["command"]
+    assert "<html" in (finished / "report.html").read_text()[:200]
+    packed = sorted(path.name for path in (finished / "designs").iterdir())
+    assert packed == ["w1a1+w4a4@2-soniq-s0.safetensors", "w2a2-soniq-s0.safetensors", "w8a8-soniq-s0.safetensors"]
+
+
+def test_finished_run_is_not_done_again(copied: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in designs_in(copied)}
+    out, _ = explore(*PALETTES, "--out", str(copied), "--json")
+    assert {path: path.stat().st_mtime_ns for path in designs_in(copied)} == before
+    assert [point["name"] for point in json.loads(out)["front"]["points"]] == NAMES
+
+
+def test_damaged_result_is_trained_again_to_the_same_front(finished: Path, copied: Path) -> None:
+    damaged = designs_in(copied)[0]
+    damaged.write_text(damaged.read_text().replace("metric_val", "metric_vol"))
+    (copied / "store" / "index.sqlite").write_bytes(b"rubbish" * 1000)
+    arrays = list((copied / "store" / "arrays").glob("*/*"))
+    max(arrays, key=lambda path: path.stat().st_size).write_bytes(b"")
+    _, err = explore(*PALETTES, "--out", str(copied))
+    assert err.count(" is damaged") >= 2
+    assert front_of(copied) == front_of(finished)
+
+
+def test_interrupted_twice_and_continued(finished: Path, tmp_path: Path) -> None:
+    """Ctrl-C in the terminal, then kill -9: no process is left behind, and the front is the same bit for bit."""
+    folder = tmp_path / "run"
+    first = start(*PALETTES, "--out", str(folder))
+    wait_for_design(folder, first)
+    os.killpg(first.pid, signal.SIGINT)
+    _, err = first.communicate(timeout=60)
+    assert first.returncode == 130, err
+    assert "run the same command again" in err
+    assert "Traceback" not in err
+    assert session_is_over(first.pid)
+    n_designs = len(designs_in(folder))
+    assert n_designs < 3
+
+    second = start(*PALETTES, "--out", str(folder))
+    time.sleep(3.0)
+    second.kill()
+    second.communicate()
+    for _ in range(200):
+        if session_is_over(second.pid):
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail("a worker outlived the exploration")
+
+    explore(*PALETTES, "--out", str(folder))
+    assert front_of(folder) == front_of(finished)
+
+
+def test_failing_design_is_named_and_the_rest_goes_on(copied: Path) -> None:
+    """A level that training does not know fails alone; what is in the store serves the others."""
+    _, err = explore("--palettes", "w2a2,w4", "--out", str(copied), code=1)
+    assert "failed: w4, seed 0: " in err
+    report = Report.from_json((copied / "report.json").read_bytes())
+    assert [point.name for point in report.front.points] == NAMES[:3]
+    assert any(skip.name == "w4, seed 0" and "failed" in skip.reason for skip in report.skipped)
+
+
+def test_everything_times_out(tmp_path: Path) -> None:
+    _, err = explore(*PALETTES, "--out", str(tmp_path / "run"), "--timeout", "0.01", code=1)
+    assert "took longer than 0.01 s" in err
+    report = Report.from_json((tmp_path / "run" / "report.json").read_bytes())
+    assert report.front.points == ()
+    assert len(report.skipped) == 4
+
+
+def test_same_run_twice_at_once_is_refused(copied: Path) -> None:
+    import fcntl
+
+    with open(copied / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _, err = explore(*PALETTES, "--out", str(copied), code=2)
+    assert "another process is at this run" in err
+
+
+def test_dry_run_trains_nothing(copied: Path, tmp_path: Path) -> None:
+    out, _ = explore(*PALETTES, "--out", str(tmp_path / "new"), "--dry-run", "--json")
+    plan = json.loads(out)
+    assert plan["trainings"] == [f"{name}, seed 0" for name in NAMES]
+    assert plan["missing"] == plan["trainings"]
+    assert plan["seconds"] > 0
+    assert not (tmp_path / "new").exists()
+    designs_in(copied)[0].unlink()
+    (copied / "store" / "index.sqlite").unlink()
+    out, _ = explore(*PALETTES, "--out", str(copied), "--dry-run", "--json")
+    assert len(json.loads(out)["missing"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--palettes", "w2b2"], "palette 'w2b2': expected levels like w1a1+w4a4"),
+        (["--palettes", "w2a2@few"], "palette 'w2a2@few': expected levels"),
+        (["--palettes", "w9a9"], "palette 'w9a9': expected"),
+        (["--epochs", "1,2"], "expected three numbers of epochs like 12,4,8"),
+        (["--hw", "avx521"], "nearest valid choice: 'avx512'"),
+        (["--allocator", "sonic"], "nearest valid choice: 'soniq'"),
+        (["--model", "tiny_net:broken"], "no model today"),
+        (["--model", "digits_cmm"], "nearest valid choice: 'digits_cnn'"),
+        (["--batch", "0"], "0 is not in the range"),
+    ],
+)
+def test_refused_before_anything_is_done(arguments: list[str], message: str, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    out, err = explore(*arguments, "--out", str(folder), code=2)
+    assert message in err
+    assert out == ""
+    assert not folder.exists()
+
+
+def test_runs_and_report(copied: Path) -> None:
+    root = ["--root", str(copied.parent)]
+    (row,) = json.loads(soniq_dse("runs", "list", *root, "--json")[0])
+    assert (row["name"], row["state"], row["trainings"]) == ("run", "finished", "4 of 4")
+    assert "w1a1+w4a4@2" in soniq_dse("runs", "show", "ru", *root)[0]
+    page = (copied / "report.html").read_bytes()
+    (copied / "report.html").unlink()
+    soniq_dse("report", "run", *root)
+    assert (copied / "report.html").read_bytes() == page
+    (copied / "report.json").unlink()
+    (row,) = json.loads(soniq_dse("runs", "list", *root, "--json")[0])
+    assert row["state"] == "interrupted"
+    assert "to go on: soniq-dse explore" in soniq_dse("runs", "show", "run", *root)[0]
