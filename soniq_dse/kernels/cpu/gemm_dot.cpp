@@ -1,19 +1,22 @@
 // Weights of 1, 2, 4 or 8 bits on unsigned activation bytes by dot products of four (AVX512_VNNI vpdpbusd).
 //
-// Equation. raw = sum w u, four products of an unsigned byte and a signed byte per 32-bit lane and instruction, without saturation.
-//   Zero-free weights are stored as codes u_w of their true width and become w = 2 u_w - c_w by one vpermb per 64 of them: the
-//   table repeats every 2^bits entries, so that whatever lies above the field in a byte is ignored and no mask is needed.
-// Exactness. |raw| <= c_a c_w K (8-bit weights: c_w = 127) must fit int32; k_max is the largest such K, rounded down to whole groups.
+// Equation. raw = sum w u, four products of an unsigned byte and a signed byte per 32-bit lane and instruction, without
+//   saturation. Zero-free weights are stored as codes u_w of their true width and become w = 2 u_w - c_w by one vpermb per 64
+//   of them: the table repeats every 2^bits entries, so that whatever lies above the field in a byte is ignored and no mask
+//   is needed.
+// Exactness. |raw| <= c_a c_w K (8-bit weights: c_w = 127) must fit int32; k_max is the largest such K, rounded down to
+//   whole groups.
 // Packing. Activations: the codes themselves, rows padded with 0 to the k-group of G = 32 / weight_bits. Weights: panel =
-//   [tap][k / G][nr / 16][64] bytes: byte b of a vector belongs to channel b / 4, its field j (bits j * weight_bits) to element
-//   4 j + b % 4 of the group.
-// Tile. A chunk of the panel that fits L1 is unpacked to bytes once and met by all row blocks; accumulators wait in acc between
-//   chunks. 8-bit weights need neither: their panel streams from L2, 256 bytes for 24 products. The one-row kernel unpacks in
-//   registers what it streams.
-// Ports. 64 MAC an instruction: 64 MAC/cycle where one vpdpbusd starts a cycle (Zen 4), 128 where two do (Intel server, p0 and p5).
-//   Latency 4-5 cycles: 10 accumulators hide it, the tile 6 x 4 vectors has 24, with 4 weights, an activation broadcast (a load)
-//   and 3 spare. 10 loads for 24 products. Unpacking takes 2 - weight_bits / 8 operations and a store per 64 weights, once for all
-//   rows. One row: 3 - weight_bits / 8 operations per 64 weights (8 bits: 1); bound by the cache level the weights come from.
+//   [tap][k / G][nr / 16][64] bytes: byte b of a vector belongs to channel b / 4, its field j (bits j * weight_bits) to
+//   element 4 j + b % 4 of the group.
+// Tile. A chunk of the panel that fits L1 is unpacked to bytes once and met by all row blocks; accumulators wait in acc
+//   between chunks. 8-bit weights need neither: their panel streams from L2, 256 bytes for 24 products. The one-row kernel
+//   unpacks in registers what it streams.
+// Ports. 64 MAC an instruction: 64 MAC/cycle where one vpdpbusd starts a cycle (Zen 4), 128 where two do (Intel server, p0
+//   and p5). Latency 4-5 cycles: 10 accumulators hide it, the tile 6 x 4 vectors has 24, with 4 weights, an activation
+//   broadcast (a load) and 3 spare. 10 loads for 24 products. Unpacking takes 2 - weight_bits / 8 operations and a store per
+//   64 weights, once for all rows. One row: 3 - weight_bits / 8 operations per 64 weights (8 bits: 1); bound by the cache
+//   level the weights come from.
 #include <string.h>
 
 #include "avx512.h"
@@ -136,8 +139,8 @@ struct Dot : Operands<NV, WB> {
 
   // fours: how many groups of four elements of each tap.
   template <int R>
-  static void tile(Index<R>, int64_t taps, int64_t fours, const uint8_t* const* a, int64_t ld_a, int64_t offset, const uint8_t* w,
-                   int32_t* out, int64_t ld_out, bool first) {
+  static void tile(Index<R>, int64_t taps, int64_t fours, const uint8_t* const* a, int64_t ld_a, int64_t offset,
+                   const uint8_t* w, int32_t* out, int64_t ld_out, bool first) {
     Ints acc[R][NV];
     __m512i weight[NV];
     const uint8_t* row[R];
@@ -187,7 +190,9 @@ struct DotRow : Operands<NV, WB> {
         prefetch_stream<NV>(w);
         unroll<NV>([&](auto v) SONIQ_INLINE_LAMBDA {
           const __m512i packed = _mm512_load_si512(w + v * 64);
-          unroll<W::fields>([&](auto j) SONIQ_INLINE_LAMBDA { multiply_add(acc[v], codes[j], W::unpack(j, packed, integers)); });
+          unroll<W::fields>([&](auto j) SONIQ_INLINE_LAMBDA {
+            multiply_add(acc[v], codes[j], W::unpack(j, packed, integers));
+          });
         });
       }
     unroll<NV>([&](auto v) SONIQ_INLINE_LAMBDA { _mm512_storeu_si512(out + v * 16, (__m512i)acc[v]); });

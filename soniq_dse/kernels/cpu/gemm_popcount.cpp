@@ -1,17 +1,18 @@
 // W1A1 and W1A2 by XOR and population count (AVX512_VPOPCNTDQ).
 //
-// Equation. A zero-free b-bit activation is z_a = sum_p 2^p s_p with planes s_p in {-1,+1} (bit p of its code: 0 is -1), a 1-bit
-// weight is one such plane. Over a k of K padded elements, sum s_w s_p = K - 2 popcount(w xor a_p), hence
-//   raw = c_a K - 2 sum_p 2^p popcount(w xor a_p),  c_a = 2^b - 1.
-// Exactness. Counts grow in 64-bit lanes; |raw| <= c_a K must fit int32: K <= (2^31 - 1) / c_a, rounded down to whole words.
-// Packing. Activations: 64 elements to a 64-bit word, element i at bit i; the words of one k-group lie plane by plane:
-//   row = [k / 64][plane] u64. Weights: panel = [tap][k / 64][nr] u64; a vector is the 8 even or the 8 odd of
-//   16 output channels at one k-group.
-// Ports. Per vector and plane one vpxorq (the activation word broadcast), one vpopcntq, one vpaddq: 512 MAC in 3 operations,
-//   1.5 cycles where two 512-bit operations start a cycle and one of them may be a vpopcntq: 341 MAC/cycle (Zen 4: any two
-//   pipes, one with vpopcntq; Intel from Ice Lake: p0 and p5, vpopcntq on p5). The one dependence carried around the loop is the
-//   vpaddq of each accumulator, one cycle. Tile 6 x 4 vectors: 24 accumulators, 4 weights, a word, 3 temporaries = 32
-//   registers; 10 loads for 36 cycles. The one-row tile streams its weights and is bound by the cache level they come from.
+// Equation. A zero-free b-bit activation is z_a = sum_p 2^p s_p with planes s_p in {-1,+1} (bit p of its code: 0 is -1), a
+//   1-bit weight is one such plane. Over a k of K padded elements, sum s_w s_p = K - 2 popcount(w xor a_p), hence
+//     raw = c_a K - 2 sum_p 2^p popcount(w xor a_p),  c_a = 2^b - 1.
+// Exactness. Counts grow in 64-bit lanes; |raw| <= c_a K must fit int32: K <= (2^31 - 1) / c_a, rounded down to whole
+//   words.
+// Packing. Activations: 64 elements to a 64-bit word, element i at bit i; row = [k / 64][plane] words. Weights: panel =
+//   [tap][k / 64][nr] words; a vector is the 8 even or the 8 odd of 16 output channels at one k-group.
+// Ports. Per vector and plane one vpxorq (the activation word broadcast), one vpopcntq, one vpaddq: 512 MAC in 3
+//   operations, 1.5 cycles where two 512-bit operations start a cycle and one of them may be a vpopcntq: 341 MAC/cycle (Zen
+//   4: any two pipes, one with vpopcntq; Intel from Ice Lake: p0 and p5, vpopcntq on p5). The one dependence carried around
+//   the loop is the vpaddq of each accumulator, one cycle. Tile 6 x 4 vectors: 24 accumulators, 4 weights, a word, 3
+//   temporaries = 32 registers; 10 loads for 36 cycles. The one-row tile streams its weights and is bound by the cache level
+//   they come from.
 #include "avx512.h"
 
 namespace soniq {

@@ -1,27 +1,29 @@
 // W1A1, W1A2, W2A2, W1A4 and W2A4 by 64-entry tables in a register (AVX512_VBMI vpermb).
 //
-// Equation. A step takes the E = 6 / weight_bits elements whose weight codes fill 6 bits. For the activations of those elements a
-// table T of 64 bytes holds, for every possible weight index x,
-//   T[x] = sum_e (z_w(x, e) z_a(e) + c_w c_a) / 2   in 0..M,  M = E c_w c_a,
-// an integer since all z are odd. One vpermb looks up 64 output channels, and
-//   raw = 2 sum_steps T[x] - M steps.
-// Where the activations of a step (or of half a step) fill at most 6 bits, T is a row of one constant 4 KB table (or the sum of a
-// row of each of two) and activations are packed as row offsets. 4-bit activations do not, and pack_a builds T itself:
-// with z_w(x, e) = sum_b 2^b s, bit i = e * weight_bits + b of x adds 2^b u_e where it is 1 and 2^b (c_a - u_e) where it is 0.
-// Exactness. A byte holds FLUSH = floor(255 / M) steps. Bytes are then added to 16-bit sums, once whole (`all`, modulo 2^16: even
-// bytes + 256 odd bytes) and once shifted right by 8 (`odd`), so even = all - 256 odd. These hold floor(65535 / M) steps and are
-// then spilled to int32. k_max = floor((2^31 - 1) / (c_w c_a)), rounded down to whole groups.
-//   M, FLUSH: W1A1 6, 42 · W1A2 18, 14 · W2A2 27, 9 · W1A4 90, 2 · W2A4 135, 1
-// Packing. Weights: panel = [tap][step][nr] bytes, element e of the step at bits e * weight_bits; of each 64 bytes the even ones are
-//   the first 32 channels. Activations: per step one u16 (W1A2: two) = 64 * code, or the 64-byte table. The dense one-row tile
-//   keeps true 2-bit weights: three vectors of 64 bytes, each with three elements in bits 0..5, whose bits 6..7 together make a
-//   fourth index; panel = [tap][12 elements][nr / 64][3][64].
-// Ports. Per step and 64 channels one vpermb, one vpaddb, and 3 / FLUSH operations of widening (a W1A2 step also one vpaddb per row
-//   for the second table row). With two 512-bit operations a cycle, one of them vpermb (Intel p5, one pipe of Zen 4), the
-//   bound is 371 (W1A1), 293 (W1A2, 4 vectors), 165 (W2A2), 256 (W1A4) and 96 MAC/cycle (W2A4). Carried chains: vpaddb, 1 cycle;
-//   vpermb's 3 cycles lie outside them. Tile 6 x 4 vectors: 24 byte accumulators, 4 indices, a table and 3 temporaries fill
-//   the 32 registers, the 16-bit sums live in L1 and are touched once a block: best where FLUSH is 9 or more. Otherwise 2 x 4, whose
-//   16-bit sums stay in registers. On Intel additions that are issued to p5 delay lookups: 93 % of the bound without any load.
+// Equation. A step takes the E = 6 / weight_bits elements whose weight codes fill 6 bits. For the activations of those
+//   elements a table T of 64 bytes holds, for every possible weight index x,
+//     T[x] = sum_e (z_w(x, e) z_a(e) + c_w c_a) / 2   in 0..M,  M = E c_w c_a,
+//   an integer since all z are odd. One vpermb looks up 64 output channels, and
+//     raw = 2 sum_steps T[x] - M steps.
+//   Where the activations of a step (or of half a step) fill at most 6 bits, T is a row of one constant 4 KB table (or the
+//   sum of a row of each of two) and activations are packed as row offsets. 4-bit activations do not, and pack_a builds T
+//   itself: with z_w(x, e) = sum_b 2^b s, bit i = e * weight_bits + b of x adds 2^b u_e where it is 1 and 2^b (c_a - u_e)
+//   where it is 0.
+// Exactness. A byte holds FLUSH = floor(255 / M) steps. Bytes are then added to 16-bit sums, once whole (`all`, modulo
+//   2^16: even bytes + 256 odd bytes) and once shifted right by 8 (`odd`), so even = all - 256 odd. These hold floor(65535 /
+//   M) steps and are then spilled to int32. k_max = floor((2^31 - 1) / (c_w c_a)), rounded down to whole groups.
+//     M, FLUSH: W1A1 6, 42 · W1A2 18, 14 · W2A2 27, 9 · W1A4 90, 2 · W2A4 135, 1
+// Packing. Weights: panel = [tap][step][nr] bytes, element e of the step at bits e * weight_bits; of each 64 bytes the even
+//   ones are the first 32 channels. Activations: per step one u16 (W1A2: two) = 64 * code, or the 64-byte table. The dense
+//   one-row tile keeps true 2-bit weights: three vectors of 64 bytes, each with three elements in bits 0..5, whose bits 6..7
+//   together make a fourth index; panel = [tap][12 elements][nr / 64][3][64].
+// Ports. Per step and 64 channels one vpermb, one vpaddb, and 3 / FLUSH operations of widening (a W1A2 step also one vpaddb
+//   per row for the second table row). With two 512-bit operations a cycle, one of them vpermb (Intel p5, one pipe of Zen 4),
+//   the bound is 371 (W1A1), 311 (W1A2, 4 vectors), 165 (W2A2), 256 (W1A4) and 96 MAC/cycle (W2A4). Carried chains: vpaddb, 1
+//   cycle; vpermb's 3 cycles lie outside them. Tile 6 x 4 vectors: 24 byte accumulators, 4 indices, a table and 3 temporaries
+//   fill the 32 registers, the 16-bit sums live in L1 and are touched once a block: best where FLUSH is 9 or more. Otherwise
+//   2 x 4, whose 16-bit sums stay in registers. On Intel additions that are issued to p5 delay lookups: 93 % of the bound
+//   without any load.
 #include "avx512.h"
 
 namespace soniq {
@@ -317,8 +319,9 @@ struct DenseRow {
   static SONIQ_INLINE Bytes look_up(const uint8_t* w, const __m512i (&table)[4]) {
     constexpr int select = 0xca;  // vpternlog: first operand ? second : third
     const __m512i b0 = _mm512_load_si512(w), b1 = _mm512_load_si512(w + 64), b2 = _mm512_load_si512(w + 128);
-    const __m512i low = _mm512_ternarylogic_epi64(_mm512_set1_epi8(0x03), _mm512_srli_epi16(b0, 6), _mm512_srli_epi16(b1, 4), select);
-    const __m512i b3 = _mm512_ternarylogic_epi64(_mm512_set1_epi8(0x0f), low, _mm512_srli_epi16(b2, 2), select);
+    const __m512i top0 = _mm512_srli_epi16(b0, 6), top1 = _mm512_srli_epi16(b1, 4), top2 = _mm512_srli_epi16(b2, 2);
+    const __m512i low = _mm512_ternarylogic_epi64(_mm512_set1_epi8(0x03), top0, top1, select);
+    const __m512i b3 = _mm512_ternarylogic_epi64(_mm512_set1_epi8(0x0f), low, top2, select);
     return (Bytes)_mm512_permutexvar_epi8(b0, table[0]) + (Bytes)_mm512_permutexvar_epi8(b1, table[1]) +
            (Bytes)_mm512_permutexvar_epi8(b2, table[2]) + (Bytes)_mm512_permutexvar_epi8(b3, table[3]);
   }

@@ -1,16 +1,17 @@
 // fp32 activations with weights of 2, 4 or 8 bits, decoded while they are multiplied (AVX-512 FMA).
 //
-// Equation. acc = sum w a in fp32, w the integers themselves: odd for zero-free weights (their level is w 2^(1-b), and scales are
-//   applied later), or s8. Every output is one chain of fused multiply-adds from 0, taps in order, within a tap k in order,
-//   whatever the number of rows.
-// Error. With n = taps * padded k and u = 2^-24: |acc - exact| <= n u / (1 - n u) * sum |w| |a| (Higham, Accuracy and Stability of
-//   Numerical Algorithms, 2002, section 3.1; one rounding per term). k_max is where n u reaches 1/2. Padding adds 0 exactly.
-// Packing. Activations: fp32, rows padded with 0 to the k-group of G = 32 / weight_bits. Weights: panel = [tap][k / G][nr / 16][64]
-//   bytes: a vector is 16 channels by G elements. Below 8 bits a 32-bit lane is a channel and element i is its bits
-//   i * weight_bits; at 8 bits the vector is G runs of 16 channels.
-// Ports. Decoding 16 weights takes a shift and a vpermps lookup of 16 entries (8 bits: vpmovsxbd and vcvtdq2ps), each use of them
-//   one FMA with the activation broadcast from memory. Two 512-bit operations a cycle: 32 MAC/cycle at most; 12 x 2 vectors
-//   27.4, one row 10.7. FMA latency 4 cycles: 24 chains in the tile; in the row 4 chains, one step each 6 cycles.
+// Equation. acc = sum w a in fp32, w the integers themselves: odd for zero-free weights (their level is w 2^(1-b), and
+//   scales are applied later), or s8. Every output is one chain of fused multiply-adds from 0, taps in order, within a tap k
+//   in order, whatever the number of rows.
+// Error. With n = taps * padded k and u = 2^-24: |acc - exact| <= n u / (1 - n u) * sum |w| |a| (Higham, Accuracy and
+//   Stability of Numerical Algorithms, 2002, section 3.1; one rounding per term). k_max is where n u reaches 1/2. Padding
+//   adds 0 exactly.
+// Packing. Activations: fp32, rows padded with 0 to the k-group of G = 32 / weight_bits. Weights: panel = [tap][k / G]
+//   [nr / 16][64] bytes: a vector is 16 channels by G elements. Below 8 bits a 32-bit lane is a channel and element i is its
+//   bits i * weight_bits; at 8 bits the vector is G runs of 16 channels.
+// Ports. Decoding 16 weights takes a shift and a vpermps lookup of 16 entries (8 bits: vpmovsxbd and vcvtdq2ps), each use
+//   of them one FMA with the activation broadcast from memory. Two 512-bit operations a cycle: 32 MAC/cycle at most; 12 x 2
+//   vectors 27.4, one row 10.7. FMA latency 4 cycles: 24 chains in the tile; in the row 4 chains, one step each 6 cycles.
 #include <string.h>
 
 #include "avx512.h"
@@ -100,7 +101,9 @@ struct WeightOnly {
         });
       }
     }
-    unroll<R * NV>([&](auto i) SONIQ_INLINE_LAMBDA { _mm512_storeu_ps(out + i / NV * ld_out + i % NV * 16, acc[i / NV][i % NV]); });
+    unroll<R * NV>([&](auto i) SONIQ_INLINE_LAMBDA {
+      _mm512_storeu_ps(out + i / NV * ld_out + i % NV * 16, acc[i / NV][i % NV]);
+    });
   }
 };
 
