@@ -6,12 +6,14 @@ Which one serves a level: see ``kernels_for``.
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Collection
 from pathlib import Path
 
 from soniq_dse.errors import UserError, unknown_name
 from soniq_dse.hardware.features import plain
+from soniq_dse.kernels.loops import instructions_per_mac
 from soniq_dse.records.cost import KernelSpec
 from soniq_dse.records.palette import Level
 
@@ -104,9 +106,11 @@ def kernels_for(
     integer weights hold every zero-free weight. ``signed`` does not narrow the choice, since raw sums of either family
     are turned into the asked one by an offset (``soniq_kernel.h``).
 
-    Order, for a product of ``rows`` and ``cols``: vector kernels before scalar ones; fewest bits (activation x weight),
-    then narrowest operands; one-row tiles for one row and only there; the newest instruction set; least padding of
-    ``cols``; the asked family; the largest tile.
+    Order, for a product of ``rows`` and ``cols``: vector kernels before scalar ones; for one row, which is bound by
+    reading the weights, fewest weight bits; fewest instructions of the kept loop per multiply-accumulate, those spent
+    on padding ``rows`` and ``cols`` to the tile included; least padding of k. Kernels without a kept loop come after
+    these: fewest bits (activation x weight), then narrowest operands; one-row tiles for one row and only there; the
+    newest instruction set; least padding of ``cols``; the asked family; the largest tile.
     """
     eligible = [s for s in catalog(folder) if serves(s, level) and not missing_features(s, features)]
     asked = level.activation_format(signed=signed).family[0]
@@ -128,14 +132,26 @@ def token_bits(token: str) -> int:
     return int(token[1:])
 
 
-def _rank(spec: KernelSpec, asked: str, rows: int, cols: int) -> tuple[bool | int | str, ...]:
+def _rank(spec: KernelSpec, asked: str, rows: int, cols: int) -> tuple[bool | int | float | str, ...]:
     act, wgt = token_bits(spec.act), token_bits(spec.wgt)
     tile_rows, tile_cols, depth = spec.tile
     misfit = (tile_rows == 1) != (rows == 1)
     padding = -cols % tile_cols
     size = tile_rows * tile_cols * depth
     age = next((i for i, name in enumerate(_NEWEST_FIRST) if name in spec.features), len(_NEWEST_FIRST))
-    return (not spec.features, act * wgt, act + wgt, misfit, age, padding, spec.act[0] != asked, -size, spec.symbol)
+    kept = _rank_by_loop(spec, rows, cols)
+    unkept = (act * wgt, act + wgt, misfit, age, padding, spec.act[0] != asked, -size, spec.symbol)
+    return (not spec.features, wgt if rows == 1 else 0, *kept, *unkept)
+
+
+def _rank_by_loop(spec: KernelSpec, rows: int, cols: int) -> tuple[float, int]:
+    """(instructions per multiply-accumulate, k group); last place for a kernel without a kept loop."""
+    instructions = instructions_per_mac(spec.symbol)
+    if instructions is None:
+        return math.inf, 0
+    tile_rows, tile_cols, _ = spec.tile
+    padding = (cols + -cols % tile_cols) / cols * max(1.0, tile_rows / rows)
+    return float(instructions) * padding, spec.k_group
 
 
 def _parse_instance(path: Path, text: str) -> KernelSpec:

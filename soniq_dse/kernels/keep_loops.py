@@ -2,13 +2,57 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 from soniq_dse.errors import UserError
-from soniq_dse.kernels.catalog import catalog, instruction_set
-from soniq_dse.kernels.loops import ISA, is_stale, kept_loop, kept_loops_folder, read_loop
+from soniq_dse.kernels.catalog import CPU_FOLDER, catalog, instruction_set
+from soniq_dse.kernels.library import build_kernel_library, isa_flags, load_kernel
+from soniq_dse.kernels.loops import ISA, kept_loop, kept_loops_folder
+from soniq_dse.native.compiler import BASE_FLAGS, host_compiler, sources_sha256
+from soniq_dse.native.disassembly import TileShape, hot_loop
+from soniq_dse.records.cost import HotLoop, KernelSpec
+
+
+def is_stale(loop: HotLoop, folder: Path = CPU_FOLDER) -> bool:
+    """Whether the kernel's source, or a header of it, has changed since ``loop`` was kept, or is gone."""
+    spec = next((spec for spec in catalog(folder) if spec.symbol == loop.symbol), None)
+    return spec is None or loop.source_sha256 != source_sha256(spec.path, folder)
+
+
+@functools.lru_cache(maxsize=64)
+def source_sha256(path: str, folder: Path = CPU_FOLDER) -> str:
+    """Hash of a kernel's source and the headers it includes."""
+    return sources_sha256([folder / Path(path).name], [CPU_FOLDER])
+
+
+def read_loop(spec: KernelSpec, folder: Path = CPU_FOLDER) -> HotLoop:
+    """The hot loop of ``spec`` as this machine's compiler makes it, on x86-64; the CPU need not be able to run it.
+
+    Raises:
+        UserError: no loop of it can be understood.
+        MissingCapabilityError: there is no compiler or no objdump.
+    """
+    kernel = load_kernel(spec, folder)
+    rows, cols, _ = spec.tile
+    depth = 64 * spec.k_group  # whole groups, so that padding does not blur the bytes of one k
+    tile = TileShape(
+        rows=rows,
+        cols=cols,
+        activation_bytes_per_k=Fraction(kernel.a_row_bytes(2 * depth) - kernel.a_row_bytes(depth), depth),
+        weight_bytes_per_k=Fraction(kernel.w_bytes(cols, 1, 2 * depth) - kernel.w_bytes(cols, 1, depth), depth),
+    )
+    return hot_loop(
+        build_kernel_library(spec, folder),
+        spec.symbol,
+        tile,
+        compiler=host_compiler().version,
+        flags=(*BASE_FLAGS, *isa_flags(spec.features)),
+        source_sha256=source_sha256(spec.path, folder),
+    )
 
 
 def keep_loops(folder: Path) -> list[str]:

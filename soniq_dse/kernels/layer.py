@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from soniq_dse.errors import UserError
 from soniq_dse.formats import Grid, grid_of
 from soniq_dse.kernels.catalog import token_bits
-from soniq_dse.kernels.library import Kernel, round_up
+from soniq_dse.kernels.library import ALIGNMENT_BYTES, Kernel, aligned_empty, round_up
 from soniq_dse.records.palette import Level
 
 TILE_BYTES = 16 * 1024
@@ -117,7 +117,7 @@ class Part:
     """One segment of one group on one kernel.
 
     ``channels`` are positions in the deployed input; ``taps`` and ``k`` are as the kernel sees them; ``packed`` are its
-    weights; ``mul``, ``offset`` and ``shift`` turn raw sums into the asked ones.
+    weights; ``left``, ``offset`` and ``right`` turn raw sums into the asked ones.
     """
 
     kernel: Kernel
@@ -130,8 +130,8 @@ class Part:
     taps: int
     k: int
     packed: NDArray[np.uint8]
-    mul: int
-    shift: int
+    left: int
+    right: int
     offset: NDArray[np.int32]
 
     @property
@@ -152,8 +152,8 @@ class Part:
             weights=self.packed,
             offset=self.offset,
             scale=np.ascontiguousarray(layer.scale[self.segment, columns]),
-            mul=self.mul,
-            shift=self.shift,
+            left=self.left,
+            right=self.right,
             taps=self.taps,
             k=self.k,
             first_column=self.first_column,
@@ -205,7 +205,7 @@ def block_rows(parts: Sequence[Part], geometry: Geometry, cols: int) -> int:
 def corrections(
     kernel: Kernel, grid: Grid, weights: NDArray[np.int8], padded: int
 ) -> tuple[int, int, NDArray[np.int32]]:
-    """(mul, shift, offset int32 ``[cols]``) with ``asked = (mul * raw + offset) >> shift``, as ``soniq_kernel.h`` says.
+    """(left, right, offset int32 ``[cols]``) with ``asked = ((raw << left) + offset) >> right``.
 
     With a kernel over ``p u - q`` and a grid ``P u - Q``: ``asked = P/p (raw - pad) + (P/p q - Q) sum(w)``, pad being
     what ``padded`` elements of k add to raw.
@@ -221,14 +221,13 @@ def corrections(
     p, q = (2, c_act) if spec.act[0] == "z" else (1, 0)
     pad = padded * c_act * c_wgt if spec.act[0] == "z" and spec.wgt != "s8" else 0
     sums = weights.astype(np.int64).sum(axis=(1, 2))
-    shift = int(grid.multiplier < p)
-    mul = max(grid.multiplier // p, 1)
-    # Everything is doubled where the sum is halved in the end: (P/p) 2 = 1 there.
-    offset = -mul * pad + ((mul * q) - (grid.offset << shift)) * sums
-    largest = int(np.abs(weights.astype(np.int64)).sum(axis=(1, 2)).max()) * grid.magnitude << shift
+    left, right = int(grid.multiplier > p), int(grid.multiplier < p)
+    # Everything is doubled where the sum is halved in the end.
+    offset = -(pad << left) + ((q << left) - (grid.offset << right)) * sums
+    largest = int(np.abs(weights.astype(np.int64)).sum(axis=(1, 2)).max()) * grid.magnitude << right
     if largest >= 2**31:
         raise UserError(f"{spec.symbol}: sums: expected below 2**31, got up to {largest}; use fewer input channels")
-    return mul, shift, (offset & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
+    return left, right, (offset & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
 
 
 def _part(
@@ -249,7 +248,7 @@ def _part(
         integers = integers.reshape(cols, 1, taps * channels)
     grid = grid_of(level.activation_format(signed=signed))
     padded = (folded_k if folded else direct) - taps * channels
-    mul, shift, offset = corrections(kernel, grid, integers, padded)
+    left, right, offset = corrections(kernel, grid, integers, padded)
     packed = kernel.pack_w(np.ascontiguousarray(integers))
     return Part(
         kernel=kernel,
@@ -262,16 +261,17 @@ def _part(
         taps=integers.shape[1],
         k=integers.shape[2],
         packed=packed,
-        mul=mul,
-        shift=shift,
+        left=left,
+        right=right,
         offset=offset,
     )
 
 
 class Struct(ctypes.Structure):
-    """A C structure that takes arrays for pointers, and keeps them alive."""
+    """A C structure that takes arrays for pointers and keeps them alive, aligned so that no vector spans two lines."""
 
     def __init__(self, **fields: Any) -> None:
+        fields = {name: _aligned(value) if isinstance(value, np.ndarray) else value for name, value in fields.items()}
         self.kept = [value for value in fields.values() if isinstance(value, np.ndarray | ctypes.Array)]
         super().__init__(**{name: address_of(value) for name, value in fields.items()})
 
@@ -281,6 +281,14 @@ def array_of(kind: type[Struct], items: Sequence[Struct]) -> Any:
     array: Any = (kind * max(len(items), 1))(*items)
     array.kept = list(items)
     return array
+
+
+def _aligned(array: NDArray[Any]) -> NDArray[Any]:
+    if array.ctypes.data % ALIGNMENT_BYTES == 0 and array.flags.c_contiguous:
+        return array
+    copy = aligned_empty(array.shape, array.dtype)
+    copy[...] = array
+    return copy
 
 
 def address_of(value: Any) -> Any:
@@ -314,7 +322,7 @@ class PartStruct(Struct):
 
     _fields_ = (
         *_fields(_PTR, "kernel weights offset scale"),
-        *_fields(_I32, "mul shift"),
+        *_fields(_I32, "left right"),
         *_fields(_I64, "taps k first_column cols"),
         *_fields(_I32, "is_first is_last"),
         ("is_folded", _I64),

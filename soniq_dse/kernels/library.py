@@ -207,7 +207,7 @@ class Kernel:
         return acc[:, :cols]
 
     def prepare(self, activations: NDArray[Any], w: NDArray[np.uint8], *, cols: int, k: int) -> PreparedCall:
-        """One product ``[rows, k] x [cols, k]`` with all buffers in place, to be called again and again (for timing)."""
+        """One product ``[rows, k] x [cols, k]`` with all buffers in place, to be timed."""
         a = self.pack_a(activations)
         self._check_packed(a, w, cols, 1, k)
         return PreparedCall(self, np.ascontiguousarray(activations), a, w, cols)
@@ -271,4 +271,9 @@ class PreparedCall:
 
     def run(self) -> None:
         """Multiply."""
+        self._run(*self._run_arguments)
+
+    def pack_and_run(self) -> None:
+        """Both."""
+        self._pack(*self._pack_arguments)
         self._run(*self._run_arguments)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from soniq_dse.kernels.library import ALIGNMENT_BYTES, round_up
 
 GUARD_BYTES = 64
-"""Room behind every buffer: a vector kernel may read (never write) up to a vector past the end of its input."""
+"""Room behind every buffer: kernels and the layer driver may go up to a vector past the end (``cpu/layer.h``)."""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from soniq_dse.records.network import (
     QuantizeNode,
     TensorQuantizer,
 )
+from soniq_dse.runtime.buffers import GUARD_BYTES
 
 Order = NDArray[np.int64]
 """Position in the deployed tensor -> channel of the trained model."""
@@ -99,8 +100,9 @@ class Graph:
         return {name: np.ascontiguousarray(values[order], np.float32) for name, values in wanted.items()}
 
     def pad_codes(self, codes: str) -> NDArray[np.uint8]:
-        """The pixel with which convolutions pad a tensor of codes, in deployed order."""
-        return np.ascontiguousarray(channel_grids(self._quantizer_of(codes)).zero_code[self.order(codes)])
+        """The pixel with which convolutions pad a tensor of codes, in deployed order, and guard bytes behind it."""
+        pixel = channel_grids(self._quantizer_of(codes)).zero_code[self.order(codes)]
+        return np.concatenate([pixel, np.zeros(GUARD_BYTES, np.uint8)])
 
     def segments(self, codes: str) -> tuple[tuple[int, InputSegment], ...]:
         """(index in the palette, segment) for each level that is present in a tensor of codes."""

@@ -12,23 +12,35 @@ namespace {
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-void copy(uint8_t* __restrict to, const uint8_t* __restrict from, int64_t n) { __builtin_memcpy(to, from, n); }
+// Copies at least n bytes, Width at a time where n is no more: a short copy of unknown length would be a call. What is written
+// past n is written again by the next copy, or lies behind the buffer, as what is read past n does (guard bytes).
+template <int64_t Width>
+inline void copy(uint8_t* to, const uint8_t* from, int64_t n) {
+  __builtin_memcpy(to, from, Width == 0 ? n : Width);
+}
 
-// Codes of `n` output rows from row `first`, taps x channels each, and their packed rows.
-void fold(const SoniqLayer& layer, const SoniqPart& part, int64_t first, int64_t n) {
-  const int64_t row_codes = layer.taps * part.n_channels;
-  for (int64_t r = 0; r < n; ++r) {
-    uint8_t* out = layer.folded_codes + r * row_codes;
+template <int64_t Width>
+void gather_codes(const SoniqLayer& layer, const SoniqPart& part, int64_t first, int64_t n) {
+  uint8_t* out = layer.folded_codes;
+  for (int64_t r = first; r < first + n; ++r) {
     for (int64_t t = 0; t < layer.taps; ++t, out += part.n_channels) {
-      const int64_t pixel = layer.gather[t * layer.rows + first + r];
+      const int64_t pixel = layer.gather[t * layer.rows + r];
       const uint8_t* in = pixel == layer.pixels ? layer.pad_codes : layer.codes + pixel * layer.ld_codes;
       if (part.channels == nullptr) {
-        copy(out, in + part.first_channel, part.n_channels);
+        copy<Width>(out, in + part.first_channel, part.n_channels);
       } else {
         for (int64_t c = 0; c < part.n_channels; ++c) out[c] = in[part.channels[c]];
       }
     }
   }
+}
+
+// Codes of `n` output rows from row `first`, taps x channels each, and their packed rows.
+void fold(const SoniqLayer& layer, const SoniqPart& part, int64_t first, int64_t n) {
+  const int64_t row_codes = layer.taps * part.n_channels;
+  const auto gather = part.n_channels <= 16 ? gather_codes<16> : part.n_channels <= 32 ? gather_codes<32>
+                      : part.n_channels <= 64 ? gather_codes<64> : gather_codes<0>;
+  gather(layer, part, first, n);
   part.kernel->pack_a(n, row_codes, layer.folded_codes, row_codes, layer.folded_rows, part.ld_image);
   for (int64_t r = 0; r < n; ++r) layer.pointers[r] = layer.folded_rows + r * part.ld_image;
 }
@@ -41,7 +53,8 @@ void point(const SoniqLayer& layer, const SoniqPart& part, int64_t first, int64_
   }
 }
 
-inline float relu(float x) { return x > 0.0f ? x : 0.0f; }
+// `zero` is a variable, so that compilers see the pattern of a vector maximum.
+inline float relu(float x, float zero) { return x > zero ? x : zero; }
 
 // Where a pass over a block works: n rows of the part's columns.
 struct Block {
@@ -51,20 +64,22 @@ struct Block {
   float* tile;  // ld: the layer's cols, as for bias, residual and the vectors of codes
   int64_t ld;
   const float *bias, *residual;
+  float zero;
   const SoniqCodesOut* codes;  // at the block's first row and the part's first column
 };
 
 enum Finish { kNothing, kBias, kRelu, kAdd, kReluAdd, kAddRelu, kReluAddRelu };
 
-// t = t + f32((mul * raw + offset) >> shift) * scale; the sums may wrap, their final value fits. The pass over the last part
-// of its columns goes on to bias, relu, residual and codes, while t is in a register.
+// t = t + f32(((raw << left) + offset) >> right) * scale; the sums may wrap, their final value fits. The pass over the last
+// part of its columns goes on to bias, relu, residual and codes, while t is in a register. The first part leaves out 0 +,
+// which could only change the sign of a zero.
 template <bool First, bool Plain, Finish How, bool Codes>
 void pass(const SoniqPart& part, const Block& block) {
   const int32_t* __restrict offset = part.offset;
   const float *__restrict scale = part.scale, *__restrict bias = block.bias;
-  const uint32_t mul = static_cast<uint32_t>(part.mul);
-  const int32_t shift = part.shift;
+  const int32_t left = part.left, right = part.right;
   const int64_t cols = part.cols;
+  const float zero = block.zero;
   for (int64_t r = 0; r < block.n; ++r) {
     const int32_t* __restrict raw = block.raw + r * block.ld_raw;
     float* __restrict tile = block.tile + r * block.ld;
@@ -74,14 +89,14 @@ void pass(const SoniqPart& part, const Block& block) {
     const float *__restrict lo = Codes ? block.codes->lo : nullptr, *__restrict hi = Codes ? block.codes->hi : nullptr;
     SONIQ_NO_ALIAS
     for (int64_t i = 0; i < cols; ++i) {
-      const uint32_t product = Plain ? static_cast<uint32_t>(raw[i]) : mul * static_cast<uint32_t>(raw[i]);
+      const uint32_t product = static_cast<uint32_t>(raw[i]) << (Plain ? 0 : left);
       const int32_t sum = static_cast<int32_t>(product + static_cast<uint32_t>(offset[i]));
-      const float term = static_cast<float>(Plain ? sum : sum >> shift) * scale[i];
-      float t = (First ? 0.0f : tile[i]) + term;
+      const float term = static_cast<float>(Plain ? sum : sum >> right) * scale[i];
+      float t = First ? term : tile[i] + term;
       if (How != kNothing) t = t + bias[i];
-      if (How == kRelu || How == kReluAdd || How == kReluAddRelu) t = relu(t);
+      if (How == kRelu || How == kReluAdd || How == kReluAddRelu) t = relu(t, zero);
       if (How >= kAdd) t = t + residual[i];
-      if (How == kAddRelu || How == kReluAddRelu) t = relu(t);
+      if (How == kAddRelu || How == kReluAddRelu) t = relu(t, zero);
       tile[i] = t;
       if (Codes) codes[i] = soniq_code(t, inverse[i], add[i], lo[i], hi[i]);
     }
@@ -128,9 +143,9 @@ void run_part(const SoniqLayer& layer, const SoniqPart& part, int64_t first, int
     codes = {all.codes + first * all.ld + column, all.ld, all.inverse + column, all.shift + column, all.lo + column, all.hi + column};
   }
   const Block block = {n, static_cast<const int32_t*>(layer.acc), ld_raw, tile + column, layer.cols,
-                       layer.bias + column, residual, part.is_last && layer.n_codes_out > 0 ? &codes : nullptr};
+                       layer.bias + column, residual, 0.0f, part.is_last && layer.n_codes_out > 0 ? &codes : nullptr};
   const Finish how = part.is_last ? finish_of(layer) : kNothing;
-  if (part.mul == 1 && part.shift == 0) {
+  if (part.left == 0 && part.right == 0) {
     return part.is_first ? pass_by_codes<true, true>(how, part, block) : pass_by_codes<false, true>(how, part, block);
   }
   return part.is_first ? pass_by_codes<true, false>(how, part, block) : pass_by_codes<false, false>(how, part, block);
@@ -150,7 +165,7 @@ void emit(const SoniqCodesOut& out, int64_t cols, int64_t first, int64_t n, cons
 
 extern "C" void soniq_pack(const SoniqPack* pack) {
   pack->kernel->pack_a(pack->pixels, pack->k, pack->codes, pack->ld_codes, pack->out, pack->ld_out);
-  copy(pack->out + pack->pixels * pack->ld_out, pack->pad_row, pack->ld_out);
+  __builtin_memcpy(pack->out + pack->pixels * pack->ld_out, pack->pad_row, pack->ld_out);
 }
 
 extern "C" void soniq_layer(const SoniqLayer* layer) {

@@ -5,9 +5,10 @@
 //   direct  the whole image was packed once (SoniqPack); per tap and output row a pointer to the packed row of its pixel
 //   folded  taps x channels form one k: the codes of an output row are gathered, then packed (narrow layers, groups)
 // Pixels outside the image are the pad pixel: index `pixels`, the row behind the image.
+// Buffers of codes (codes, pad_codes, folded_codes) are followed by 64 bytes that may be read, and in the scratch written.
 //
 // Epilogue, fp32, each operation rounded on its own (built without contraction):
-//   t = 0; per part in palette order: t = t + f32((mul * raw + offset[n]) >> shift) * scale[n];  t = t + bias[n];
+//   t = 0; per part in palette order: t = t + f32(((raw << left) + offset[n]) >> right) * scale[n];  t = t + bias[n];
 //   relu_first; t = t + residual; relu_last; then t itself and/or codes clamp(rint(t * inverse[n] + shift[n]), lo[n], hi[n])
 #pragma once
 #include "soniq_kernel.h"
@@ -16,10 +17,9 @@
 inline uint8_t soniq_code(float value, float inverse, float shift, float lo, float hi) {
   float v = value * inverse;
   v = v + shift;
-  v = __builtin_rintf(v);
-  v = v > lo ? v : lo;
+  v = v > lo ? v : lo;  // lo and hi are whole numbers, so clamping first gives the same and saves a rounding
   v = v < hi ? v : hi;
-  return static_cast<uint8_t>(static_cast<int32_t>(v));
+  return static_cast<uint8_t>(__builtin_irintf(v));
 }
 
 struct SoniqPack {
@@ -36,7 +36,7 @@ struct SoniqPart {
   const uint8_t* weights;
   const int32_t* offset;  // [cols]
   const float* scale;     // [cols]
-  int32_t mul, shift;
+  int32_t left, right;
   int64_t taps, k;               // as the kernel sees them
   int64_t first_column, cols;    // output channels
   int32_t is_first, is_last;     // of the parts of its output channels

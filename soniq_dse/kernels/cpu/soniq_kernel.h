@@ -4,7 +4,7 @@
 // integers (s8). Activations travel as unsigned codes u, one byte each. A kernel computes, exactly in int32, one of
 //   act token u<b>:  raw[r][n] = sum_{t,k} w[n][t][k] * u[t][r][k]
 //   act token z<b>:  raw[r][n] = sum_{t,k} w[n][t][k] * (2 u[t][r][k] - c_a)
-// and the driver turns raw into the sum the network asks for by acc = (mul * raw + offset[n]) >> shift:
+// and the driver turns raw into the sum the network asks for by acc = ((raw << left) + offset[n]) >> right:
 //   asked z, kernel u:  acc = 2 raw - c_a sum(w)          asked u, kernel z:  acc = (raw + c_a sum(w)) >> 1  (exact: even)
 //   asked s8 (u - 128), kernel u8:  acc = raw - 128 sum(w)
 // Weight-only kernels (act token f32) read fp32 activations and give fp32.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,7 @@ def test_scalar_kernels_serve_every_level_of_every_machine() -> None:
     assert [spec.act for spec in weight_only] == ["f32", "f32"]  # z4, then s8
 
 
-def test_order_of_preference(tmp_path: Path) -> None:
+def test_kernels_without_kept_loops_go_by_bits_and_tiles(tmp_path: Path) -> None:
     def line(act: str, wgt: str, tile: str, features: str) -> str:
         return f'SONIQ_KERNEL(gemm_{act}_{wgt}_s32_{tile}__{features or "scalar"}_toy, "{features}", 8, 1000, T)'
 
@@ -108,6 +109,45 @@ def test_order_of_preference(tmp_path: Path) -> None:
     assert tiles(signed=True, features=["avx2"], rows=1)[0] == ("z1", (1, 16, 64))
     assert tiles(signed=True, features=["avx2"], cols=48)[0] == ("z1", (4, 48, 64))
     assert tiles(signed=True, features=["avx2", "avx512f"])[0] == ("z1", (8, 16, 64))
+
+
+def test_kept_loops_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def line(act: str, wgt: str, tile: str, k_group: int) -> str:
+        return f'SONIQ_KERNEL(gemm_{act}_{wgt}_s32_{tile}__avx2_toy, "avx2", {k_group}, 1000, T)'
+
+    folder = folder_with(
+        tmp_path,
+        line("u1", "z1", "1x16x64", 64),
+        line("u1", "z1", "4x48x64", 64),
+        line("u1", "z1", "4x16x64", 64),
+        line("u4", "z4", "4x16x4", 8),
+        line("u8", "s8", "4x16x4", 4),
+        line("u8", "z1", "4x16x9", 4),
+    )
+    per_mac = {"1x16x64": 1 / 50, "4x16x64": 1 / 100, "4x48x64": 1 / 130, "4x16x4": 1 / 40}
+
+    def kept(symbol: str) -> Fraction | None:
+        found = per_mac.get(symbol.split("_")[4])
+        return None if found is None else Fraction(found)
+
+    monkeypatch.setattr("soniq_dse.kernels.catalog.instructions_per_mac", kept)
+    level = Level(weight_bits=1, activation_bits=1)
+
+    def order(rows: int, cols: int) -> list[tuple[str, tuple[int, int, int]]]:
+        found = kernels_for(level, signed=False, features=["avx2"], rows=rows, cols=cols, folder=folder)
+        return [(spec.act, spec.tile) for spec in found]
+
+    assert order(64, 64) == [
+        ("u1", (4, 16, 64)),
+        ("u1", (4, 48, 64)),  # 96 columns for 64 at 1/130: more than 1/100
+        ("u1", (1, 16, 64)),
+        ("u8", (4, 16, 4)),  # equal loops: the smaller group of k
+        ("u4", (4, 16, 4)),
+        ("u8", (4, 16, 9)),  # no loop is kept
+    ]
+    assert order(64, 48)[0] == ("u1", (4, 48, 64))
+    assert order(1, 64)[:2] == [("u1", (1, 16, 64)), ("u1", (4, 16, 64))]  # 4 rows for one: 4/100
+    assert order(1, 64)[-2:] == [("u4", (4, 16, 4)), ("u8", (4, 16, 4))]  # wider weights, more to read
 
 
 def test_features_are_compared_in_either_spelling() -> None:

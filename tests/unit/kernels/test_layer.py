@@ -67,14 +67,14 @@ def test_corrections_give_the_asked_sums(bits: int, signed: bool, act: str, wgt:
     weights = (2 * rng.integers(0, 16, (5, 13)) - 15).astype(np.int8)
     level = Level(weight_bits=4, activation_bits=bits)
     padded = 3
-    mul, shift, offset = corrections(
+    left, right, offset = corrections(
         kernel_of_family, grid_of(level.activation_format(signed=signed)), weights[:, None], padded
     )
     raw = reference.raw_gemm(spec.act, codes, weights)
     if act == "z" and wgt != "s8":
         raw = raw + padded * (2**kernel_bits - 1) * 15
     wanted = reference.asked_values(codes, bits, signed=signed) @ weights.astype(np.int64).T
-    np.testing.assert_array_equal((mul * raw + offset) >> shift, wanted)
+    np.testing.assert_array_equal(((raw << left) + offset) >> right, wanted)
 
 
 def test_sums_that_could_overflow_are_refused() -> None:
