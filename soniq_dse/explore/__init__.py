@@ -6,14 +6,15 @@ So there is one path, whether a run starts or goes on: what the store holds is r
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import fcntl
-import json
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from soniq_dse.agreement import agree
 from soniq_dse.cost.network import estimate
@@ -59,11 +60,11 @@ def explore(plan: Plan, notify: Notify, command: str = "") -> Outcome:
         failures = train_all(plan, store, notify)
         evaluations = list(_evaluate(plan, store, failures, notify))
         report = _report(plan, evaluations, failures, command)
-        page = build_report(report, plan.folder)
+        page = _written(report, plan.folder)
     return Outcome(plan.folder, page, report, failures)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _only_one(folder: Path) -> Iterator[None]:
     """Hold the run's lock; the system frees it however the process ends."""
     try:
@@ -81,11 +82,21 @@ def _only_one(folder: Path) -> Iterator[None]:
         yield
 
 
+def _written(report: Report, folder: Path) -> Path:
+    try:
+        return build_report(report, folder)
+    except OSError as error:
+        raise UserError(
+            f"run folder {folder}: cannot write the report: {error.strerror}; trainings are kept"
+        ) from error
+
+
 def _write_info(plan: Plan, command: str) -> None:
+    """Say what the run set out to do; a run that goes on keeps its beginning."""
     path = plan.folder / "run.json"
-    known = path.exists() and not plan.options.fresh and json.loads(path.read_text()).get("key") == plan.run_key
-    if known:
-        return
+    with contextlib.suppress(OSError, ValidationError):
+        if RunInfo.from_json(path.read_bytes()).key == plan.run_key and not plan.options.fresh:
+            return
     info = RunInfo(
         key=plan.run_key,
         command=command,
@@ -97,7 +108,12 @@ def _write_info(plan: Plan, command: str) -> None:
         n_seeds=plan.options.seeds,
         total=len(plan.baselines) + len(plan.candidates),
     )
-    path.write_text(info.model_dump_json(indent=1) + "\n")
+    try:
+        path.write_text(info.model_dump_json(indent=1) + "\n")
+    except OSError as error:
+        raise UserError(
+            f"run folder {plan.folder}: cannot write there: {error.strerror}; name another: --out"
+        ) from error
 
 
 def _forget(plan: Plan, store: Store) -> None:

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from soniq_dse import runtime
-from soniq_dse.errors import MissingCapabilityError
+from soniq_dse.errors import MissingCapabilityError, UserError
 from soniq_dse.explore._plan import Plan, training_name
 from soniq_dse.kernels.catalog import CPU_FOLDER
 from soniq_dse.records.cost import Measurement
@@ -42,14 +42,14 @@ class Measurer:
         if known is not None:
             return known
         try:
-            wrong = self._unequal(packed, trained)
+            found = self._unequal(packed, trained) or self._timed(packed)
         except MissingCapabilityError as error:
             return Measurement(skipped=str(error))
-        if wrong:
-            self.failures[training_name("design", candidate)] = wrong
-            return Measurement(skipped=wrong)
-        options = self._plan.options
-        found = measure(packed, batch=options.batch, threads=options.threads)
+        except UserError as error:
+            found = str(error)
+        if isinstance(found, str):
+            self.failures[training_name("design", candidate)] = found
+            return Measurement(skipped=found)
         self._store.put("measurement", key, found)
         return found
 
@@ -78,6 +78,9 @@ class Measurer:
         if plan.options.fresh:
             return None
         return self._store.get("measurement", key, Measurement)
+
+    def _timed(self, packed: PackedNetwork) -> Measurement:
+        return measure(packed, batch=self._plan.options.batch, threads=self._plan.options.threads)
 
     def _conditions(self) -> tuple[object, ...]:
         return self._plan.host, self._plan.options.batch, self._plan.options.threads, self._sources

@@ -213,10 +213,10 @@ def _task_info(model: str, data: str, task: Task) -> TaskInfo:
 
 
 def _choices(options: Options, hardware: HardwareModel, workload: Workload) -> tuple[PaletteChoice, ...]:
+    if options.palettes:
+        return tuple(_asked(text) for text in options.palettes)
     costs = level_costs(hardware, workload, batch=options.batch, threads=options.threads)
-    if not options.palettes:
-        return tuple(propose_palettes(hardware, costs))
-    return tuple(_asked(text) for text in options.palettes)
+    return propose_palettes(hardware, costs)
 
 
 def _asked(text: str) -> PaletteChoice:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -172,6 +173,37 @@ def test_interrupted_twice_and_continued(finished: Path, tmp_path: Path) -> None
 
     explore(*PALETTES, "--out", str(folder))
     assert front_of(folder) == front_of(finished)
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(finished: Path, tmp_path: Path) -> None:
+    """Whatever instant kill -9 comes at, importing, training, writing or reporting, the front ends up the same."""
+    folder, chance = tmp_path / "run", random.Random(11)
+    for _ in range(8):
+        process = start(*PALETTES, "--out", str(folder))
+        time.sleep(chance.uniform(0.5, 8.0))
+        process.kill()
+        process.communicate()
+    while not session_is_over(process.pid):
+        time.sleep(0.05)
+    explore(*PALETTES, "--out", str(folder))
+    assert front_of(folder) == front_of(finished)
+
+
+def test_measured_where_the_descriptor_describes_this_host(copied: Path) -> None:
+    """The trainings serve any machine; timings are taken once, or there is a word on why not."""
+    command = [word for word in COMMAND if word not in ("--hw", "avx512", "--no-measure")]
+    arguments = [*command, *PALETTES, "--out", str(copied), "--store", str(copied / "store")]
+    fronts = [json.loads(soniq_dse(*arguments, "--json")[0])["front"] for _ in range(2)]
+    assert fronts[0] == fronts[1]
+    report = Report.from_json((copied / "report.json").read_bytes())
+    measured = [point.latency_measured_us for point in report.front.points]
+    if report.hardware_matches_host and shutil.which("g++"):
+        assert all(measured)
+        assert all(detail.agreement and detail.agreement.ratio for detail in report.details)
+    else:
+        assert not any(measured[1:])
+        assert any("predicted only" in note or "Not measured" in note for note in report.notes)
 
 
 def test_failing_design_is_named_and_the_rest_goes_on(copied: Path) -> None:
