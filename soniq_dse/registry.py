@@ -30,7 +30,7 @@ PACKAGES = {
 def names(kind: str) -> tuple[str, ...]:
     """Names of all units of ``kind``, sorted: files of the package (less its ``HELPERS``), then entry points."""
     package = importlib.import_module(PACKAGES[kind])
-    helpers = getattr(package, "HELPERS", frozenset())
+    helpers: frozenset[str] = getattr(package, "HELPERS", frozenset())
     found = {m.name for m in pkgutil.iter_modules(package.__path__) if m.name not in helpers and m.name[0] != "_"}
     return tuple(sorted(found | {point.name for point in _entry_points(kind)}))
 
