@@ -114,7 +114,8 @@ def _progress(plan: Plan, *, quiet: bool) -> Iterator[Notify]:
 
 def _say_start(plan: Plan) -> None:
     machine = plan.hardware.title if plan.host_mismatch is None else f"{plan.hardware.title} (predicted only)"
-    click.echo(f"{plan.task_info.model} on {machine}: {len(plan.candidates)} designs, into {plan.folder}", err=True)
+    n_trainings = len(plan.baselines) + len(plan.candidates)
+    click.echo(f"{plan.task_info.model} on {machine}: {n_trainings} trainings, into {plan.folder}", err=True)
 
 
 @contextmanager

@@ -123,21 +123,15 @@ def front_table(report: Report) -> Any:
     """The designs by predicted latency, references first; those that no other dominates are marked."""
     task = report.front.task
     columns = {"": "left", "design": "left"}
-    columns |= dict.fromkeys(
-        (
-            "bits/weight",
-            f"val {task.metric_unit}",
-            f"test {task.metric_unit}",
-            "predicted us",
-            "measured us",
-            "size KiB",
-        ),
-        "right",
-    )
+    numbers = ("bits", f"val {task.metric_unit}", f"test {task.metric_unit}", "predicted us", "measured us", "KiB")
+    columns |= dict.fromkeys(numbers, "right")
     order = {"fp32": 0, "int8": 1, "design": 2}
     points = sorted(report.front.points, key=lambda p: (order[p.role], -(p.latency_predicted_us or 0.0), p.name))
     result = table("", columns, [_row(point) for point in points])
-    result.caption = "* on the front: no design is at least as accurate and faster (references apart)"
+    result.columns[1].no_wrap = True
+    result.caption = (
+        "bits: per weight; *: on the front, no design is at least as accurate and faster (references apart)"
+    )
     result.caption_justify = "left"
     return result
 
@@ -179,7 +173,7 @@ def _summary(folder: Path) -> dict[str, Any]:
         "data": info.data,
         "hardware": info.hardware,
         "state": state,
-        "trainings": f"{_n_trained(folder)} of {info.total}",
+        "trainings": f"{_n_trained(folder, info)} of {info.total}",
         "command": info.command,
     }
 
@@ -198,10 +192,11 @@ def _info(folder: Path) -> RunInfo:
         ) from error
 
 
-def _n_trained(folder: Path) -> int:
-    """Trainings in the run's own store; a shared store is not counted."""
-    records = folder / "store" / "records"
-    return sum(1 for kind in ("baseline", "design") for _ in (records / kind).glob("*.json"))
+def _n_trained(folder: Path, info: RunInfo) -> int:
+    records = (Path(info.store) if info.store else folder / "store") / "records"
+    paths = [records / "baseline" / f"{key}.json" for key in info.baselines]
+    paths += [records / "design" / f"{key}.json" for key in info.designs]
+    return sum(path.is_file() for path in paths)
 
 
 def _is_locked(folder: Path) -> bool:

@@ -107,6 +107,9 @@ def _write_info(plan: Plan, command: str) -> None:
         palettes=tuple(dict.fromkeys(c.palette.name for c in plan.candidates)),
         n_seeds=plan.options.seeds,
         total=len(plan.baselines) + len(plan.candidates),
+        baselines=tuple(plan.key("baseline", c) for c in plan.baselines),
+        designs=tuple(plan.key("design", c) for c in plan.candidates),
+        store=None if plan.options.store is None else str(plan.options.store.resolve()),
     )
     try:
         path.write_text(info.model_dump_json(indent=1) + "\n")

@@ -41,7 +41,8 @@ class TaskInfo(Record):
 
 
 class DesignPoint(Record):
-    """One design, averaged over its seeds. ``metric_se`` is the standard error over seeds (None for one seed).
+    """One design, averaged over its seeds. ``metric_se`` is the standard error of ``metric_val`` over seeds (None
+    for one seed); an order within it does not dominate.
 
     ``role`` marks the references: ``fp32`` and ``int8`` are drawn apart and take no part in dominance.
     """
@@ -140,7 +141,8 @@ class Report(Record):
 class RunInfo(Record):
     """``run.json``: what an exploration set out to do; written before its first training, so that a killed run shows.
 
-    ``key`` is the hash of everything that decides the result; ``total`` counts trainings, references included.
+    ``key`` is the hash of everything that decides the result. ``baselines`` and ``designs`` are the store's keys of the
+    ``total`` trainings, references included; ``store`` is None where the store is in the run's own folder.
     """
 
     schema_version: Annotated[int, Field(ge=1)] = 1
@@ -153,3 +155,6 @@ class RunInfo(Record):
     palettes: tuple[str, ...]
     n_seeds: int
     total: int
+    baselines: tuple[str, ...] = ()
+    designs: tuple[str, ...] = ()
+    store: str | None = None
