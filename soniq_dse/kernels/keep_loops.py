@@ -72,12 +72,19 @@ def keep_loops(folder: Path) -> list[str]:
         if kept is not None and not is_stale(kept):
             continue
         try:
-            text = json.dumps(read_loop(spec).to_json_value(), indent=1) + "\n"
+            text = _json(read_loop(spec))
         except UserError as error:
             problems.append(str(error))
             continue
         (folder / f"{symbol}.json").write_text(text, encoding="utf-8")
     return problems
+
+
+def _json(loop: HotLoop) -> str:
+    """One line per instruction, so that a changed loop reads as such in a diff."""
+    fields = loop.to_json_value()
+    lines = ",\n".join(f"  {json.dumps(instruction)}" for instruction in fields.pop("instructions"))
+    return f'{json.dumps(fields, indent=1)[:-2]},\n "instructions": [\n{lines}\n ]\n}}\n'
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def test_missing_and_damaged_files(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("objdump") is None, reason="objdump is not installed (Debian package binutils)")
 def test_writer_brings_a_folder_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "catalog", lambda: [VECTOR[0]])
+    monkeypatch.setattr(writer, "catalog", lambda *_: [VECTOR[0]])
     (tmp_path / "gemm_gone.json").write_text("{}")
     assert writer.keep_loops(tmp_path) == []
     assert [path.stem for path in tmp_path.glob("*.json")] == [VECTOR[0].symbol]

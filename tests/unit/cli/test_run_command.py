@@ -1,0 +1,101 @@
+"""``soniq-dse run``: what it shows of a packed design, and its words for what is not one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from network_factory import NetworkFactory
+
+from soniq_dse.cli import run
+from soniq_dse.errors import UserError
+from soniq_dse.records.front import RunInfo
+from soniq_dse.runtime.check import Parity
+from soniq_dse.runtime.pack import PackedNetwork
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Two runs on the digits, each with a design called ``tiny``; the first has one more."""
+    net = NetworkFactory((1, 8, 8), "w1a1+w4a4")
+    inner = net.relu(net.conv(net.quantize("x", signed=True, palette="w8a8"), 8, 3))
+    net.linear(net.quantize(net.flatten(inner), signed=False), 10)
+    info = RunInfo(
+        key="0", command="soniq-dse explore", started="now", model="digits_cnn", data="digits", hardware="avx512",
+        palettes=("w1a1+w4a4",), n_seeds=1, total=1,
+    )  # fmt: skip
+    for name in ("one", "two"):
+        (tmp_path / name / "designs").mkdir(parents=True)
+        (tmp_path / name / "run.json").write_text(info.model_dump_json())
+        PackedNetwork(net.network(), net.arrays).save(tmp_path / name / "designs" / "tiny.safetensors")
+    PackedNetwork(net.network(), net.arrays).save(tmp_path / "one" / "designs" / "other.safetensors")
+    return tmp_path
+
+
+def invoke(root: Path, *words: str):
+    return CliRunner().invoke(run.command, [*words, "--root", str(root), "--limit", "40"], catch_exceptions=False)
+
+
+def test_shows_metric_parity_and_latency(root: Path) -> None:
+    result = invoke(root, "other")
+    assert result.exit_code == 0
+    assert "accuracy" in result.output
+    assert "equal the golden arithmetic, bit for bit" in result.output
+    assert "batch 1, 1 thread" in result.output
+    assert "conv2" in result.output
+
+
+def test_json(root: Path) -> None:
+    result = invoke(root, "one/tiny", "--batch", "2", "--json")
+    found = json.loads(result.stdout)
+    assert (found["design"], found["samples"], found["exact"]) == ("tiny", 40, True)
+    assert found["measurement"]["batch"] == 2
+    assert [layer["name"] for layer in found["layers"]] == ["conv2", "fc6"]
+    assert found["layers"][0]["macs"] == 2 * 6 * 6 * 8 * 9
+
+
+def test_a_file_by_its_path(root: Path) -> None:
+    assert invoke(root, str(root / "two" / "designs" / "tiny.safetensors")).exit_code == 0
+
+
+def test_a_difference_ends_with_exit_code_1(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("soniq_dse.runtime.check.check", lambda *_: Parity(40, {"q1": 3}, 2))
+    result = invoke(root, "other")
+    assert result.exit_code == 1
+    assert "DIFFERS from the golden arithmetic in 3 codes and 2 outputs" in result.output
+
+
+@pytest.mark.parametrize(
+    ("design", "message"),
+    [
+        ("tiny", "several runs have: one/tiny, two/tiny"),
+        ("othr", "nearest valid choice: 'other'"),
+        ("three/tiny", "expected the name of a packed design"),
+    ],
+)
+def test_designs_that_are_not_one(root: Path, design: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        invoke(root, design)
+
+
+def test_no_runs_at_all(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="soniq-dse explore makes some"):
+        invoke(tmp_path, "tiny")
+
+
+def test_data_of_another_shape(root: Path) -> None:
+    net = NetworkFactory((2, 8, 8), "w1a1")
+    net.conv(net.quantize("x", signed=True), 4, 3)
+    PackedNetwork(net.network(), net.arrays).save(root / "one" / "designs" / "wide.safetensors")
+    with pytest.raises(UserError, match=r"expected examples of shape \[2, 8, 8\]"):
+        invoke(root, "wide")
+
+
+def test_a_file_outside_a_run_needs_data(root: Path, tmp_path: Path) -> None:
+    path = tmp_path / "elsewhere" / "deep" / "tiny.safetensors"
+    path.parent.mkdir(parents=True)
+    path.write_bytes((root / "one" / "designs" / "tiny.safetensors").read_bytes())
+    with pytest.raises(UserError, match="expected --data"):
+        invoke(root, str(path))
