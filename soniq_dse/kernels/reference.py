@@ -38,11 +38,6 @@ def asked_values(codes: NDArray[Any], bits: int, *, signed: bool) -> Integers:
     return wide - 128 if bits == 8 else 2 * wide - (2**bits - 1)
 
 
-def pad_code(bits: int, *, signed: bool) -> int:
-    """The code nearest to zero from above, with which convolutions pad."""
-    return 2 ** (bits - 1) if signed else 0
-
-
 def conv2d(
     values: Integers,
     weights: NDArray[np.int8],
