@@ -99,11 +99,15 @@ class Chooser:
 
     def _of_spec(self, spec: KernelSpec) -> Kernel:
         loop = self.loop_of(spec.symbol)
+        level = Level(weight_bits=token_bits(spec.wgt), activation_bits=token_bits(spec.act))
         if loop is None:
-            weight_bits, act_bits = token_bits(spec.wgt), token_bits(spec.act)
-            return self._of_recipe(self._native(Level(weight_bits=weight_bits, activation_bits=act_bits), spec), spec)
+            return self._of_recipe(self._native(level, spec), spec)
         rows, cols, _ = spec.tile
-        cost = self.model.loop_cost(loop, self.hw)
+        try:
+            cost = self.model.loop_cost(loop, self.hw)
+        except UserError as error:  # a descriptor may list what a recipe needs, but not all that a compiler emits
+            kernel = self._of_recipe(self._native(level, spec), spec)
+            return replace(kernel, loop=replace(kernel.loop, bound_text=f"{kernel.loop.bound_text}: {error}"))
         least = self._recipe_cost(spec, loop.macs_per_iteration)
         if least is not None and least.cycles > cost.cycles:
             cost = replace(least, latency_cycles=cost.latency_cycles, assumed=cost.assumed)

@@ -26,6 +26,8 @@ _ZEROING = re.compile(r"^(v?p?xor[dq]?|vxorp[sd])$")
 _FREE = re.compile(r"^(nop|endbr|vzero)")
 _JUMP = re.compile(r"^(j[a-z]+|loop\w*)$")
 _FUSES = re.compile(r"^(cmp|test|add|sub|inc|dec|and)$")
+# The three forms of a fused multiply-add differ in the order of their operands alone; descriptors list one.
+_FMA_FORM = re.compile(r"^(vfn?m(?:add|sub))(?:132|213)(\w+)$")
 # A scalar instruction that the descriptor does not list takes the figures of the first listed one of its class.
 _CLASSES: tuple[tuple[re.Pattern[str], str], ...] = (
     (_JUMP, "jcc"),
@@ -127,7 +129,7 @@ def _operation(hw: HardwareModel, symbol: str, ins: LoopInstruction) -> tuple[In
     if found is not None:
         return found, False
     if ins.width_bits > 0:
-        return _timing(hw, symbol, ins.mnemonic, ins.width_bits), False
+        return _timing(hw, symbol, _FMA_FORM.sub(r"\g<1>231\2", ins.mnemonic), ins.width_bits), False
     for pattern, name in _CLASSES:
         listed = hw.timing(name, 0)
         if pattern.match(ins.mnemonic) and listed is not None:
