@@ -3,8 +3,9 @@
 // Equation, packing and exactness: table16.h. The table stands in both halves of a register.
 // Ports. Per step and 32 output channels one vpshufb and one vpaddb, and 3 / FLUSH operations for widening: MAC/cycle at most
 //   32 G / (2 + 3 / FLUSH) * 3 where three vector operations start a cycle, two of them shuffles (Intel from Ice Lake):
-//   W1A1 188, W1A2 179, W2A2 87, W1A4 140, W2A4 55; four and two (Zen 3, 4): W1A1 250. Tile 6 x 2 vectors: 12 byte
-//   accumulators, 2 indices, a table and a temporary = 16 registers; the 16-bit sums live in L1.
+//   W1A1 188, W1A2 179, W2A2 87, W1A4 140, W2A4 55; four and two (Zen 3, 4): W1A1 250. Blocks of several rows leave W2A4 to
+//   gemm_maddubs. Tile 6 x 2 vectors: 12 byte accumulators, 2 indices, a table and a temporary = 16 registers; the 16-bit sums
+//   live in L1.
 #include "avx2.h"
 #include "table16.h"
 
@@ -59,7 +60,6 @@ SONIQ_KERNEL(gemm_z1_z1_s32_6x64x4__avx2_shuffle, "avx2", 4, 2147483644, soniq::
 SONIQ_KERNEL(gemm_z2_z1_s32_6x64x4__avx2_shuffle, "avx2", 4, 715827880, soniq::Table16<soniq::Avx2, 6, 2, soniq::Format<1, 2>>)
 SONIQ_KERNEL(gemm_z2_z2_s32_6x64x2__avx2_shuffle, "avx2", 2, 238609294, soniq::Table16<soniq::Avx2, 6, 2, soniq::Format<2, 2>>)
 SONIQ_KERNEL(gemm_z4_z1_s32_6x64x16__avx2_shuffle, "avx2", 16, 143165568, soniq::Table16<soniq::Avx2, 6, 2, soniq::Format<1, 4>>)
-SONIQ_KERNEL(gemm_z4_z2_s32_6x64x4__avx2_shuffle, "avx2", 4, 47721856, soniq::Table16<soniq::Avx2, 6, 2, soniq::Format<2, 4>>)
 SONIQ_KERNEL(gemm_z1_z1_s32_1x128x8__avx2_shuffle, "avx2", 8, 2147483640, soniq::Table16<soniq::Avx2, 1, 4, soniq::Format<1, 1>, true>)
 SONIQ_KERNEL(gemm_z2_z1_s32_1x128x8__avx2_shuffle, "avx2", 8, 715827880, soniq::Table16<soniq::Avx2, 1, 4, soniq::Format<1, 2>, true>)
 SONIQ_KERNEL(gemm_z2_z2_s32_1x128x4__avx2_shuffle, "avx2", 4, 238609292, soniq::Table16<soniq::Avx2, 1, 4, soniq::Format<2, 2>, true>)

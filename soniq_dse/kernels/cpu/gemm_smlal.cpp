@@ -1,12 +1,13 @@
 // W4A4, W4A8 and W8A8 by byte products summed in 16 bits (NEON smull, smlal, sadalp), for processors without dot products.
 //
 // Equation. raw[r][n] = sum_{t,k} w[n][t][k] * u[t][r][k]; 8-bit codes travel as u - 128, see neon.h.
-// Exactness. A block adds STEPS products of a lane in int16, |sum| <= STEPS * max|w| * max|x| < 2^15: 2 * 127 * 128 = 32512 for W8A8;
-//   8 * 15 * 128 = 15360 for W4A8, less for W4A4. sadalp then adds neighbouring lanes to int32. k_max is the largest K with |raw| in int32, in
-//   whole groups of 2 STEPS.
+// Exactness. A block adds STEPS products of a lane in int16, |sum| <= STEPS max|w| max|x| < 2^15: 2 * 127 * 128 = 32512 for W8A8,
+//   8 * 15 * 128 = 15360 for W4A8, less for W4A4. sadalp then adds neighbouring lanes to int32. k_max is the largest K with
+//   |raw| in int32, in whole groups of 2 STEPS.
 // Packing. neon.h with G = 2: 16 bytes are 2 k of 8 channels; the two activations are repeated in 8 bytes.
 // Ports. Per 16 STEPS MAC 2 STEPS products and 2 sadalp: at most 16 MAC per 2 + 2 / STEPS operations, 5.3 an operation for W8A8
-//   and 7.1 for W4; processors have one or two pipes for them. Tile 4 x 2 vectors of 8 channels: 16 sums of 32 registers. Not measured on Arm.
+//   and 7.1 for W4; processors have one or two pipes for them. Tile 4 x 2 vectors of 8 channels: 16 sums of 32 registers. Not
+//   measured on Arm.
 #include "neon.h"
 
 namespace soniq {
