@@ -40,6 +40,14 @@ def _palettes(ctx: click.Context, option: click.Parameter, text: str | None) -> 
     return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
+def _widths(ctx: click.Context, option: click.Parameter, text: str | None) -> tuple[float, ...]:
+    """``1,0.5``: which widths make sense is checked later."""
+    try:
+        return tuple(float(part) for part in (text or "").split(",") if part.strip())
+    except ValueError:
+        raise click.BadParameter(f"expected numbers like 1,0.5, got {text!r}") from None
+
+
 @click.command(
     epilog="Run the same command again after an interruption (Ctrl-C, kill, power): it goes on where it stopped.\n\n"
     "Example:  soniq-dse explore --hw avx512 --model digits_cnn --seeds 3"
@@ -49,6 +57,8 @@ def _palettes(ctx: click.Context, option: click.Parameter, text: str | None) -> 
 @click.option("--data", help="Data: NAME, NAME:FOLDER or pkg.mod:loaders.  [default: the model's own]")
 @click.option("--palettes", callback=_palettes, metavar="PALETTE[@BITS],...", help="Only these, such as "
               "w2a2,w1a1+w4a4@2.0 (2.0 bits per weight).  [default: those worth exploring]")  # fmt: skip
+@click.option("--widths", callback=_widths, metavar="WIDTH,...", help="Multiples of the model's channels, such as "
+              "1,0.5.  [default: the model's own; 1 with --palettes]")  # fmt: skip
 @click.option("--seeds", type=INT, default=1, show_default=True, help="Trainings per design; 5 give error bars.")
 @click.option("--epochs", callback=_epochs, metavar="START,NOISE,TUNE", help="Epochs of the FP32 start, of phase 1 "
               "and of phase 2.  [default: the model's own]")  # fmt: skip
@@ -180,7 +190,7 @@ def _print_plan(plan: Plan, as_json: bool) -> None:
         return
     reasons = {choice.palette.name: choice.reason for choice in plan.choices}
     rows = [
-        [name, "finished" if is_finished else "to do", reasons.get(re.split("[@,]", name)[0], "reference")]
+        [name, "finished" if is_finished else "to do", reasons.get(re.split("[@,]|-x", name)[0], "reference")]
         for name, is_finished in ahead.trainings
     ]
     title = f"{len(rows)} trainings, {len(ahead.missing)} still to do"

@@ -20,14 +20,14 @@ from soniq_dse.agreement import agree
 from soniq_dse.cost.network import estimate
 from soniq_dse.errors import UserError
 from soniq_dse.explore._measure import Measurer
-from soniq_dse.explore._plan import INT8, Options, Plan, design_name, make_plan, training_name
+from soniq_dse.explore._plan import INT8, Options, Plan, design_name, make_plan
 from soniq_dse.explore._train import Forecast, Notify, Progress, forecast, stored, train_all
-from soniq_dse.records.cost import Estimate
-from soniq_dse.records.design import Assignment, Candidate, TrainedBaseline, TrainedDesign
+from soniq_dse.records.design import Candidate, TrainedBaseline, TrainedDesign
 from soniq_dse.records.front import ParetoFront, Report, RunInfo, SkippedDesign
 from soniq_dse.report.build import build_report
 from soniq_dse.report.points import Evaluation, details_of, hypervolume_of, objectives_of, points_of
 from soniq_dse.store import Store
+from soniq_dse.workloads import width_of
 
 __all__ = ["Forecast", "Notify", "Options", "Outcome", "Plan", "Progress", "explore", "forecast", "make_plan"]
 
@@ -131,7 +131,7 @@ def _evaluate(plan: Plan, store: Store, failures: dict[str, str], notify: Notify
     measurer = Measurer(plan, store, failures)
     for candidate in plan.baselines:
         trained = stored(plan, store, "baseline", candidate)
-        if isinstance(trained, TrainedBaseline):
+        if isinstance(trained, TrainedBaseline) and plan.is_reference(candidate):
             yield _baseline_evaluation(plan, candidate, trained, measurer)
     for candidate in plan.candidates:
         trained = stored(plan, store, "design", candidate)
@@ -141,13 +141,14 @@ def _evaluate(plan: Plan, store: Store, failures: dict[str, str], notify: Notify
 
 
 def _design_evaluation(plan: Plan, candidate: Candidate, trained: TrainedDesign, measurer: Measurer) -> Evaluation:
-    options = plan.options
-    predicted = estimate(plan.hardware, plan.workload, trained.assignment, batch=options.batch, threads=options.threads)
+    options, workload = plan.options, plan.variants[candidate.model].workload
+    predicted = estimate(plan.hardware, workload, trained.assignment, batch=options.batch, threads=options.threads)
     measured = measurer.design(candidate, trained)
     return Evaluation(
-        role="int8" if candidate.palette == INT8 else "design",
+        role="int8" if candidate.palette == INT8 and plan.is_reference(candidate) else "design",
         name=design_name(candidate),
         palette=candidate.palette.name,
+        width=width_of(candidate.model),
         command=_command_of(plan, candidate),
         bits_per_weight=trained.assignment.bits_per_weight,
         metric_val=trained.metric_val,
@@ -163,16 +164,6 @@ def _design_evaluation(plan: Plan, candidate: Candidate, trained: TrainedDesign,
         epochs=trained.epochs,
         seconds=trained.seconds,
     )
-
-
-def _predict(plan: Plan, candidate: Candidate, assignment: Assignment, failures: dict[str, str]) -> Estimate | None:
-    """The estimate; None where the descriptor lacks a figure for it, which is then the design's failure."""
-    options = plan.options
-    try:
-        return estimate(plan.hardware, plan.workload, assignment, batch=options.batch, threads=options.threads)
-    except UserError as error:
-        failures[training_name("design", candidate)] = f"not predicted: {error}"
-        return None
 
 
 def _baseline_evaluation(plan: Plan, candidate: Candidate, trained: TrainedBaseline, measurer: Measurer) -> Evaluation:
@@ -240,7 +231,7 @@ def _command_of(plan: Plan, candidate: Candidate) -> str:
     options, schedule = plan.options, candidate.schedule
     palette = candidate.palette.name + ("" if candidate.budget_bits is None else f"@{candidate.budget_bits:g}")
     epochs = f"{schedule.baseline_epochs},{schedule.noise_epochs},{schedule.finetune_epochs}"
-    words = ["soniq-dse", "explore", "--hw", options.hw or plan.hardware.name, "--model", options.model]
+    words = ["soniq-dse", "explore", "--hw", options.hw or plan.hardware.name, "--model", candidate.model]
     words += ["--data", plan.task_info.data, "--palettes", palette, "--epochs", epochs, "--seeds", str(options.seeds)]
     words += ["--batch", str(options.batch), "--threads", str(options.threads)]
     if options.limit is not None:

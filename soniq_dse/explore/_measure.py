@@ -62,7 +62,7 @@ class Measurer:
         if known is not None:
             return known
         shape = (self._plan.options.batch, *self._plan.task.input_shape)
-        found = measure_fp32(self._plan.build, shape, self._plan.host)
+        found = measure_fp32(self._plan.variants[candidate.model].build, shape, self._plan.host)
         self._store.put("measurement", key, found)
         return found
 

@@ -27,7 +27,7 @@ from soniq_dse.records.palette import Level, Palette, PaletteChoice
 from soniq_dse.records.workload import Workload
 from soniq_dse.search import Space
 from soniq_dse.store import result_key
-from soniq_dse.workloads import load_model, load_task
+from soniq_dse.workloads import Defaults, load_model, load_task, model_at_width
 from soniq_dse.workloads.task import Task
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class Options:
     """What the user asked for; None: the default of the host, the model or the data set.
 
     ``palettes`` are names (``w1a1+w4a4``, with ``@2.0`` a budget in bits per weight); empty: those worth exploring.
+    ``widths`` multiply the model's channels, the widest first; empty: the model's own where ``palettes`` is empty too.
     ``epochs`` are those of the FP32 warm start, of phase 1 and of phase 2. ``limit`` bounds the examples of each split.
     ``timeout_s`` bounds one training. ``jobs``, ``timeout_s``, ``measure``, ``out``, ``store`` and ``fresh`` do not
     change what is trained.
@@ -54,6 +55,7 @@ class Options:
     model: str = "digits_cnn"
     data: str | None = None
     palettes: tuple[str, ...] = ()
+    widths: tuple[float, ...] = ()
     seeds: int = 1
     epochs: tuple[int, int, int] | None = None
     limit: int | None = None
@@ -69,36 +71,55 @@ class Options:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """The model at one width: how it is built, and its graph."""
+
+    build: Callable[[], torch.nn.Module]
+    workload: Workload
+
+
+@dataclass(frozen=True)
 class Plan:
     """The walk as far as it costs nothing.
 
-    ``baselines`` are one candidate per seed (its palette says nothing); ``candidates`` are all trainings besides, the
-    INT8 reference of each seed first. ``host_mismatch`` is None where the descriptor describes this host.
+    ``variants`` are the model at each width, by its spec (``digits_cnn@0.5``), the widest first; ``workload`` is that
+    one's graph. ``candidates`` are all trainings besides the FP32 ones, the INT8 reference of each seed first.
+    ``host_mismatch`` is None where the descriptor describes this host.
     """
 
     options: Options
     hardware: HardwareModel
     host: Host
     host_mismatch: str | None
-    build: Callable[[], torch.nn.Module]
+    variants: dict[str, Variant]
     task: Task
     task_info: TaskInfo
-    workload: Workload
     choices: tuple[PaletteChoice, ...]
     candidates: tuple[Candidate, ...]
     skipped: tuple[SkippedDesign, ...]
 
     @property
+    def workload(self) -> Workload:
+        """The graph of the model at its widest."""
+        return next(iter(self.variants.values())).workload
+
+    @property
     def baselines(self) -> tuple[Candidate, ...]:
-        """One candidate per seed, for the FP32 reference and warm start."""
-        return tuple(candidate for candidate in self.candidates if candidate.palette == INT8)
+        """One candidate per width and seed, for the FP32 reference and warm start; its palette says nothing."""
+        found = {(c.model, c.seed): c for c in reversed(self.candidates)}
+        wanted = {"palette": INT8, "budget_bits": None, "k_group": 1}
+        return tuple(c.model_copy(update=wanted) for c in reversed(found.values()))
+
+    def is_reference(self, candidate: Candidate) -> bool:
+        """Whether its INT8 and FP32 networks are what the designs are compared with: those of the widest model."""
+        return candidate.model == next(iter(self.variants))
 
     def key(self, kind: str, candidate: Candidate) -> str:
         """Where the store keeps the training of ``candidate``: all its inputs, the network's graph included."""
         if kind == "baseline":
             inputs = candidate.model_copy(update={"palette": INT8, "budget_bits": None, "k_group": 1})
-            return result_key(kind, inputs, self.workload)
-        return result_key(kind, candidate, self.workload)
+            return result_key(kind, inputs, self.variants[candidate.model].workload)
+        return result_key(kind, candidate, self.variants[candidate.model].workload)
 
     @property
     def run_key(self) -> str:
@@ -123,12 +144,13 @@ class Plan:
 def design_name(candidate: Candidate) -> str:
     """The name of a design over all its seeds: ``w1a1+w4a4@2``."""
     name = candidate.name.removesuffix(f"-s{candidate.seed}").removesuffix("-soniq")
-    return "INT8 (w8a8)" if candidate.palette == INT8 else name
+    return "INT8 (w8a8)" if name == INT8.name else name
 
 
 def training_name(kind: str, candidate: Candidate) -> str:
     """The name of one training: ``FP32, seed 0`` or ``w1a1+w4a4@2, seed 0``."""
-    name = "FP32" if kind == "baseline" else design_name(candidate)
+    width = candidate.model.partition("@")[2]
+    name = f"FP32{width and '-x'}{width}" if kind == "baseline" else design_name(candidate)
     return f"{name}, seed {candidate.seed}"
 
 
@@ -145,7 +167,7 @@ def make_plan(options: Options) -> Plan:
         if data is None:
             raise UserError(f"model {options.model}: expected --data with a model of your own, got none")
         task = load_task(data, options.limit)
-        workload = _trace(build, task, options.model)
+        variants = _variants(options, build, defaults, task)
     template = Candidate(
         model=options.model,
         data=data,
@@ -154,17 +176,16 @@ def make_plan(options: Options) -> Plan:
         allocator=_known_allocator(options.allocator),
         schedule=_schedule(options.epochs, defaults.schedule),
     )
-    choices = _choices(options, hardware, workload)
-    candidates, skipped = _candidates(options, hardware, workload, template, choices)
+    choices = _choices(options, hardware, next(iter(variants.values())).workload)
+    candidates, skipped = _candidates(options, hardware, variants, template, choices)
     return Plan(
         options=options,
         hardware=hardware,
         host=host,
         host_mismatch=mismatch,
-        build=build,
+        variants=variants,
         task=task,
         task_info=_task_info(options.model, data, task),
-        workload=workload,
         choices=choices,
         candidates=candidates,
         skipped=skipped,
@@ -185,6 +206,22 @@ def _trace(build: Callable[[], torch.nn.Module], task: Task, name: str) -> Workl
 
     example = torch.zeros(1, *task.input_shape)
     return trace(build(), example, name=name, input_nonnegative=task.input_nonnegative, task=task.name)
+
+
+def _variants(
+    options: Options, build: Callable[[], torch.nn.Module], defaults: Defaults, task: Task
+) -> dict[str, Variant]:
+    """The model at every width asked for, by its spec. A spec that names a width, or palettes by name, mean just it."""
+    own = (1.0,) if options.palettes or "@" in options.model else defaults.widths
+    widths = sorted(set(options.widths or own), reverse=True)
+    if options.widths and "@" in options.model:
+        raise UserError(f"--widths: expected a model without a width of its own, got {options.model}")
+    variants = {}
+    for width in widths:
+        spec = model_at_width(options.model, width)
+        built = build if width == 1 else load_model(spec)[0]
+        variants[spec] = Variant(built, _trace(built, task, spec))
+    return variants
 
 
 def _known_allocator(name: str) -> str:
@@ -233,24 +270,27 @@ def _asked(text: str) -> PaletteChoice:
 def _candidates(
     options: Options,
     hardware: HardwareModel,
-    workload: Workload,
+    variants: dict[str, Variant],
     template: Candidate,
     choices: Sequence[PaletteChoice],
 ) -> tuple[tuple[Candidate, ...], tuple[SkippedDesign, ...]]:
     """All trainings in the order of the search, and what is left out with its reason."""
     skipped = [SkippedDesign(name=c.palette.name, reason=c.reason) for c in choices if not c.explored]
-    wanted = tuple(choice for choice in choices if choice.explored and choice.palette.name != INT8.name)
-    space = Space(template=template, choices=wanted, seeds=tuple(range(options.seeds)))
-    asked = [_plain(candidate) for candidate in _ask_all(space)]
-    hopeless = _hopeless(options, hardware, workload, [*asked, template])
-    if options.palettes:  # what was asked for by name is trained: the bound only thins out proposals
-        hopeless = {}
+    explored = [choice for choice in choices if choice.explored and choice.palette.name != INT8.name]
+    asked: list[Candidate] = []
+    hopeless: dict[str, str] = {}
+    for model, variant in variants.items():
+        own = template.model_copy(update={"model": model})
+        wanted = tuple(c for c in explored if not asked or options.palettes or len(c.palette.levels) == 1)
+        space = Space(template=own, choices=wanted, seeds=tuple(range(options.seeds)))
+        found = [own.model_copy(update={"seed": seed}) for seed in space.seeds]
+        found += [_plain(candidate) for candidate in _ask_all(space)]
+        if not options.palettes:  # what was asked for by name is trained: the bound only thins out proposals
+            hopeless |= _hopeless(options, hardware, variant.workload, found)
+        asked += found
     skipped += [SkippedDesign(name=name, reason=reason) for name, reason in hopeless.items()]
-    result: list[Candidate] = []
-    for seed in space.seeds:
-        result.append(template.model_copy(update={"seed": seed}))
-        result += [c for c in asked if c.seed == seed and design_name(c) not in hopeless]
-    return tuple(result), tuple(skipped)
+    kept = [c for c in asked if c.palette == INT8 or design_name(c) not in hopeless]
+    return tuple(sorted(kept, key=lambda candidate: candidate.seed)), tuple(skipped)
 
 
 def _ask_all(space: Space) -> list[Candidate]:

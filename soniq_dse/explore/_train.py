@@ -20,6 +20,8 @@ from soniq_dse.workloads.task import Task
 
 TYPICAL_MACS_PER_SECOND = 4e10
 """Of an FP32 training (forward and backward) on one AVX-512 core; only for the first guess at the time left."""
+FIXED_SHARE = 0.2
+"""Of an epoch of the widest network: what does not shrink with its width."""
 START_SECONDS = 1.5
 """Before the first step of a training: its data, its calibration."""
 
@@ -64,11 +66,18 @@ class Tracker:
         self.notify(Progress(self.phase, done / self.total if self.total else 1.0, left, line))
 
 
-def work_of(kind: str, candidate: Candidate) -> float:
-    """Epochs of a training, those with quantizers counted twice (they take about twice as long)."""
+def work_of(plan: Plan, kind: str, candidate: Candidate) -> float:
+    """Epochs of a training: quantized ones count twice, those of narrower networks in part (rules of thumb)."""
     schedule = candidate.schedule
     quantized = schedule.noise_epochs + schedule.finetune_epochs
-    return schedule.baseline_epochs + quantized if kind == "baseline" else 2.0 * quantized
+    epochs = schedule.baseline_epochs + quantized if kind == "baseline" else 2.0 * quantized
+    share = _macs(plan.variants[candidate.model].workload) / _macs(plan.workload)
+    return epochs * (FIXED_SHARE + (1 - FIXED_SHARE) * share)
+
+
+def _macs(workload: Workload) -> float:
+    """Multiply-accumulates per example."""
+    return sum(layer.macs for layer in workload.layers) / workload.input_shape[0]
 
 
 @dataclass(frozen=True)
@@ -91,10 +100,13 @@ def forecast(plan: Plan) -> Forecast:
     if (plan.store_folder / "records").is_dir() and not plan.options.fresh:
         with Store(plan.store_folder) as store:
             found = [stored(plan, store, kind, candidate) for kind, candidate in wanted]
-    work = [work_of(kind, candidate) for kind, candidate in wanted]
+    work = [work_of(plan, kind, candidate) for kind, candidate in wanted]
     paces = [record.seconds / w for record, w in zip(found, work, strict=True) if record is not None]
-    macs = sum(layer.macs for layer in plan.workload.layers) / plan.workload.input_shape[0]
-    pace = statistics.fmean(paces) if paces else 3 * macs * plan.task_info.n_train / TYPICAL_MACS_PER_SECOND
+    pace = (
+        statistics.fmean(paces)
+        if paces
+        else 3 * _macs(plan.workload) * plan.task_info.n_train / TYPICAL_MACS_PER_SECOND
+    )
     left = [START_SECONDS + w * pace for record, w in zip(found, work, strict=True) if record is None]
     names = [training_name(kind, candidate) for kind, candidate in wanted]
     trainings = tuple((name, record is not None) for name, record in zip(names, found, strict=True))
@@ -108,17 +120,16 @@ def train_all(plan: Plan, store: Store, notify: Notify) -> dict[str, str]:
         Candidates that failed, by name, with the reason; the run goes on without them.
     """
     baselines, candidates = plan.baselines, plan.candidates
-    work = sum(work_of("baseline", c) for c in baselines) + sum(work_of("design", c) for c in candidates)
+    work = sum(work_of(plan, "baseline", c) for c in baselines) + sum(work_of(plan, "design", c) for c in candidates)
     tracker = Tracker(notify, work)
     failures = _train(plan, store, tracker, "baseline", baselines)
-    without_start = {
-        c.seed: failures[training_name("baseline", c)] for c in baselines if training_name("baseline", c) in failures
-    }
-    ready = [c for c in candidates if c.seed not in without_start]
+    ready = []
     for candidate in candidates:
-        if candidate.seed in without_start:
-            name = training_name("design", candidate)
-            failures[name] = f"its FP32 start failed: {without_start[candidate.seed]}"
+        start = failures.get(training_name("baseline", candidate))
+        if start is None:
+            ready.append(candidate)
+        else:
+            failures[training_name("design", candidate)] = f"its FP32 start failed: {start}"
     return failures | _train(plan, store, tracker, "design", ready)
 
 
@@ -128,10 +139,10 @@ def _train(plan: Plan, store: Store, tracker: Tracker, kind: str, candidates: It
     of_name: dict[str, Candidate] = {}
     for candidate in candidates:
         if stored(plan, store, kind, candidate) is not None:
-            tracker.keep(work_of(kind, candidate))
+            tracker.keep(work_of(plan, kind, candidate))
             continue
         name = training_name(kind, candidate)
-        work[name], of_name[name] = work_of(kind, candidate), candidate
+        work[name], of_name[name] = work_of(plan, kind, candidate), candidate
         jobs.append(_job(plan, store, kind, candidate))
     tracker.phase = "training the FP32 start" if kind == "baseline" else "training designs"
     tracker.update(kind, 0.0, 0.0)
@@ -164,7 +175,7 @@ def _job(plan: Plan, store: Store, kind: str, candidate: Candidate) -> Job:
     args = (str(store.folder), candidate.model_dump_json(), plan.options.limit, plan.key(kind, candidate))
     if kind == "baseline":
         return Job(training_name(kind, candidate), _train_baseline, args)
-    more = (plan.key("baseline", candidate), plan.workload.model_dump_json())
+    more = (plan.key("baseline", candidate), plan.variants[candidate.model].workload.model_dump_json())
     return Job(training_name(kind, candidate), _train_design, (*args, *more))
 
 

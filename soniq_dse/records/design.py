@@ -43,9 +43,10 @@ class Candidate(Record):
 
     @property
     def name(self) -> str:
-        """Readable: ``w1a1+w4a4@2.0-soniq-s0``."""
+        """Readable: ``w1a1+w4a4@2-soniq-s0``, of a model at half width ``w1a1+w4a4@2-x0.5-soniq-s0``."""
         budget = "" if self.budget_bits is None else f"@{self.budget_bits:g}"
-        return f"{self.palette.name}{budget}-{self.allocator}-s{self.seed}"
+        width = self.model.partition("@")[2]
+        return f"{self.palette.name}{budget}{width and '-x'}{width}-{self.allocator}-s{self.seed}"
 
 
 class Assignment(Record):

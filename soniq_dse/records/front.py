@@ -51,6 +51,8 @@ class DesignPoint(Record):
     name: str
     role: Literal["design", "fp32", "int8"] = "design"
     palette: str
+    width: float = 1.0
+    """The model's channels times this."""
     bits_per_weight: float
     metric_val: float
     metric_test: float
@@ -100,9 +102,9 @@ class SkippedDesign(Record):
 class Summary(Record):
     """What the report says first; ``report.build_report`` derives it from the points.
 
-    ``finding_id`` is the design that ``finding`` speaks of. Speed-ups are reference latency over design latency, both
-    measured where both were, otherwise both predicted (``speedup_kind``). Ratios are predicted over measured latency;
-    the worst is the one farthest from 1 on a log scale.
+    ``finding_id`` is the design that ``finding`` speaks of. Speed-ups are over the network of the same width in INT8
+    and FP32: its latency over the design's, both measured where both were, otherwise both predicted
+    (``speedup_kind``). Ratios are predicted over measured latency; the worst is the farthest from 1 on a log scale.
     """
 
     finding: str

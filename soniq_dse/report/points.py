@@ -34,6 +34,7 @@ class Evaluation:
     estimate: Estimate | None
     measurement: Measurement | None
     agreement: Agreement
+    width: float = 1.0
     assignment: Assignment | None = None
     metric_fake_quant_val: float | None = None
     epochs: tuple[EpochRecord, ...] = ()
@@ -105,6 +106,7 @@ def _point(seeds: list[Evaluation]) -> DesignPoint:
         name=first.name,
         role=first.role,
         palette=first.palette,
+        width=first.width,
         bits_per_weight=statistics.fmean(seed.bits_per_weight for seed in seeds),
         metric_val=statistics.fmean(seed.metric_val for seed in seeds),
         metric_test=statistics.fmean(seed.metric_test for seed in seeds),

@@ -38,6 +38,14 @@ def reference(front: ParetoFront, role: str) -> DesignPoint | None:
     return next((point for point in front.points if point.role == role), None)
 
 
+def rival(front: ParetoFront, point: DesignPoint | None, palette: str) -> DesignPoint | None:
+    """What ``point`` is fairly compared with: the network of the same width in ``palette`` (``w8a8``, ``fp32``)."""
+    if point is None:
+        return None
+    alike = (other for other in front.points if other.palette == palette and other.width == point.width)
+    return next((other for other in alike if other.id != point.id), None)
+
+
 def metric_factor(task: TaskInfo) -> float:
     """What a metric value is multiplied by before it is shown: fractions are shown in per cent."""
     return 100.0 if task.metric_unit == "fraction" else 1.0

@@ -16,6 +16,7 @@ from soniq_dse.report.reading import (
     metric_of,
     metric_text,
     reference,
+    rival,
     shown_unit,
 )
 
@@ -35,8 +36,8 @@ def summarise(report: Report) -> Summary:
     return Summary(
         finding=sentence,
         finding_id=found.id if found else None,
-        speedup_over_int8=_speedup(found, reference(front, "int8"), kind),
-        speedup_over_fp32=_speedup(found, reference(front, "fp32"), kind),
+        speedup_over_int8=_speedup(found, rival(front, found, "w8a8"), kind),
+        speedup_over_fp32=_speedup(found, rival(front, found, "fp32"), kind),
         speedup_kind=kind if found else None,
         knee_id=knee_id,
         knee_reason=knee_reason,
@@ -82,12 +83,14 @@ def _described(front: ParetoFront, point: DesignPoint, kind: LatencyKind) -> str
     """``NAME, 97.3 % at 14.2 µs (measured), 3.4x faster than INT8``."""
     score, latency = metric_text(front.task, metric_of(front, point)), latency_text(_latency(point, kind) or 0.0)
     text = f"{point.name}, {score} at {latency} ({kind})"
-    speedup = _speedup(point, reference(front, "int8"), kind)
+    speedup = _speedup(point, rival(front, point, "w8a8"), kind)
     if speedup is None:
         return text
+    int8 = "INT8" if point.width == 1 else "INT8 at the same width"
     if 0.95 <= speedup <= 1.05:
-        return f"{text}, as fast as INT8"
-    return f"{text}, {speedup:.1f}x faster than INT8" if speedup > 1 else f"{text}, {1 / speedup:.1f}x slower than INT8"
+        return f"{text}, as fast as {int8}"
+    ratio = f"{speedup:.1f}x faster" if speedup > 1 else f"{1 / speedup:.1f}x slower"
+    return f"{text}, {ratio} than {int8}"
 
 
 def _speedup(point: DesignPoint | None, other: DesignPoint | None, kind: LatencyKind) -> float | None:

@@ -38,6 +38,7 @@ class Defaults:
     input_shape: tuple[int, ...] | None
     input_nonnegative: bool
     schedule: Schedule
+    widths: tuple[float, ...] = (1.0,)
 
 
 WIDTHS = (0.05, 4.0)
@@ -138,7 +139,7 @@ def load_workload(model: str, batch: int = 1, data: str | None = None) -> Worklo
 def _from_unit(unit: type[models.Base], width: float) -> tuple[Callable[[], torch.nn.Module], Defaults]:
     dataset = registry.load("dataset", unit.dataset)
     build = _at_width(unit.__name__, unit().build, width)
-    return build, Defaults(unit.dataset, unit.input_shape, dataset.nonnegative, unit.schedule)
+    return build, Defaults(unit.dataset, unit.input_shape, dataset.nonnegative, unit.schedule, unit.widths)
 
 
 def _builder(spec: str, found: Any, width: float) -> Callable[[], torch.nn.Module]:

@@ -22,12 +22,14 @@ HELPERS = frozenset({"blocks"})
 class Base(ABC):
     """A model with what it is trained on unless the user says otherwise.
 
-    ``dataset`` names a data set, ``input_shape`` is one input without the batch axis.
+    ``dataset`` names a data set, ``input_shape`` is one input without the batch axis, ``widths`` are the width
+    multipliers that an exploration tries unless told otherwise.
     """
 
     dataset: ClassVar[str]
     input_shape: ClassVar[tuple[int, ...]]
     schedule: ClassVar[Schedule]
+    widths: ClassVar[tuple[float, ...]] = (1.0,)
 
     @abstractmethod
     def build(self, width: float = 1.0) -> torch.nn.Module:

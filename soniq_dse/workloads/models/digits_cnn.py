@@ -14,7 +14,8 @@ class DigitsCnn(models.Base):
 
     dataset = "digits"
     input_shape = (1, 8, 8)
-    schedule = Schedule(baseline_epochs=12, noise_epochs=4, finetune_epochs=8)
+    schedule = Schedule(baseline_epochs=16, noise_epochs=5, finetune_epochs=11)
+    widths = (1.0, 0.5, 0.25, 0.125)
 
     def build(self, width: float = 1.0) -> nn.Module:
         """``[n, 1, 8, 8]`` -> logits ``[n, 10]``."""

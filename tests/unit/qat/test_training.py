@@ -89,8 +89,8 @@ def test_the_metric_is_that_of_the_integers(run: Run, mixed: TrainedDesign) -> N
     outputs = golden.evaluate(mixed.network, arrays, run.task.test.inputs)
     np.testing.assert_array_equal(outputs, run.store.get_array(mixed.predictions_test))
     assert mixed.metric_test == 100 * np.mean(outputs.argmax(axis=1) == run.task.test.targets)
-    # 360 examples of validation: fake quantization and integers part on ties of rounding only.
-    assert abs(mixed.metric_val - mixed.metric_fake_quant_val) <= 100 * 4 / 360
+    # 540 examples of validation: fake quantization and integers part on ties of rounding only.
+    assert abs(mixed.metric_val - mixed.metric_fake_quant_val) <= 100 * 6 / 540
 
 
 def test_the_same_candidate_gives_the_same_bits(run: Run, mixed: TrainedDesign, tmp_path: Path) -> None:

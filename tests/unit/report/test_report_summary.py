@@ -21,6 +21,8 @@ def report_of(*points: dict[str, Any], unit: str = "%", direction: str = "max") 
                     "id": f"p{index}",
                     "name": values.get("name", f"p{index}"),
                     "role": values["role"],
+                    "palette": values.get("palette", "w1a1"),
+                    "width": values.get("width", 1.0),
                     "metric_val": values["metric"],
                     "latency_predicted_us": values["us"],
                     "latency_low_us": None if values["us"] is None else 0.9 * values["us"],
@@ -34,8 +36,8 @@ def report_of(*points: dict[str, Any], unit: str = "%", direction: str = "max") 
     return base.model_copy(update={"front": base.front.model_copy(update={"points": tuple(made), "task": task})})
 
 
-FP32 = {"role": "fp32", "metric": 98.0, "us": 80.0}
-INT8 = {"role": "int8", "metric": 97.9, "us": 34.0}
+FP32 = {"role": "fp32", "palette": "fp32", "metric": 98.0, "us": 80.0}
+INT8 = {"role": "int8", "palette": "w8a8", "metric": 97.9, "us": 34.0}
 
 
 def test_the_finding_is_the_fastest_near_fp32() -> None:
@@ -58,6 +60,16 @@ def test_measured_latency_goes_before_predicted() -> None:
     assert summary.finding_id == "p1"
     assert summary.speedup_over_int8 == pytest.approx(2.0)
     assert summary.speedup_over_fp32 is None, "FP32 was not measured: no ratio of a measurement to a prediction"
+
+
+def test_a_narrow_design_is_compared_with_int8_of_its_own_width() -> None:
+    narrow = {"metric": 97.5, "us": 5.0, "width": 0.5}
+    rival = {"metric": 97.5, "us": 10.0, "width": 0.5, "palette": "w8a8"}
+    finding = summarise(report_of(narrow, rival, FP32, INT8)).finding
+    assert finding.endswith("p0, 97.5 % at 5 µs (predicted), 2.0x faster than INT8 at the same width.")
+    alone = summarise(report_of(narrow, FP32, INT8))
+    assert alone.finding.endswith("p0, 97.5 % at 5 µs (predicted).")
+    assert alone.speedup_over_int8 is None
 
 
 @pytest.mark.parametrize(
