@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +76,26 @@ def round_up(value: int, multiple: int) -> int:
 
 
 def build_kernel_library(spec: KernelSpec, folder: Path = CPU_FOLDER, compiler: Compiler | None = None) -> Path:
-    """The shared library that holds the kernel of ``spec``, built for the features of ``spec`` alone.
+    """The shared library that holds the kernel of ``spec`` and no other, built for its features alone.
 
     Raises:
         UserError: it does not compile.
         MissingCapabilityError: there is no compiler.
     """
     source = folder / Path(spec.path).name
-    return build_library([source], flags=isa_flags(spec.features), include=[CPU_FOLDER], compiler=compiler)
+    only = ("-DSONIQ_SELECT", f"-DSONIQ_SELECT_{spec.symbol}=,")
+    return build_library([source], flags=(*isa_flags(spec.features), *only), include=[CPU_FOLDER], compiler=compiler)
+
+
+def build_kernels(specs: Iterable[KernelSpec]) -> None:
+    """Build what of ``specs`` is not in the cache, as many at once as there are cores.
+
+    Raises:
+        UserError: one does not compile.
+        MissingCapabilityError: there is no compiler.
+    """
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(build_kernel_library, dict.fromkeys(specs)))
 
 
 @functools.lru_cache(maxsize=256)

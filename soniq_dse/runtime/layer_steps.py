@@ -23,7 +23,8 @@ from soniq_dse.kernels.layer import (
     block_rows,
     plan_parts,
 )
-from soniq_dse.kernels.library import Kernel, load_kernel, round_up
+from soniq_dse.kernels.library import build_kernels, load_kernel, round_up
+from soniq_dse.records.cost import KernelSpec
 from soniq_dse.records.network import Conv2dNode, LinearNode, PoolNode, QuantizeNode
 from soniq_dse.records.palette import Level
 from soniq_dse.runtime.graph import Epilogue, Graph
@@ -45,10 +46,20 @@ class LayerPlanner:
         self._features, self._symbols = features, symbols
         self._packed: dict[tuple[str, str, int, int], str] = {}
 
+    def build_kernels(self) -> None:
+        """Build the kernels of all layers side by side; ``emit`` loads them one by one."""
+        specs = []
+        for node in self._graph.nodes.values():
+            if isinstance(node, Conv2dNode | LinearNode):
+                geometry, weights = self._geometry(node), self._weights(node)
+                cols = weights.weight.shape[0] // weights.groups
+                specs += [self._choose(weights.signed, s.level, geometry.rows, cols) for s in weights.segments]
+        build_kernels(specs)
+
     def emit(self, node: Conv2dNode | LinearNode) -> None:
         """Add the steps of ``node`` and of what its epilogue absorbs."""
         geometry, weights = self._geometry(node), self._weights(node)
-        parts = plan_parts(weights, geometry, lambda *asked: self._choose(weights.signed, *asked))
+        parts = plan_parts(weights, geometry, lambda *asked: load_kernel(self._choose(weights.signed, *asked)))
         cols = weights.weight.shape[0]
         rows = block_rows(parts, geometry, cols)
         images = [None if part.folded else self._pack(node, part, geometry) for part in parts]
@@ -94,14 +105,14 @@ class LayerPlanner:
             bias=np.ascontiguousarray(self._arrays[node.bias.sha256][out_order], np.float32),
         )
 
-    def _choose(self, signed: bool, level: Level, rows: int, cols: int) -> Kernel:
+    def _choose(self, signed: bool, level: Level, rows: int, cols: int) -> KernelSpec:
         if level.is_weight_only:
-            raise UserError(f"level {level.name}: expected activations of 1-8 bits, got a weight-only level")
+            raise UserError(f"level {level.name}: expected activations of 1-8 bits, got float ones")
         ranked = kernels_for(level, signed=signed, features=self._features, rows=rows, cols=cols)
         allowed = [spec for spec in ranked if self._symbols is None or spec.symbol in self._symbols]
         if not allowed:
             raise UserError(f"level {level.name}: expected a kernel that serves it, got none among those allowed")
-        return load_kernel(allowed[0])
+        return allowed[0]
 
     def _pack(self, node: Conv2dNode | LinearNode, part: Part, geometry: Geometry) -> str:
         """The packed image of a part's segment, shared by the layers that read it with the same kernel."""

@@ -78,6 +78,7 @@ class _Planner:
             AddNode: self._elementwise,
             FlattenNode: self._flatten,
         }
+        self._layers.build_kernels()
         self._input()
         for node in list(self._graph.nodes.values())[1:]:
             if node.name not in self._layers.absorbed:

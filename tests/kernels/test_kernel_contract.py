@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from soniq_dse.errors import UserError
 from soniq_dse.hardware.host import detect_host
 from soniq_dse.kernels import reference
 from soniq_dse.kernels.catalog import CPU_FOLDER, catalog, missing_features, token_bits
-from soniq_dse.kernels.library import Kernel, aligned_empty, load_kernel
+from soniq_dse.kernels.library import Kernel, aligned_empty, build_kernel_library, build_kernels, load_kernel
 from soniq_dse.records.cost import KernelSpec
 
 SPECS = catalog()
@@ -187,3 +188,14 @@ def test_a_new_file_is_a_new_kernel(tmp_path: Path) -> None:
     (spec,) = [found for found in catalog(folder) if found.symbol == symbol]
     kernel, rng = load_kernel(spec, folder), np.random.default_rng(5)
     check(kernel, codes_of(spec, (3, 11), rng), weights_of(spec, (4, 2, 11), rng), np.array([[0, 1], [2, 2]]))
+
+
+def test_a_library_holds_the_kernel_asked_for_and_no_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SONIQ_DSE_CACHE", str(tmp_path))
+    first, second = [spec for spec in SPECS if not spec.features][:2]
+    assert first.path == second.path
+    build_kernels([first, second, first])
+    assert len(list(tmp_path.rglob("*.so"))) == 2
+    exported = ctypes.CDLL(str(build_kernel_library(first)))
+    assert hasattr(exported, first.symbol)
+    assert not hasattr(exported, second.symbol)

@@ -42,7 +42,18 @@ struct SoniqKernel {
 //   SONIQ_KERNEL(symbol, "feature,feature", k_group, k_max, Implementation)
 // which exports the function `symbol` and its descriptor `symbol_kernel`. Implementation has the static functions named above and
 // `static constexpr int mr, nr`. The catalog reads the SONIQ_KERNEL lines from the source, so a literal belongs in each field.
-#define SONIQ_KERNEL(symbol_, features_, k_group_, k_max_, ...)                                                        \
+// -DSONIQ_SELECT -DSONIQ_SELECT_<symbol>=, keeps only the instances so named: the others cost seconds to compile.
+#ifdef SONIQ_SELECT
+// A named symbol's macro puts a comma before SONIQ_INSTANCE, which makes it the second argument.
+#define SONIQ_SECOND_(first, second, ...) second
+#define SONIQ_SECOND(...) SONIQ_SECOND_(__VA_ARGS__)
+#define SONIQ_NO_INSTANCE(...)
+#define SONIQ_KERNEL(symbol_, ...) SONIQ_SECOND(SONIQ_SELECT_##symbol_ SONIQ_INSTANCE, SONIQ_NO_INSTANCE, )(symbol_, __VA_ARGS__)
+#else
+#define SONIQ_KERNEL(...) SONIQ_INSTANCE(__VA_ARGS__)
+#endif
+
+#define SONIQ_INSTANCE(symbol_, features_, k_group_, k_max_, ...)                                                      \
   extern "C" void symbol_(int64_t rows, int64_t cols, int64_t taps, int64_t k, const uint8_t* const* a, int64_t ld_a, \
                           const uint8_t* w, void* acc, int64_t ld_acc) {                                               \
     __VA_ARGS__::run(rows, cols, taps, k, a, ld_a, w, acc, ld_acc);                                                    \
