@@ -54,14 +54,14 @@ def _processor() -> Finding:
 
 
 def _descriptor() -> Finding:
-    from soniq_dse.hardware.host import default_descriptor, detect_host, match_host
+    from soniq_dse.hardware.host import default_descriptor, detect_host, match_host, own_descriptor_command
     from soniq_dse.hardware.load import load_hardware
 
     host = detect_host()
     path, reason = default_descriptor(host)
     if match_host(load_hardware(path), host)[0]:
         return OK, f"{path.stem}: {reason}", ""
-    return WARNING, reason, "soniq-dse hw init mine.yaml starts a descriptor for this processor"
+    return WARNING, reason, f"{own_descriptor_command(host)} writes a descriptor of this processor"
 
 
 def _kernels() -> Finding:

@@ -1,19 +1,27 @@
-"""``soniq-dse hw``: list, show, check and start hardware descriptors."""
+"""``soniq-dse hw``: list, show, check, start and measure hardware descriptors."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from soniq_dse.cli._common import console, json_option, print_json, table
 from soniq_dse.errors import UserError
 
+if TYPE_CHECKING:
+    from soniq_dse.hardware.probes import Probe
+    from soniq_dse.hardware.survey import Survey
+    from soniq_dse.records.cost import Host
+    from soniq_dse.records.hardware import HardwareModel
+
 
 @click.group()
 def command() -> None:
-    """List, show, check and start hardware descriptors.
+    """List, show, check, start and measure hardware descriptors.
 
     A descriptor is one YAML file that says what a machine can do, each figure with its kind and source. NAME is a path,
     or a name looked up in the current folder and then among the shipped descriptors.
@@ -173,3 +181,141 @@ def init_command(new: Path, source: str | None, title: str | None, as_json: bool
         return
     click.echo(str(new))
     click.echo(f"{reason}\nnext: soniq-dse hw show {new}", err=True)
+
+
+@command.command("calibrate")
+@click.option("--out", metavar="NEW.yaml", type=click.Path(path_type=Path), help="New file for the descriptor.")
+@click.option(
+    "--update", "old", metavar="FILE", type=click.Path(path_type=Path), help="Measure the figures of a file again."
+)
+@click.option(
+    "--from", "source", metavar="NAME", help="Base for what cannot be measured. Default: the nearest shipped one."
+)
+@click.option("--quick", is_flag=True, help="Read less often: about half the time, more noise.")
+@json_option
+def calibrate_command(out: Path | None, old: Path | None, source: str | None, quick: bool, as_json: bool) -> None:
+    """Measure this machine: instructions, pipes, caches, memory, clock. Takes less than a minute.
+
+    Writes a complete descriptor with samples, spread, date, processor and compiler behind every measured figure, to
+    standard output without --out. --update changes only the measured figures of a descriptor and prints a table of
+    them. Figures that never became steady are named: then let the machine rest and measure again.
+
+    Exit code 3: no x86-64 processor, or no C++ compiler.
+
+    Example:  soniq-dse hw calibrate --out mine.yaml
+    """
+    if old is not None:
+        if out is not None or source is not None:
+            raise UserError("--update: expected it alone, got --out or --from too; --update keeps the file's own base")
+        _update(old, quick=quick, as_json=as_json)
+        return
+    _calibrate(out, source, quick=quick, as_json=as_json)
+
+
+def _calibrate(out: Path | None, source: str | None, *, quick: bool, as_json: bool) -> None:
+    from soniq_dse.hardware.calibrate import calibrated
+    from soniq_dse.hardware.find import find_descriptor
+    from soniq_dse.hardware.host import default_descriptor, machine
+    from soniq_dse.hardware.load import load_hardware
+    from soniq_dse.hardware.survey import take_survey
+    from soniq_dse.hardware.writing import check_name, replace_file
+
+    if out is not None:
+        check_name(out)
+        if out.exists():
+            raise UserError(f"{out}: expected a new file, got one that exists; --update {out} measures it again")
+    host, probes = _measurable()
+    base = load_hardware(find_descriptor(source) if source else default_descriptor(host)[0])
+    if base.isa != machine():
+        raise UserError(f"--from {source}: expected a descriptor for {machine()}, got one for {base.isa}")
+    survey = take_survey(host, probes, _progress, quick=quick)
+    result = calibrated(base, survey, out.stem if out else "this_host")
+    if out is not None:
+        replace_file(out, result.text)
+    for verdict in result.verdicts:
+        click.echo(verdict, err=True)
+    left = _unmeasured(base, survey)
+    _warn(result.unsteady, left)
+    if as_json:
+        print_json(
+            {
+                "file": str(out) if out else None,
+                "from": base.name,
+                "hardware": result.hardware.to_json_value(),
+                "ports": list(result.verdicts),
+                "unsteady": list(result.unsteady),
+                "not_measured": list(left),
+            }
+        )
+    elif out is None:
+        click.echo(result.text, nl=False)
+    else:
+        click.echo(str(out))
+        click.echo(f"next: soniq-dse explore --hw ./{out}", err=True)
+
+
+def _update(file: Path, *, quick: bool, as_json: bool) -> None:
+    from soniq_dse.hardware.calibrate import unsteady_figures
+    from soniq_dse.hardware.recalibrate import own_descriptor, update
+    from soniq_dse.hardware.survey import take_survey
+
+    host, probes = _measurable()
+    own_descriptor(file, host)
+    survey = take_survey(host, probes, _progress, quick=quick, with_mixes=False)
+    changes = update(file, survey)
+    unsteady = unsteady_figures(survey)
+    _warn(unsteady, ())
+    if as_json:
+        rows = [
+            {"figure": c.figure, "old": c.old, "old_kind": c.old_kind, "new": c.new, "change_percent": c.percent}
+            for c in changes
+        ]
+        print_json({"file": str(file), "changes": rows, "unsteady": list(unsteady)})
+        return
+    columns = {"figure": "left", "old": "right", "was": "left", "new": "right", "change %": "right"}
+    cells = [
+        [c.figure, f"{c.old:g}", c.old_kind, f"{c.new:g}", "-" if c.percent is None else f"{c.percent:+.1f}"]
+        for c in sorted(changes, key=lambda c: -abs(c.percent or 0))
+    ]
+    console().print(table(f"{file}: {len(changes)} figures measured", columns, cells))
+
+
+def _measurable() -> tuple[Host, tuple[Probe, ...]]:
+    """This host and what can be measured on it; says what is missing before anything takes time."""
+    from soniq_dse.hardware.host import detect_host
+    from soniq_dse.hardware.microbench import available_probes
+    from soniq_dse.native.compiler import host_compiler
+
+    host = detect_host()
+    probes = available_probes(host.features)
+    host_compiler()
+    return host, probes
+
+
+def _progress(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _unmeasured(base: HardwareModel, survey: Survey) -> tuple[str, ...]:
+    """Instructions of the base and of the kept loops that no microbenchmark covers; moves count as loads and stores."""
+    from soniq_dse.hardware.calibrate import unmeasured
+    from soniq_dse.hardware.host import missing_features
+    from soniq_dse.kernels.loops import kept_loop, kept_loops_folder
+
+    wanted = {name for name, entry in base.instructions.items() if not missing_features(entry.features, survey.host)}
+    loops = [kept_loop(path.stem) for path in sorted(kept_loops_folder().glob("*.json"))]
+    emitted = {ins.mnemonic for loop in loops if loop for ins in loop.instructions if ins.width_bits}
+    return unmeasured(wanted | {name for name in emitted if not re.match(r"v(mov|p?broadcast)", name)}, survey)
+
+
+def _warn(unsteady: Sequence[str], left: Sequence[str]) -> None:
+    if unsteady:
+        click.echo(
+            f"warning: the spread of {len(unsteady)} figures stayed above 2 %: {', '.join(unsteady)}; "
+            "the machine is busy: let it rest and measure again with --update",
+            err=True,
+        )
+    if left:
+        click.echo(
+            f"no microbenchmark for {', '.join(left)}: taken from the base descriptor where it has them", err=True
+        )

@@ -109,7 +109,13 @@ def default_descriptor(host: Host) -> tuple[Path, str]:
         f"predicted only: no shipped descriptor matches {host.processor} "
         f"({host.vendor} family {host.family} model {host.model}); the nearest by features is {head.name}"
         + (f", which has besides {', '.join(lacking)}" if lacking else "")
+        + f"; `{own_descriptor_command(host)}` describes this one"
     )
+
+
+def own_descriptor_command(host: Host) -> str:
+    """The command that writes a descriptor of ``host``: it measures where there are microbenchmarks, else it copies."""
+    return f"soniq-dse hw {'calibrate --out' if host.system.endswith('x86_64') else 'init'} mine.yaml"
 
 
 def _nearness(head: DescriptorHead, host: Host) -> tuple[float, int]:

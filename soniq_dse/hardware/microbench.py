@@ -3,7 +3,9 @@
 Method (Abel and Reineke, uops.info, ASPLOS 2019): unrolled loops of one instruction, without dependences for the
 reciprocal throughput, each waiting for the one before for the latency, two alternating to see whether they share a
 pipe. Virtual machines have no counters, so cycles come from a chain of dependent additions timed in the same sample,
-on the thread's CPU clock. A reading is the median of the batch with the smallest spread.
+on the thread's CPU clock. A reading is the median of a batch of samples with the smallest spread; while none is steady,
+more batches are read. Of an instruction's readings, spread over the run, the least of the steady ones counts: a core
+that deals micro-operations out to its pipes can fall into an uneven pattern, up to 40 % slower, for milliseconds.
 """
 
 from __future__ import annotations
@@ -14,15 +16,23 @@ import platform
 import statistics
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from soniq_dse.errors import MissingCapabilityError
-from soniq_dse.hardware.probes import UNROLL, X86_PROBES, Probe, latency_body, throughput_body
+from soniq_dse.hardware.features import plain
+from soniq_dse.hardware.probes import X86_PROBES, Probe, latency_body, throughput_body
 from soniq_dse.native.compiler import build_library
 from soniq_dse.records.hardware import Figure
+
+STEADY = 0.02
+"""Median absolute deviation over median up to which a reading counts as steady."""
+
+PATIENCE = 3
+"""How many times the batches asked for are read at most."""
 
 _FRAME = Path(__file__).with_name("microbench.cpp")
 _LINE_BYTES = 64
@@ -32,11 +42,16 @@ _LOADS_PER_PASS = 16
 
 @dataclass(frozen=True)
 class Effort:
-    """``batches`` of ``samples`` samples; each runs its loop for about ``sample_instructions`` instructions."""
+    """``batches`` of ``samples`` samples; each runs its loop for about ``sample_instructions`` instructions.
+
+    Up to ``PATIENCE`` times as many batches are read while none is steady. ``rounds`` is how often all loops are gone
+    through.
+    """
 
     batches: int = 5
     samples: int = 15
     sample_instructions: int = 100_000
+    rounds: int = 1
 
 
 @dataclass(frozen=True)
@@ -46,6 +61,16 @@ class Reading:
     value: float
     spread: float
     samples: int
+
+    @property
+    def relative_spread(self) -> float:
+        """Spread over value."""
+        return self.spread / self.value
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether the spread is small enough to trust the median."""
+        return self.relative_spread <= STEADY
 
     def scaled(self, factor: float) -> Reading:
         """The reading in another unit."""
@@ -82,32 +107,29 @@ class MemoryReading:
 
 
 def available_probes(features: Collection[str]) -> tuple[Probe, ...]:
-    """The probes that a processor with ``features`` (names of ``/proc/cpuinfo``) can run.
+    """The probes that a processor with ``features`` (in either spelling) can run.
 
     Raises:
         MissingCapabilityError: there are no probes for this instruction set.
     """
     if platform.machine() not in ("x86_64", "AMD64"):
         raise MissingCapabilityError(f"microbenchmarks: expected an x86-64 processor, got {platform.machine()}")
-    return tuple(probe for probe in X86_PROBES if set(probe.features) <= set(features))
+    present = {plain(feature) for feature in features}
+    return tuple(probe for probe in X86_PROBES if {plain(feature) for feature in probe.features} <= present)
 
 
 def measure_instructions(probes: Sequence[Probe], effort: Effort = Effort()) -> dict[Probe, InstructionReading]:
     """Reciprocal throughput and latency of each probe, in cycles. The caller checks that the processor has them."""
-    bodies = [throughput_body([probe]) for probe in probes]
     chained = [probe for probe in probes if probe.has_latency]
-    bodies += [latency_body(probe) for probe in chained]
-    readings = _measure_bodies(bodies, effort)
-    latencies = dict(zip(chained, readings[len(probes) :], strict=True))
-    return {p: InstructionReading(readings[i], latencies.get(p)) for i, p in enumerate(probes)}
+    rates = _measure_bodies([throughput_body([probe]) for probe in probes], effort)
+    latencies = dict(zip(chained, _measure_bodies([latency_body(probe) for probe in chained], effort), strict=True))
+    return {p: InstructionReading(rate, latencies.get(p)) for p, rate in zip(probes, rates, strict=True)}
 
 
-def measure_pairs(
-    pairs: Sequence[tuple[Probe, Probe]], effort: Effort = Effort()
-) -> dict[tuple[Probe, Probe], Reading]:
-    """Cycles per pair of two instructions that alternate; the sum of both alone where they share every pipe."""
-    readings = _measure_bodies([throughput_body(pair) for pair in pairs], effort)
-    return {pair: reading.scaled(2) for pair, reading in zip(pairs, readings, strict=True)}
+def measure_mixes(mixes: Sequence[Sequence[Probe]], effort: Effort = Effort()) -> list[Reading]:
+    """Cycles per pass over each mix of instructions; the sum of their own times where they share every pipe."""
+    readings = _measure_bodies([throughput_body(mix) for mix in mixes], effort)
+    return [reading.scaled(len(mix)) for mix, reading in zip(mixes, readings, strict=True)]
 
 
 def measure_memory(
@@ -116,6 +138,24 @@ def measure_memory(
     """Read bandwidth with loads of ``width_bits`` and load-to-use latency over buffers of the given sizes in bytes."""
     bench = _Bench([_stream_source(width_bits)])
     return {name: _measure_working_set(bench, size, effort) for name, size in working_sets.items()}
+
+
+def measure_all_cores(total_bytes: int, cores: int, width_bits: int, effort: Effort = Effort()) -> Reading:
+    """Gigabytes a second that ``cores`` threads read together, each its part of ``total_bytes``.
+
+    The sum of what each reads per second of its own CPU time: other processes on the cores do not count.
+    """
+    bench = _Bench([_stream_source(width_bits)])
+    step = _LINE_BYTES * _LOADS_PER_PASS
+    part_bytes = total_bytes // cores // step * step
+    parts = [_aligned(part_bytes) for _ in range(cores)]
+    once = Effort(batches=1, samples=1)
+    rates = np.empty(effort.batches * effort.samples)
+    with ThreadPoolExecutor(cores) as pool:
+        for sample in range(len(rates)):
+            reads = list(pool.map(lambda part: bench.read(0, 1, once, part), parts))
+            rates[sample] = sum(part_bytes / read.cycles.value * read.clock_ghz.value for read in reads)
+    return _median(rates)
 
 
 def measure_clock(effort: Effort = Effort()) -> Reading:
@@ -163,20 +203,34 @@ class _Bench:
         memory = self._small if buffer is None else buffer
         cycles, clock = np.empty(effort.samples), np.empty(effort.samples)
         double_p = ctypes.POINTER(ctypes.c_double)
-        batches = []
-        for _ in range(effort.batches):
+        batches: list[_Sampled] = []
+        while len(batches) < effort.batches or (
+            len(batches) < effort.batches * PATIENCE and not any(batch.cycles.is_steady for batch in batches)
+        ):
             self._sample(
                 index, iterations, memory.ctypes.data, memory.nbytes, effort.samples,
                 cycles.ctypes.data_as(double_p), clock.ctypes.data_as(double_p),
             )  # fmt: skip
             batches.append(_Sampled(_median(cycles), _median(clock)))
-        return min(batches, key=lambda batch: batch.cycles.spread / batch.cycles.value)
+        return min(batches, key=lambda batch: batch.cycles.relative_spread)
 
 
 def _measure_bodies(bodies: Sequence[Sequence[str]], effort: Effort) -> list[Reading]:
     bench = _Bench([_loop_source(body) for body in bodies])
-    iterations = max(1, effort.sample_instructions // UNROLL)
-    return [bench.read(i, iterations, effort).cycles.scaled(1 / UNROLL) for i in range(len(bodies))]
+    rounds: list[list[Reading]] = [[] for _ in bodies]
+    for _ in range(effort.rounds):
+        for index, body in enumerate(bodies):
+            iterations = max(1, effort.sample_instructions // len(body))
+            rounds[index].append(bench.read(index, iterations, effort).cycles.scaled(1 / len(body)))
+    return [_best(readings) for readings in rounds]
+
+
+def _best(readings: Sequence[Reading]) -> Reading:
+    """The least of the steady ones; the steadiest where none is."""
+    steady = [reading for reading in readings if reading.is_steady]
+    if steady:
+        return min(steady, key=lambda reading: reading.value)
+    return min(readings, key=lambda reading: reading.relative_spread)
 
 
 def _measure_working_set(bench: _Bench, size_bytes: int, effort: Effort) -> MemoryReading:
@@ -188,7 +242,7 @@ def _measure_working_set(bench: _Bench, size_bytes: int, effort: Effort) -> Memo
     chase = bench.read(bench.chase, 20_000, effort, buffer)
     rate = n_bytes / stream.cycles.value
     return MemoryReading(
-        Reading(rate, rate * stream.cycles.spread / stream.cycles.value, stream.cycles.samples),
+        Reading(rate, rate * stream.cycles.relative_spread, stream.cycles.samples),
         chase.cycles,
         stream.clock_ghz,
     )

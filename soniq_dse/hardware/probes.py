@@ -18,8 +18,8 @@ UNROLL = 48
 
 Form = Literal[
     "binary", "accumulate", "unary", "immediate", "binary_immediate", "narrow", "broadcast", "load", "store", "scalar",
-    "compare", "to_scalar", "widen",
-]
+    "compare", "to_scalar", "widen", "update", "address", "extend", "shift",
+]  # fmt: skip
 # AT&T operand order: {d} destination, {a}, {b} sources, {x}, {xd} their 128-bit names, {h} the source at half
 # width, {s} a scalar, {o} an offset in bytes.
 _OPERANDS: dict[Form, str] = {
@@ -32,10 +32,14 @@ _OPERANDS: dict[Form, str] = {
     "broadcast": "{x}, {d}",
     "widen": "{h}, {d}",
     "load": "{o}(%[p]), {d}",
-    "store": "{a}, {o}(%[p])",
+    "store": "{a}, 2048+{o}(%[p])",
     "scalar": "{a}, {d}",
     "compare": "{b}, {a}",
     "to_scalar": "{x}, {s}",
+    "update": "{c}, {d}",
+    "address": "8({a}), {d}",
+    "extend": "{a}b, {d}d",
+    "shift": "$4, {d}",
 }
 _WITHOUT_LATENCY = frozenset({"narrow", "load", "store", "compare", "to_scalar"})
 _REGISTER = {128: "xmm", 256: "ymm", 512: "zmm"}
@@ -86,9 +90,24 @@ class Probe:
         return f"%%{_REGISTER[self.width_bits]}{index}"
 
 
-def throughput_body(probes: Sequence[Probe]) -> list[str]:
-    """``UNROLL`` instructions that alternate between ``probes`` and never wait for one another."""
-    return [probes[i % len(probes)].line(i, dependent=False, step=i) for i in range(UNROLL)]
+def throughput_body(mix: Sequence[Probe]) -> list[str]:
+    """About ``UNROLL`` instructions, ``mix`` over and over, that never wait for one another.
+
+    Each probe of the mix goes through all destinations by itself: were they dealt out in turn, an accumulating one
+    could meet its own results in a few of them only, and its latency would pass for a shared pipe. Two accumulating
+    ones have half of the destinations each, lest they wait for one another.
+    """
+    accumulating = [probe for probe in dict.fromkeys(mix) if probe.form == "accumulate"]
+    share = CHAINS // max(1, len(accumulating))
+    seen: dict[Probe, int] = {}
+    body = []
+    for i in range(UNROLL // len(mix) * len(mix)):
+        probe = mix[i % len(mix)]
+        chain = seen[probe] = seen.get(probe, -1) + 1
+        if probe in accumulating:
+            chain = chain % share + share * accumulating.index(probe)
+        body.append(probe.line(chain, dependent=False, step=i))
+    return body
 
 
 def latency_body(probe: Probe) -> list[str]:
@@ -137,7 +156,7 @@ X86_PROBES: tuple[Probe, ...] = (
     *_up_to_avx2("broadcast", "vpbroadcastd vpbroadcastq", "avx512f"),
     *_up_to_avx2("unary", "vcvtdq2ps vcvtps2dq", "avx512f"),
     *_up_to_avx2("binary", "vaddps vmulps vmaxps vminps", "avx512f"),
-    *_up_to_avx2("accumulate", "vfmadd231ps", "avx512f"),
+    *_up_to_avx2("accumulate", "vfmadd132ps vfmadd213ps vfmadd231ps", "avx512f"),
     *_up_to_avx2("broadcast", "vpmovzxbd vpmovsxbd", "avx512f"),
     *_up_to_avx2("widen", "vpmovzxbw vpmovsxbw"),
     Probe("vpmovdb", "narrow", 512, ("avx512f",)),
@@ -152,7 +171,19 @@ X86_PROBES: tuple[Probe, ...] = (
     *[Probe("vmovdqu", "store", width, ("avx2",), "store") for width in (128, 256)],
     Probe("vmovdqu64", "store", 512, ("avx512f",), "store"),
     Probe("mov", "store", 0, (), "store"),
-    *[Probe(name, "scalar", 0) for name in ("add", "imul", "mov", "and")],
+    *[Probe(name, "update", 0) for name in ("add", "sub", "imul", "and")],
+    Probe("mov", "scalar", 0),
     Probe("cmp", "compare", 0),
+    Probe("lea", "address", 0),
+    Probe("movzbl", "extend", 0, (), "movzx"),
+    Probe("shl", "shift", 0),
 )
 """What the CPU kernels emit, on x86-64, with the features (names of ``/proc/cpuinfo``) that each needs."""
+
+LANDMARKS = (
+    "vpaddd", "vpand", "vpandd", "vpsrld", "vpshufb", "vpermd", "vpbroadcastd", "vpmaddwd", "vpdpbusd", "vpsadbw",
+    "vpopcntq", "vgf2p8affineqb", "vaddps", "vfmadd231ps", "vcvtdq2ps",
+)  # fmt: skip
+"""One instruction of each kind of vector unit: which of them share pipes tells the pipes apart."""
+YARDSTICKS = ("vpaddd", "vpsrld", "vpshufb", "vpermd", "vpmaddwd", "vaddps", "vfmadd231ps")
+"""The landmarks that every other vector instruction is mixed with."""

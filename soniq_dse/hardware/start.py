@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import re
 from pathlib import Path
 from typing import Any
 
-from soniq_dse.errors import UserError
-from soniq_dse.hardware.document import parse_document, read_text
-from soniq_dse.hardware.find import SUFFIXES
+from soniq_dse.hardware.document import parse_document
 from soniq_dse.hardware.host import match_host, missing_features
-from soniq_dse.hardware.load import EXTENDS, load_hardware, read_resolved, validated
+from soniq_dse.hardware.load import load_hardware, validated
+from soniq_dse.hardware.writing import check_name, dumped, editable_tree
 from soniq_dse.records.cost import Host
 from soniq_dse.records.hardware import HardwareModel
 
@@ -35,43 +32,19 @@ def start_descriptor(new: Path, source: Path, host: Host, title: str | None = No
         UserError: the name of ``new`` cannot name a machine.
         DescriptorError: ``source`` is not valid.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,79}", new.stem) or new.suffix not in SUFFIXES:
-        raise UserError(
-            f"new descriptor: expected a file like mymachine.yaml (letters, digits, . _ + -), got {new.name!r}"
-        )
+    check_name(new)
     model = load_hardware(source)
     foreign = not match_host(model, host)[0]
-    tree = _tree(source)
+    tree = editable_tree(source)
     tree["name"] = new.stem
     tree["title"] = title or f"{host.processor} (started from {model.name})"
     tree["cores"] = host.cores
     tree["matches"] = [_match(model, host)]
     if foreign:
         _mark_assumed(tree)
-    text = _header(new, model, host, tree["title"], foreign=foreign) + _dumped(tree)
+    text = _header(new, model, host, tree["title"], foreign=foreign) + dumped(tree)
     validated(parse_document(str(new), text))
     return text
-
-
-def _tree(source: Path) -> Any:
-    """The fields of ``source`` with its comments; one that extends another comes resolved, without comments."""
-    from ruamel.yaml import YAML
-
-    text = re.sub(r"\A(\ufeff?[ \t]*(#.*|---[ \t]*)?\r?\n)+", "", read_text(source))
-    yaml = YAML()
-    tree = yaml.load(text)
-    return read_resolved(source).value if EXTENDS in tree else tree
-
-
-def _dumped(tree: Any) -> str:
-    from ruamel.yaml import YAML
-
-    yaml = YAML()
-    yaml.width = 100_000
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    stream = io.StringIO()
-    yaml.dump(tree, stream)
-    return stream.getvalue()
 
 
 def _match(model: HardwareModel, host: Host) -> dict[str, Any]:

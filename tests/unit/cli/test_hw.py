@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import platform
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from soniq_dse.cli.hw import command
-from soniq_dse.errors import UserError
+from soniq_dse.errors import MissingCapabilityError, UserError
 from soniq_dse.hardware.find import shipped_descriptors
 
 
@@ -75,3 +76,44 @@ def test_init_refuses_names_that_cannot_be_machines(name: str) -> None:
     done = hw("init", name, "--from", "avx2")
     assert isinstance(done.exception, UserError)
     assert "expected" in str(done.exception)
+
+
+def test_calibrate_refuses_before_it_measures() -> None:
+    Path("mine.yaml").write_text("extends: avx2\n", encoding="utf-8")
+    for arguments, words in (
+        (["--out", "mine.yaml"], "expected a new file"),
+        (["--out", "two words.yaml"], "expected a file like"),
+        (["--out", "new.yaml", "--update", "mine.yaml"], "expected it alone"),
+    ):
+        done = hw("calibrate", *arguments)
+        assert isinstance(done.exception, UserError)
+        assert words in str(done.exception)
+    assert Path("mine.yaml").read_text(encoding="utf-8") == "extends: avx2\n"
+
+
+def test_calibrate_without_a_processor_or_compiler_of_its_kind_ends_with_3(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("CXX", raising=False)
+    no_compiler = hw("calibrate", "--out", "mine.yaml").exception
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    other = hw("calibrate", "--out", "mine.yaml").exception
+    for error in (no_compiler, other):
+        assert isinstance(error, MissingCapabilityError)
+        assert error.exit_code == 3
+    assert "aarch64" in str(other)
+    assert not Path("mine.yaml").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="microbenchmarks are written for x86-64")
+def test_calibrate_measures_this_host_and_updates_the_file() -> None:
+    done = hw("calibrate", "--quick", "--out", "mine.yaml", "--json")
+    assert done.exit_code == 0, done.output
+    shown = json.loads(done.stdout)
+    assert shown["hardware"]["clock_ghz"]["kind"] == "measured"
+    assert hw("validate", "mine.yaml").exit_code == 0
+    assert json.loads(hw("show", "./mine.yaml", "--json").stdout)["matches_host"] is True
+    again = hw("calibrate", "--quick", "--update", "mine.yaml")
+    assert again.exit_code == 0, again.output
+    assert "clock_ghz" in again.stdout
+    assert "change %" in again.stdout

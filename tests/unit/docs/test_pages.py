@@ -19,6 +19,7 @@ def blocks(page: Path) -> list[tuple[str, str, str]]:
     return [(language, file, text) for language, file, text in _FENCE.findall(page.read_text(encoding="utf-8"))]
 
 
+@pytest.mark.slow  # it measures this machine
 def test_the_page_on_adding_a_machine_works_as_it_stands(repository: Path, tmp_path: Path) -> None:
     found = blocks(repository / "docs" / "add-a-machine.md")
     assert {language for language, _, _ in found} == {"sh", "text", "yaml"}

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from soniq_dse.hardware.host import default_descriptor, detect_host, host_from_cpuinfo, match_host, missing_features
+from soniq_dse.hardware.host import (
+    default_descriptor,
+    detect_host,
+    host_from_cpuinfo,
+    match_host,
+    missing_features,
+    own_descriptor_command,
+)
 from soniq_dse.hardware.load import load_hardware
 from soniq_dse.records.cost import Host
 from soniq_dse.records.hardware import ProcessorMatch
@@ -96,6 +103,13 @@ def test_the_default_descriptor_matches_or_is_the_nearest_by_features() -> None:
     path, reason = default_descriptor(plain)
     assert path.stem == "avx2"
     assert reason.startswith("predicted only: no shipped descriptor matches Intel(R) Xeon(R) 6960P")
+    assert f"`{own_descriptor_command(plain)}`" in reason
+
+
+@pytest.mark.parametrize(("isa", "verb"), [("x86_64", "calibrate --out"), ("aarch64", "init")])
+def test_a_host_without_a_descriptor_learns_how_to_write_one(isa: str, verb: str) -> None:
+    here = host(INTEL).model_copy(update={"system": f"Linux 6.1 {isa}"})
+    assert own_descriptor_command(here) == f"soniq-dse hw {verb} mine.yaml"
 
 
 def test_this_host_is_detected() -> None:

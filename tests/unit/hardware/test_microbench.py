@@ -36,6 +36,15 @@ def test_pair_alternates() -> None:
     assert [line.split()[0] for line in body[:4]] == ["vpaddb", "vpshufb", "vpaddb", "vpshufb"]
 
 
+def test_each_instruction_of_a_mix_goes_through_all_destinations() -> None:
+    dot, add = Probe("vpdpbusd", "accumulate", 512), Probe("vpaddd", "binary", 512)
+    lines = throughput_body([dot, dot, add, add, add])
+    assert len(lines) == UNROLL // 5 * 5
+    for name in ("vpdpbusd", "vpaddd"):
+        targets = [line.rsplit("%%", 1)[1] for line in lines if line.startswith(name)]
+        assert len(set(targets[:CHAINS])) == CHAINS
+
+
 def test_probes_are_distinct_and_cover_what_recipes_name() -> None:
     keys = [(probe.key, probe.width_bits) for probe in X86_PROBES]
     assert len(keys) == len(set(keys))
@@ -63,8 +72,8 @@ def test_runs_and_reads() -> None:
     for reading in readings.values():
         assert reading.reciprocal_throughput_cycles.value > 0
         assert reading.reciprocal_throughput_cycles.samples == 2
-    pair = (probes[0], probes[1])
-    assert microbench.measure_pairs([pair], QUICK)[pair].value > 0
+    assert microbench.measure_mixes([(probes[0], probes[1], probes[1])], QUICK)[0].value > 0
+    assert microbench.measure_all_cores(1 << 20, 2, 128, QUICK).value > 0
     assert microbench.measure_call(QUICK).value > 0
     assert microbench.measure_clock(QUICK).value > 0
 
