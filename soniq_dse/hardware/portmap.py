@@ -24,6 +24,8 @@ from soniq_dse.records.hardware import HardwareModel, MicroOp, Port
 MISFITS = 0.05
 """Share of a family's readings that may contradict the base map before it is given up."""
 _SCALAR_SLACK = 0.35
+_RENAMED = ("mov", "movzx", "lea")
+"""Recent cores do these while renaming, at the width of the front end: their rates tell nothing about ports."""
 
 Timed = tuple[str, int]
 """An instruction's key and vector width in bits."""
@@ -165,12 +167,14 @@ def _placed(evidence: _Evidence, name: str, known: Mapping[str, MicroOps], candi
 
 
 def _scalar(base: HardwareModel, probe: Probe, reading: Reading) -> tuple[MicroOps, bool]:
-    """Ports of a scalar instruction, and whether they are inferred. Moves are done while renaming and tell nothing."""
-    timing = base.timing(probe.key, 0)
-    if timing and (probe.key == "mov" or _explains([timing.micro_ops], reading, base.issue_width.value, _SCALAR_SLACK)):
+    """Ports of a scalar instruction, and whether they are inferred: those of ``add`` and new ones beyond them."""
+    timing, renamed = base.timing(probe.key, 0), probe.key in _RENAMED
+    if timing and (renamed or _explains([timing.micro_ops], reading, base.issue_width.value, _SCALAR_SLACK)):
         return timing.micro_ops, False
     add = base.timing("add", 0)
     pool = add.micro_ops[0].ports if add else tuple(port.name for port in base.ports if port.role == "scalar")
+    if renamed and pool:
+        return (MicroOp(ports=pool),), True
     count = max(1, round(1 / reading.value))
     names = (*pool, *(f"s{i}" for i in range(count)))[:count]
     return (MicroOp(ports=names, cycles=max(1.0, round(reading.value, 2))),), True

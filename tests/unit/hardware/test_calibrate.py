@@ -274,3 +274,11 @@ def test_working_sets_lie_between_two_caches() -> None:
 def test_copies_of_a_mix_are_spread_evenly() -> None:
     a, b = Probe("vpaddd", "binary", 256), Probe("vpshufb", "binary", 256)
     assert [probe.mnemonic for probe in in_turns(a, 3, b, 2)] == ["vpaddd", "vpshufb", "vpaddd", "vpshufb", "vpaddd"]
+
+
+def test_what_is_done_while_renaming_invents_no_ports(base: HardwareModel, survey: Survey) -> None:
+    fast = InstructionReading(steady(0.17), steady(0.18))
+    readings = {p: fast if p.key in ("lea", "movzx") else r for p, r in survey.instructions.items()}
+    hw = calibrated(base, Survey(**{**vars(survey), "instructions": readings}), "mine").hardware
+    assert {port.name for port in hw.ports} == {port.name for port in base.ports}
+    assert hw.instructions["movzx"].widths[0].micro_ops == hw.instructions["add"].widths[0].micro_ops
