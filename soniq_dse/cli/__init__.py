@@ -18,7 +18,7 @@ from soniq_dse.errors import UserError
 
 COMMANDS = {
     "explore": "Train designs for a machine's precision palettes and draw accuracy against latency.",
-    "hw": "List, show, check and start hardware descriptors.",
+    "hw": "List, show, check, start and measure hardware descriptors.",
     "palette": "List the precision palettes worth exploring on a machine.",
     "estimate": "Predict the latency of a model on a machine, layer by layer.",
     "run": "Run one trained design on this CPU and check it against the golden arithmetic.",

@@ -195,5 +195,5 @@ def test_wrong_inputs_are_refused(spoil: Callable[[np.ndarray], np.ndarray], mes
 def test_weight_only_levels_are_refused_in_words() -> None:
     net = NetworkFactory((8,), "w2a2")
     net.linear(net.quantize("x", signed=True, palette="w4"), 3)
-    with pytest.raises(UserError, match="float|weight-only"):
+    with pytest.raises(UserError, match=r"float|weight-only"):
         packed(net).run(np.ones((1, 8), np.float32))
