@@ -16,7 +16,7 @@ from soniq_dse.cost import Base, LoopCost
 from soniq_dse.errors import UserError, nearest
 from soniq_dse.hardware.levels import native_levels, recipe_uses, step_timing
 from soniq_dse.hardware.ports import evenly_spread, port_bound, port_loads
-from soniq_dse.kernels.catalog import kernels_for, token_bits
+from soniq_dse.kernels.catalog import kernels_for, packed_activation_bits, token_bits
 from soniq_dse.kernels.loops import kept_loop
 from soniq_dse.records.cost import HotLoop, KernelSpec
 from soniq_dse.records.hardware import HardwareModel, InstructionTiming, NativeLevel
@@ -49,16 +49,6 @@ class Kernel:
     algorithm: str
     loop: LoopCost
     priced_by: PricedBy
-
-
-def packed_activation_bits(algorithm: str, weight_bits: int, activation_bits: int) -> float:
-    """Bits that a packed activation takes: more than its code where packing builds a table per step.
-
-    Tables of 64 bytes serve 6 / ``weight_bits`` activations; up to 2 bits they are rows of a constant one.
-    """
-    if algorithm == "table" and 2 < activation_bits < FLOAT_BITS:
-        return 64 * 8 * weight_bits / 6
-    return float(activation_bits)
 
 
 @dataclass

@@ -15,13 +15,18 @@ from soniq_dse.errors import UserError, unknown_name
 from soniq_dse.hardware.features import plain
 from soniq_dse.kernels.loops import instructions_per_mac
 from soniq_dse.records.cost import KernelSpec
-from soniq_dse.records.palette import Level
+from soniq_dse.records.palette import FLOAT_BITS, Level
 
 CPU_FOLDER = Path(__file__).parent / "cpu"
 
 ARM_FEATURES = frozenset({"neon", "dotprod", "i8mm"})
 """Features of AArch64 processors that kernels name; all others are of x86-64."""
 
+PACKING_INSTRUCTIONS = 1.2
+"""Per byte of packed activations, to write it and to read it from beyond L1: what makes built tables slow for few
+output channels (a quarter of a cycle a byte on an Intel server core, for tables and for byte codes alike)."""
+
+_BIT_PLANES = ("popcount", "cnt", "gfni")
 _NEWEST_FIRST = ("avx512f", "i8mm", "avxvnni", "dotprod", "avx2", "neon")
 _INSTANCE = re.compile(r"^SONIQ_KERNEL\(([^;]*?)\)\s*;?\s*$", re.MULTILINE | re.DOTALL)
 _FIELDS = re.compile(
@@ -108,9 +113,9 @@ def kernels_for(
 
     Order, for a product of ``rows`` and ``cols``: vector kernels before scalar ones; for one row, which is bound by
     reading the weights, fewest weight bits; fewest instructions of the kept loop per multiply-accumulate, those spent
-    on padding ``rows`` and ``cols`` to the tile included; least padding of k. Kernels without a kept loop come after
-    these: fewest bits (activation x weight), then narrowest operands; one-row tiles for one row and only there; the
-    newest instruction set; least padding of ``cols``; the asked family; the largest tile.
+    on padding ``rows`` and ``cols`` to the tile and on packing the activations included; least padding of k. Kernels
+    without a kept loop come after these: fewest bits (activation x weight), then narrowest operands; one-row tiles for
+    one row and only there; the newest instruction set; least padding of ``cols``; the asked family; the largest tile.
     """
     eligible = [s for s in catalog(folder) if serves(s, level) and not missing_features(s, features)]
     asked = level.activation_format(signed=signed).family[0]
@@ -125,6 +130,25 @@ def serves(spec: KernelSpec, level: Level) -> bool:
         same_activations = token_bits(spec.act) >= level.activation_bits
     weight = spec.wgt == "s8" or (level.weight_bits < 8 and token_bits(spec.wgt) >= level.weight_bits)
     return same_activations and weight
+
+
+def packed_activation_bits(algorithm: str, weight_bits: int, activation_bits: int) -> float:
+    """Bits that a packed activation takes, by the headers of the kernels.
+
+    Popcount keeps its bits and dot products a byte. Tables keep, per step of as many elements as fill the index with
+    weights, offsets of rows of a constant table, or where activations are too wide for one the table itself.
+    """
+    if activation_bits == FLOAT_BITS or algorithm.startswith(_BIT_PLANES):
+        return float(activation_bits)
+    if algorithm == "table":  # 64 entries, rows for 6 bits of activations
+        elements = 6 // weight_bits
+        bits = 64 * 8 if activation_bits > 2 else 16 * math.ceil(activation_bits * elements / 6)
+        return bits / elements
+    if algorithm in ("shuffle", "tbl"):  # 16 entries, rows for 8 bits of activations
+        elements = 4 // weight_bits
+        codes = activation_bits * elements
+        return (16 * 8 if codes > 8 else 16 if codes > 4 else 8) / elements
+    return 8.0
 
 
 def token_bits(token: str) -> int:
@@ -145,13 +169,14 @@ def _rank(spec: KernelSpec, asked: str, rows: int, cols: int) -> tuple[bool | in
 
 
 def _rank_by_loop(spec: KernelSpec, rows: int, cols: int) -> tuple[float, int]:
-    """(instructions per multiply-accumulate, k group); last place for a kernel without a kept loop."""
+    """(instructions per multiply-accumulate with packing, k group); last place for a kernel without a kept loop."""
     instructions = instructions_per_mac(spec.symbol)
     if instructions is None:
         return math.inf, 0
     tile_rows, tile_cols, _ = spec.tile
     padding = (cols + -cols % tile_cols) / cols * max(1.0, tile_rows / rows)
-    return float(instructions) * padding, spec.k_group
+    packed = packed_activation_bits(spec.algorithm, token_bits(spec.wgt), token_bits(spec.act)) / 8
+    return float(instructions) * padding + PACKING_INSTRUCTIONS * packed / cols, spec.k_group
 
 
 def _parse_instance(path: Path, text: str) -> KernelSpec:

@@ -14,6 +14,7 @@ from soniq_dse.kernels.catalog import (
     kernel,
     kernels_for,
     missing_features,
+    packed_activation_bits,
     parse_symbol,
 )
 from soniq_dse.kernels.library import isa_flags
@@ -148,6 +149,35 @@ def test_kept_loops_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert order(64, 48)[0] == ("u1", (4, 48, 64))
     assert order(1, 64)[:2] == [("u1", (1, 16, 64)), ("u1", (4, 16, 64))]  # 4 rows for one: 4/100
     assert order(1, 64)[-2:] == [("u4", (4, 16, 4)), ("u8", (4, 16, 4))]  # wider weights, more to read
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "weight_bits", "activation_bits", "expected"),
+    [
+        ("popcount", 2, 2, 2.0),
+        ("dot", 4, 4, 8.0),  # codes stay bytes
+        ("table", 1, 1, 16 / 6),  # one 16-bit offset for 6 activations
+        ("table", 1, 2, 32 / 6),  # two, of 3 activations each
+        ("table", 2, 2, 16 / 3),
+        ("table", 1, 4, 64 * 8 / 6),  # the table itself
+        ("shuffle", 1, 1, 8 / 4),
+        ("shuffle", 1, 2, 16 / 4),
+        ("shuffle", 1, 4, 16 * 8 / 4),
+        ("weightonly", 4, 32, 32.0),
+    ],
+)
+def test_bits_of_packed_activations(algorithm: str, weight_bits: int, activation_bits: int, expected: float) -> None:
+    assert packed_activation_bits(algorithm, weight_bits, activation_bits) == expected
+
+
+def test_tables_built_while_packing_need_many_columns() -> None:
+    level = Level(weight_bits=1, activation_bits=4)
+    features = ["avx512f", "avx512bw", "avx512vbmi", "avx512vnni"]
+
+    def first(cols: int) -> str:
+        return kernels_for(level, signed=True, features=features, rows=256, cols=cols)[0].algorithm
+
+    assert (first(64), first(2048)) == ("dot", "table")
 
 
 def test_features_are_compared_in_either_spelling() -> None:
