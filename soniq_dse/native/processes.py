@@ -93,7 +93,7 @@ def _start(job: Job) -> _Running:
     messages, sender = context.Pipe(duplex=False)
     lifeline_end, lifeline = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(job.target, job.args, sender, lifeline_end), name=job.name)
-    # A child inherits the blocked signal, so that Ctrl-C in the terminal does not reach it.
+    # A child inherits the blocked signal until it ignores it, so that Ctrl-C in the terminal does not reach it.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         process.start()
@@ -134,6 +134,7 @@ def _outcome(one: _Running) -> Outcome:
 
 
 def _child(target: Callable[..., None], args: tuple[Any, ...], messages: Connection, lifeline: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # multiprocessing unblocks the signal when it starts its own helpers
     threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
     os.dup2(2, 1)
     try:
