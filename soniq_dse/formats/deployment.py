@@ -17,7 +17,6 @@ from soniq_dse.records.network import TensorQuantizer
 
 Array = npt.NDArray[Any]
 EXACT_FP32 = 2**24
-EXACT_FP64 = 2**53
 ACCUMULATOR_LIMIT = 2**31
 """Deployed accumulators are int32: a layer whose sums could reach this has no kernel."""
 

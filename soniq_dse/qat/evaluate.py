@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import numpy as np
 import numpy.typing as npt
 
 from soniq_dse.formats import network as golden
@@ -22,8 +21,3 @@ def evaluate_network(
     data = task.split(split)
     outputs = golden.evaluate(network, arrays, data.inputs)
     return float(task.metric.compute(outputs, data.targets)), outputs
-
-
-def top1_agreement(first: Array, second: Array) -> float:
-    """Share (0..1) of rows whose largest entry is at the same place in both."""
-    return float(np.mean(np.argmax(first, axis=1) == np.argmax(second, axis=1)))
