@@ -52,12 +52,14 @@ def test_budget_palette_and_groups_hold(name: str, problem: Problem, seed: int) 
     levels = allocate(name, problem, seed)
     assert list(levels) == [c.name for c in problem.classes]
     assert problem.fits(levels)
+    cut = 0
     for size in problem.classes:
         of_class = levels[size.name]
         assert len(of_class) == size.channels
         assert all(type(level) is int and 0 <= level < len(problem.palette.levels) for level in of_class)
         counts = [of_class.count(level) for level in range(len(problem.palette.levels))]
-        assert sum(count % problem.k_group != 0 for count in counts) <= (size.channels % problem.k_group != 0)
+        cut += sum(count % problem.k_group != 0 for count in counts) > (size.channels % problem.k_group != 0)
+    assert cut <= (problem.budget_bits is not None), "one group at most ends where the budget does"
 
 
 @pytest.mark.parametrize("name", UNITS)
@@ -75,6 +77,19 @@ def test_no_group_that_still_fits_is_left_behind(name: str, problem: Problem) ->
             count = min(levels[size.name].count(source), problem.k_group)
             cost = count * size.weights_per_channel * (bits[source + 1] - bits[source])
             assert not count or cost > left - 1e-6 * problem.total_weights
+
+
+@pytest.mark.parametrize("name", UNITS)
+@given(problem=problems(), seed=st.integers(0, 99))
+@settings(max_examples=30, deadline=None)
+def test_the_budget_is_met_to_within_a_channel(name: str, problem: Problem, seed: int) -> None:
+    """What is left does not pay for a channel everywhere: to lift one of the dearest class by the widest step."""
+    bits = problem.weight_bits
+    if problem.budget_bits is None or problem.budget_bits >= bits[-1]:
+        return
+    left = (problem.budget_bits - problem.bits_per_weight(allocate(name, problem, seed))) * problem.total_weights
+    dearest = max(size.weights_per_channel for size in problem.classes) * max(np.diff(bits), default=0)
+    assert left <= dearest + 1e-6 * problem.total_weights
 
 
 @pytest.mark.parametrize("name", UNITS)

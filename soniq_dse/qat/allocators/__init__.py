@@ -42,7 +42,7 @@ class Problem:
     """What an allocator must respect.
 
     ``budget_bits`` bounds the average weight bits over all classes (None: no bound); ``k_group``: the channels of a
-    level come in multiples of this, but for one remainder per class.
+    level come in multiples of this, but for one remainder per class and one group that the budget cuts.
 
     Raises:
         UserError: the budget is below the narrowest level.

@@ -15,7 +15,8 @@ def harden(problem: Problem, logits: Logits) -> Levels:
 
     This is the Lagrangian argmax of SONIQ's phase 1, continued until no further group fits: every upgrade whose gain
     per bit is above the multiplier comes first. An upgrade lifts the ``k_group`` channels of one class that want it
-    most from one level to the next wider one. Ties fall to the earlier class and channel.
+    most from one level to the next wider one; the last upgrade takes only as many as the budget still pays for, so that
+    the budget is met to within a channel. Ties fall to the earlier class and channel.
     """
     bits = problem.weight_bits
     levels = {c.name: np.zeros(c.channels, dtype=np.int64) for c in problem.classes}
@@ -25,7 +26,10 @@ def harden(problem: Problem, logits: Logits) -> Levels:
 
     def upgrades(index: int) -> list[_Upgrade]:
         name = problem.classes[index].name
-        found = [_best(problem, index, levels[name], logits[name], source) for source in range(len(bits) - 1)]
+        found = [
+            _best(problem, index, levels[name], logits[name], source, problem.k_group)
+            for source in range(len(bits) - 1)
+        ]
         return [upgrade for upgrade in found if upgrade is not None]
 
     queue = [upgrade for index in range(len(problem.classes)) for upgrade in upgrades(index)]
@@ -38,22 +42,44 @@ def harden(problem: Problem, logits: Logits) -> Levels:
         levels[problem.classes[index].name][list(chosen)] = source + 1
         queue = [upgrade for upgrade in queue if upgrade[1] != index] + upgrades(index)
         heapq.heapify(queue)
+    if np.isfinite(left):
+        _spend_rest(problem, logits, levels, left)
     return {name: tuple(map(int, of_class)) for name, of_class in levels.items()}
 
 
 _Upgrade = tuple[float, int, int, float, tuple[int, ...]]
 
 
+def _spend_rest(problem: Problem, logits: Logits, levels: dict[str, npt.NDArray[np.int64]], left: float) -> None:
+    """Lift part of one more group, the best that ``left`` bits pay for; in place."""
+    bits = problem.weight_bits
+    found = []
+    for index, size in enumerate(problem.classes):
+        for source in range(len(bits) - 1):
+            price = size.weights_per_channel * (bits[source + 1] - bits[source])
+            count = int(left / price) if price else 0
+            found.append(_best(problem, index, levels[size.name], logits[size.name], source, count))
+    possible = [upgrade for upgrade in found if upgrade is not None]
+    if possible:
+        _, index, source, _, chosen = min(possible)
+        levels[problem.classes[index].name][list(chosen)] = source + 1
+
+
 def _best(
-    problem: Problem, index: int, levels: npt.NDArray[np.int64], logits: npt.NDArray[np.float64], source: int
+    problem: Problem,
+    index: int,
+    levels: npt.NDArray[np.int64],
+    logits: npt.NDArray[np.float64],
+    source: int,
+    count: int,
 ) -> _Upgrade | None:
-    """The best upgrade of one group from level ``source``: (-gain per bit, class, source, cost, channels)."""
+    """The best upgrade of ``count`` channels from level ``source``: (-gain per bit, class, source, cost, channels)."""
     size: ClassSize = problem.classes[index]
     candidates = np.flatnonzero(levels == source)
-    if not len(candidates):
+    if not (len(candidates) and count):
         return None
     margin = logits[candidates, source + 1] - logits[candidates, source]
-    order = np.argsort(-margin, kind="stable")[: problem.k_group]
+    order = np.argsort(-margin, kind="stable")[:count]
     chosen = tuple(int(c) for c in candidates[order])
     step_bits = problem.weight_bits[source + 1] - problem.weight_bits[source]
     cost = len(chosen) * size.weights_per_channel * step_bits
