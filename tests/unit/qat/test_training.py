@@ -76,10 +76,9 @@ def test_a_mixed_design_learns_within_its_budget(run: Run, mixed: TrainedDesign)
     assert mixed.metric_test > 60
     free = [c for c in run.workload.tensor_classes if c.pinned_bits is None]
     assert set(mixed.assignment.pinned) == {c.name for c in run.workload.tensor_classes} - {c.name for c in free}
-    assert 2.5 - 0.25 <= mixed.assignment.bits_per_weight <= 2.5
-    for tensor_class in free:
-        levels = mixed.assignment.level_of_channel[tensor_class.name]
-        assert {levels.count(0) % 8, levels.count(1) % 8} == {0}
+    assert 2.5 - 3 * 1216 / 167936 <= mixed.assignment.bits_per_weight <= 2.5  # short by a channel of the dearest class
+    broken = [c for c in free if mixed.assignment.level_of_channel[c.name].count(0) % 8]
+    assert len(broken) <= 1, "whole groups but for the one that the budget cuts"
     both = {level for c in free for level in mixed.assignment.level_of_channel[c.name]}
     assert both == {0, 1}
 
