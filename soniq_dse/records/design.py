@@ -38,7 +38,7 @@ class Candidate(Record):
     seed: int = 0
     schedule: Schedule
     k_group: PositiveInt = 1
-    """Channels of a level come in multiples of this (the kernels' group)."""
+    """Channels of a level come in multiples of this, but for one group that the budget cuts."""
     torch_threads: PositiveInt = 1
 
     @property
