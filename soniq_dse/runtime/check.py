@@ -1,4 +1,4 @@
-"""Is the network that runs the network that was evaluated? Code for code at every quantised tensor, and top-1."""
+"""Is the network that runs the network that was evaluated? Code for code at every quantised tensor, and all outputs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,12 @@ FloatArray = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Parity:
-    """``unequal_codes``: codes that differ, by quantised tensor; ``unequal_outputs``: output numbers that differ in any
-    bit; ``top1_*``: share of correct samples by the runtime and by the golden arithmetic, None without labels."""
+    """``unequal_codes``: codes that differ, by quantised tensor; ``unequal_outputs``: output numbers that differ, so
+    that with none of them every metric is equal too."""
 
     samples: int
     unequal_codes: dict[str, int]
     unequal_outputs: int
-    top1_runtime: float | None = None
-    top1_golden: float | None = None
 
     @property
     def exact(self) -> bool:
@@ -31,11 +29,8 @@ class Parity:
         return not self.unequal_outputs and not any(self.unequal_codes.values())
 
 
-def check(packed: PackedNetwork, x: FloatArray, labels: NDArray[np.integer] | None = None) -> Parity:
+def check(packed: PackedNetwork, x: FloatArray) -> Parity:
     """Run ``x [n, ...]`` through the runtime and the golden arithmetic and count what differs.
-
-    Args:
-        labels: int ``[n]``, for top-1.
 
     Raises:
         UserError: as ``PackedNetwork.run``.
@@ -45,17 +40,13 @@ def check(packed: PackedNetwork, x: FloatArray, labels: NDArray[np.integer] | No
     batch = min(max(len(x), 1), RUN_BATCH)
     executor = packed.executor(batch, keep=names)
     unequal, unequal_outputs = dict.fromkeys(names, 0), 0
-    correct = np.zeros(2, int)
     for outputs, at in run_chunks(executor, np.asarray(x, np.float32)):
         golden = evaluate(packed.network, packed.arrays, x[at], keep=True)
         for name in names:
             unequal[name] += _differing_codes(executor.kept_codes(name, graph.shape(name)), golden[name], graph, name)
         expected = golden[packed.network.nodes[-1].name]
         unequal_outputs += int((outputs != expected).sum())
-        if labels is not None:
-            correct += [int((y.argmax(axis=1) == labels[at]).sum()) for y in (outputs, expected)]
-    top1 = (None, None) if labels is None else (float(correct[0] / len(x)), float(correct[1] / len(x)))
-    return Parity(len(x), unequal, unequal_outputs, *top1)
+    return Parity(len(x), unequal, unequal_outputs)
 
 
 def _differing_codes(got: NDArray[np.uint8], golden: NDArray[np.uint8], graph: Graph, name: str) -> int:
