@@ -40,7 +40,7 @@ lint: $(VENV)/.installed-test  ## Style, types, import contract
 	$(BIN)/lint-imports
 
 docs: $(VENV)/.installed  ## Write the generated files under docs/ again
-	$(BIN)/python -m docs.generate
+	$(BIN)/python docs/schemas/generate.py
 
 bench: $(VENV)/.installed  ## Install the peers and run every benchmark
 	$(PIP) install -q -c constraints.txt -e '.[peers]'
