@@ -31,3 +31,8 @@ def nearest(got: str, choices: Iterable[str]) -> str:
 def unknown_name(what: str, got: str, choices: Iterable[str]) -> UserError:
     """The error for a name that is not one of ``choices``."""
     return UserError(f"{what}: expected a known name, got {str(got)[:80]!r}{nearest(got, choices)}")
+
+
+def one_line(error: BaseException) -> str:
+    """``KeyError: 'x'``: what the user's own code raised, without line breaks and of bounded length."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"

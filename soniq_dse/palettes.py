@@ -63,10 +63,15 @@ def propose_palettes(
         kept: hand-kept palettes; default those of ``palettes/``.
 
     Raises:
-        UserError: ``limit`` is below 1, or a kept palette is not valid.
+        UserError: ``limit`` is below 1, a kept palette is not valid, or the network has nothing to mix.
     """
     if limit < 1:
         raise UserError(f"limit: expected at least 1 palette, got {limit}")
+    if levels and not any(cost.cycles for cost in levels):
+        raise UserError(
+            "palettes: expected a network with a layer between its first and its last, whose inputs stay at 8 bits, "
+            "got none: there is nothing to mix"
+        )
     costs = {cost.level: cost for cost in levels}
     dropped = {cost.level: reason for cost in levels if (reason := why_level_cannot_win(cost, levels))}
     by_hand = [_judge_kept(entry, hw, costs, dropped) for entry in (kept_palettes() if kept is None else kept)]

@@ -12,7 +12,7 @@ import inspect
 import pkgutil
 from typing import Any
 
-from soniq_dse.errors import UserError, unknown_name
+from soniq_dse.errors import UserError, one_line, unknown_name
 
 PACKAGES = {
     "format": "soniq_dse.formats",
@@ -78,8 +78,8 @@ def load_object(path: str) -> Any:
         sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # any failure of the user's own module is the user's to see, in one line
-        raise UserError(f"{path}: importing {module_name} failed: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:  # any failure of the user's own module is the user's to see, in one line
+        raise UserError(f"{path}: importing {module_name} failed: {one_line(error)}") from error
     if not hasattr(module, attribute):
         public = [name for name in vars(module) if not name.startswith("_")]
         raise unknown_name(f"{path}: attribute of {module_name}", attribute, public)

@@ -54,6 +54,16 @@ class LazyGroup(click.Group):
             raise click.UsageError(f"expected a command, got {args[0]!r}{nearest(args[0], COMMANDS)}", ctx)
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """A reader that has seen enough (``| head``) is no failure: click would exit with 1."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        return result
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The overview without importing anything."""
         with formatter.section("Commands"):
@@ -91,7 +101,10 @@ def main() -> None:
             raise
         click.echo(f"error: {error}", err=True)
         code = error.exit_code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+    except OSError as error:  # a disk that is full, a folder that may not be written
+        if os.environ.get("SONIQ_DSE_DEBUG"):
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        click.echo(f"error: {place}expected to read or write there, got: {error.strerror or error}", err=True)
+        code = 2
     sys.exit(code if isinstance(code, int) else 0)

@@ -20,8 +20,13 @@ def console(*, stderr: bool = False) -> Any:
     """A rich console; colour and width follow the terminal, ``NO_COLOR`` and ``TERM``."""
     from rich.console import Console
 
+    class PipedConsole(Console):
+        def on_broken_pipe(self) -> None:
+            """``| head`` closed the pipe: no failure, so not rich's exit code of 1."""
+            raise BrokenPipeError
+
     stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else 140)
+    return PipedConsole(stderr=stderr, highlight=False, width=None if stream.isatty() else 140)
 
 
 def table(title: str, columns: dict[str, str], rows: list[list[str]]) -> Any:
@@ -30,9 +35,13 @@ def table(title: str, columns: dict[str, str], rows: list[list[str]]) -> Any:
     from rich.markup import escape
     from rich.table import Table
 
-    result = Table(title=title or None, box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
-    for heading, justify in columns.items():
-        result.add_column(heading, justify="right" if justify == "right" else "left")
+    result = Table(title=title or None, box=SIMPLE_HEAD, title_justify="left", pad_edge=False, collapse_padding=True)
+    for index, (heading, justify) in enumerate(columns.items()):
+        if justify == "right":  # a number is never broken
+            widest = max((len(row[index]) for row in rows), default=0)
+            result.add_column(heading, justify="right", min_width=widest, overflow="fold")
+        else:
+            result.add_column(heading, justify="left", overflow="fold")
     for row in rows:
         result.add_row(*[escape(cell) for cell in row])
     return result

@@ -103,7 +103,10 @@ CHECKS: dict[str, Callable[[], Finding]] = {
 }
 
 
-@click.command(epilog="Exit code 0: all needed is here (warnings allowed); 3: something needed is missing.")
+@click.command(
+    epilog="Exit code 0: all needed is here (warnings allowed); 3: something needed is missing.\n\n"
+    "Example:  soniq-dse doctor"
+)
 @json_option
 def command(as_json: bool) -> None:
     """Check this machine: Python, compiler, processor, kernels, caches."""

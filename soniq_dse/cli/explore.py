@@ -52,23 +52,29 @@ def _widths(ctx: click.Context, option: click.Parameter, text: str | None) -> tu
     epilog="Run the same command again after an interruption (Ctrl-C, kill, power): it goes on where it stopped.\n\n"
     "Example:  soniq-dse explore --hw avx512 --model digits_cnn --seeds 3"
 )
-@click.option("--hw", help="Descriptor: a path or a name.  [default: the shipped one that matches this processor]")
-@click.option("--model", default="digits_cnn", show_default=True, help="Model: a name or pkg.mod:build.")
-@click.option("--data", help="Data: NAME, NAME:FOLDER or pkg.mod:loaders.  [default: the model's own]")
+@click.option("--hw", metavar="NAME", help="Machine: a descriptor's path or name.  "
+              "[default: the shipped one that matches this processor]")  # fmt: skip
+@click.option("--model", metavar="NAME", default="digits_cnn", show_default=True, help="A name or pkg.mod:build.")
+@click.option("--data", metavar="NAME", help="NAME, NAME:FOLDER or pkg.mod:loaders.  [default: the model's own]")
 @click.option("--palettes", callback=_palettes, metavar="PALETTE[@BITS],...", help="Only these, such as "
               "w2a2,w1a1+w4a4@2.0 (2.0 bits per weight).  [default: those worth exploring]")  # fmt: skip
 @click.option("--widths", callback=_widths, metavar="WIDTH,...", help="Multiples of the model's channels, such as "
               "1,0.5.  [default: the model's own; 1 with --palettes]")  # fmt: skip
-@click.option("--seeds", type=INT, default=1, show_default=True, help="Trainings per design; 5 give error bars.")
-@click.option("--epochs", callback=_epochs, metavar="START,NOISE,TUNE", help="Epochs of the FP32 start, of phase 1 "
-              "and of phase 2.  [default: the model's own]")  # fmt: skip
-@click.option("--allocator", default="soniq", show_default=True, help="What assigns levels to channels.")
-@click.option("--limit", type=INT, help="At most so many examples of each split, for a quick try.")
-@click.option("--batch", type=INT, default=1, show_default=True, help="Images per run whose latency counts.")
-@click.option("--threads", type=INT, default=1, show_default=True, help="Threads per run whose latency counts.")
-@click.option("--jobs", type=INT, help="Trainings at once.  [default: one per core]")
-@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0, min_open=True), default=3600.0, show_default=True,
-              help="Seconds after which one training is stopped.")  # fmt: skip
+@click.option("--seeds", type=INT, metavar="N", default=1, show_default=True, help="Trainings per design; 5 give "
+              "error bars.")  # fmt: skip
+@click.option("--epochs", callback=_epochs, metavar="START,NOISE,TUNE", help="Epochs of the FP32 start, of training "
+              "under noise, which chooses each channel's level, and of fine-tuning.  [default: the model's own]",
+              )  # fmt: skip
+@click.option("--allocator", metavar="NAME", default="soniq", show_default=True, help="What assigns levels to "
+              "channels.")  # fmt: skip
+@click.option("--limit", type=INT, metavar="N", help="At most so many examples of each split, for a quick try.")
+@click.option("--batch", type=INT, metavar="N", default=1, show_default=True, help="Inputs per call whose latency "
+              "counts.")  # fmt: skip
+@click.option("--threads", type=INT, metavar="N", default=1, show_default=True, help="Threads per call whose latency "
+              "counts; it is measured for 1.")  # fmt: skip
+@click.option("--jobs", type=INT, metavar="N", help="Trainings at once.  [default: one per core]")
+@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+              default=3600.0, show_default=True, help="Seconds after which one training is stopped.")  # fmt: skip
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the run's files.  "
               "[default: reports/runs/...]")  # fmt: skip
 @click.option("--store", type=click.Path(file_okay=False, path_type=Path), help="Folder of finished results, to be "

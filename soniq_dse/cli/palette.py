@@ -18,7 +18,7 @@ model_option = click.option(
 )
 
 
-@click.group()
+@click.group(epilog="Example:  soniq-dse palette list --hw avx512 --all")
 def command() -> None:
     """List the precision palettes worth exploring on a machine.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 ROOT = Path("reports") / "runs"
 
 
-@click.command(epilog="Example:  soniq-dse run w1a1+w4a4@2-soniq-s0")
+@click.command(epilog="Example:  soniq-dse run w1a1+w4a4@2")
 @click.argument("design")
 @click.option("--root", type=click.Path(file_okay=False, path_type=Path), default=ROOT, show_default=True,
               help="Folder of runs.")  # fmt: skip
@@ -32,7 +33,8 @@ ROOT = Path("reports") / "runs"
 def command(design: str, root: Path, data: str | None, limit: int | None, batch: int, as_json: bool) -> None:
     """Run one trained design on this CPU and check it against the golden arithmetic.
 
-    DESIGN is the name of a packed design of a run (RUN/NAME where several runs have it), or the path of its file. Shows
+    DESIGN is the name of a design of a run as its table shows it (RUN/NAME where several runs have it), or the path of
+    its packed file. Shows
     the metric on the test set, whether every code and output equals the golden arithmetic's, and the latency. Exit code
     1 where something differs.
     """
@@ -69,14 +71,20 @@ def find_design(design: str, root: Path) -> Path:
         return Path(design)
     run, _, name = design.rpartition("/")
     packed = sorted(root.glob("*/designs/*.safetensors")) if root.is_dir() else []
-    found = [path for path in packed if path.stem == name and (not run or path.parent.parent.name == run)]
+    here = [path for path in packed if not run or path.parent.parent.name == run]
+    found = [path for path in here if path.stem == name] or [path for path in here if _short_name(path.stem) == name]
     if len(found) > 1:
-        runs = ", ".join(f"{path.parent.parent.name}/{name}" for path in found)
-        raise UserError(f"design: expected one design, got {name!r}, which several runs have: {runs}")
+        which = ", ".join(f"{path.parent.parent.name}/{path.stem}" for path in found)
+        raise UserError(f"design: expected one design, got {name!r}, of which there are several: {which}")
     if not found:
         hint = nearest(name, [path.stem for path in packed]) or "; soniq-dse explore makes some"
         raise UserError(f"design: expected the name of a packed design in {root} or a file, got {design!r}{hint}")
     return found[0]
+
+
+def _short_name(stem: str) -> str:
+    """The name of a design in tables and reports: without ``-ALLOCATOR-sSEED``."""
+    return re.sub(r"-[a-z_]+-s\d+$", "", stem)
 
 
 def _load_task(path: Path, data: str | None, limit: int | None) -> Task:

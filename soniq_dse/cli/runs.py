@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ root_option = click.option(
 )
 
 
-@click.group()
+@click.group(epilog="Example:  soniq-dse runs show digits-avx512")
 def command() -> None:
     """List finished and interrupted explorations.
 
@@ -37,7 +38,7 @@ def list_command(root: Path, as_json: bool) -> None:
     Example:  soniq-dse runs list
     """
     folders = [path.parent for path in root.glob("*/run.json")] if root.is_dir() else []
-    rows = sorted((_summary(folder) for folder in folders), key=lambda row: row["started"], reverse=True)
+    rows = sorted(_readable(folders), key=lambda row: row["started"], reverse=True)
     if as_json:
         print_json(rows)
         return
@@ -115,8 +116,11 @@ def load_report(folder: Path) -> Report:
         ) from error
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path}: {field}: {first['msg']} (expected a report of schema version 1)") from error
+        place = "".join(f"{part}." for part in first["loc"])[:-1] or "the file"
+        raise UserError(
+            f"{path}: expected a report of schema version 1, got at {place}: {first['msg']}; the command of this run "
+            "writes it again, finished trainings are kept"
+        ) from error
 
 
 def front_table(report: Report) -> Any:
@@ -142,6 +146,9 @@ def print_front(report: Report) -> None:
     conditions = f", batch {points[0].batch}, threads {points[0].threads}" if points else ""
     click.echo(f"{report.title}: {report.front.task.metric} against latency{conditions}")
     console().print(front_table(report))
+    measurements = [detail.measurement for detail in report.details if detail.measurement is not None]
+    for reason in dict.fromkeys(found.skipped for found in measurements if found.skipped):
+        click.echo(f"not measured: {reason}")
 
 
 def _row(point: DesignPoint) -> list[str]:
@@ -159,6 +166,15 @@ def _row(point: DesignPoint) -> list[str]:
         latency(point.latency_measured_us),
         f"{point.size_bytes / 1024:.1f}",
     ]
+
+
+def _readable(folders: list[Path]) -> Iterator[dict[str, Any]]:
+    """What can be told of each run; one that is damaged is named, and hides no other."""
+    for folder in folders:
+        try:
+            yield _summary(folder)
+        except UserError as error:
+            click.echo(f"warning: {error}", err=True)
 
 
 def _summary(folder: Path) -> dict[str, Any]:
@@ -188,7 +204,8 @@ def _info(folder: Path) -> RunInfo:
         return RunInfo.from_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         raise UserError(
-            f"{path}: expected what a run set out to do, got {type(error).__name__}; remove the folder"
+            f"{path}: expected what a run set out to do, got a file that is damaged or cannot be read; finished "
+            "trainings are kept: the command of this run writes it again"
         ) from error
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from pydantic import ValidationError
 
 from soniq_dse import registry
 from soniq_dse.cost.bounds import latency_bounds, uniform_assignment
@@ -28,7 +27,7 @@ from soniq_dse.records.workload import Workload
 from soniq_dse.search import Space
 from soniq_dse.store import result_key
 from soniq_dse.workloads import Defaults, load_model, load_task, model_at_width
-from soniq_dse.workloads.task import Task
+from soniq_dse.workloads.task import Task, cross_entropy
 
 if TYPE_CHECKING:
     import torch
@@ -176,6 +175,7 @@ def make_plan(options: Options) -> Plan:
         allocator=_known_allocator(options.allocator),
         schedule=_schedule(options.epochs, defaults.schedule),
     )
+    _refuse_untrainable(variants, options.palettes)
     choices = _choices(options, hardware, next(iter(variants.values())).workload)
     candidates, skipped = _candidates(options, hardware, variants, template, choices)
     return Plan(
@@ -205,7 +205,11 @@ def _trace(build: Callable[[], torch.nn.Module], task: Task, name: str) -> Workl
     from soniq_dse.workloads.trace import trace
 
     example = torch.zeros(1, *task.input_shape)
-    return trace(build(), example, name=name, input_nonnegative=task.input_nonnegative, task=task.name)
+    workload = trace(build(), example, name=name, input_nonnegative=task.input_nonnegative, task=task.name)
+    shape, classes = workload.nodes[-1].shape, task.n_classes
+    if classes is not None and task.loss is cross_entropy and (len(shape) != 2 or shape[1] < classes):
+        raise UserError(f"model {name}: expected outputs [n, {classes}], one per class of {task.name}, got {shape}")
+    return workload
 
 
 def _variants(
@@ -222,6 +226,14 @@ def _variants(
         built = build if width == 1 else load_model(spec)[0]
         variants[spec] = Variant(built, _trace(built, task, spec))
     return variants
+
+
+def _refuse_untrainable(variants: dict[str, Variant], palettes: Sequence[str]) -> None:
+    from soniq_dse.qat.apply import check_trainable
+
+    for variant in variants.values():
+        for palette in (INT8, *(_asked(text).palette for text in palettes)):
+            check_trainable(variant.workload, palette)
 
 
 def _known_allocator(name: str) -> str:
@@ -258,13 +270,30 @@ def _choices(options: Options, hardware: HardwareModel, workload: Workload) -> t
 
 def _asked(text: str) -> PaletteChoice:
     """The choice behind ``w1a1+w4a4@2.0``."""
-    name, _, budget = text.partition("@")
+    name, at, budget = text.partition("@")
     try:
         palette = Palette.parse(name, source="named")
-        budgets = (float(budget),) if budget else ()
-    except (ValueError, ValidationError) as error:
+    except ValueError as error:
         raise UserError(f"palette {text!r}: expected levels like w1a1+w4a4, with @2.0 a budget: {error}") from error
+    budgets = (_budget(text, palette, budget),) if at else ()
     return PaletteChoice(palette=palette, explored=True, reason="asked for", budgets_bits_per_weight=budgets)
+
+
+def _budget(text: str, palette: Palette, budget: str) -> float:
+    """Bits per weight behind the @; what no mix of the levels has is refused before anything is trained."""
+    low, high = palette.levels[0].weight_bits, max(level.weight_bits for level in palette.levels)
+    try:
+        value = float(budget)
+    except ValueError:
+        value = math.nan
+    if not low <= value <= high:
+        span = f"{low} to {high}" if low < high else f"{low}"
+        close = f"{min(max(value, low), high):g}" if math.isfinite(value) else f"{high}"
+        raise UserError(
+            f"palette {text!r}: expected a budget of {span} bits per weight behind the @, got {budget!r}; "
+            f"nearest valid choice: '{palette.name}@{close}'"
+        )
+    return value
 
 
 def _candidates(

@@ -85,6 +85,16 @@ class QuantizedModel:
         )
 
 
+def check_trainable(workload: Workload, palette: Palette) -> None:
+    """Refuse what no training could mend, so that a run need not begin.
+
+    Raises:
+        UserError: a level is weight-only, or the network has an operator that stays in floating point.
+    """
+    _refuse_weight_only(palette)
+    _refuse_unsupported(workload)
+
+
 def quantize_model(model: nn.Module, workload: Workload, candidate: Candidate) -> QuantizedModel:
     """Wrap ``model`` in place for ``candidate``.
 
@@ -92,8 +102,7 @@ def quantize_model(model: nn.Module, workload: Workload, candidate: Candidate) -
         UserError: a level is weight-only, the network has an operator that stays in floating point, a layer is called
             twice or is none of Conv2d and Linear, or the budget cannot be met.
     """
-    _refuse_weight_only(candidate.palette)
-    _refuse_unsupported(workload)
+    check_trainable(workload, candidate.palette)
     pool = NoisePool(candidate.seed)
     mixtures: dict[str, ClassMixture] = {}
     activations: dict[str, ActivationQuantizer] = {}

@@ -88,6 +88,12 @@ class _MatmulNode(_NetworkNode):
     scale: ArrayRef
     bias: ArrayRef
 
+    @model_validator(mode="after")
+    def _as_many_outputs_as_weights(self) -> _MatmulNode:
+        if self.shape[:1] != self.weight.shape[:1]:
+            raise ValueError(f"node {self.name}: expected {self.weight.shape[:1]} outputs, got {self.shape[:1]}")
+        return self
+
 
 class Conv2dNode(_MatmulNode):
     """Weight ``[out_channels, in_channels / groups, kernel_height, kernel_width]``. Padding: the code nearest to zero

@@ -16,8 +16,12 @@ from soniq_dse.records.base import Record
 
 FLOAT_BITS = 32
 """Activation bits of a weight-only level: its activations stay in fp32."""
+MAX_BITS = 8
+"""Of an integer weight or activation."""
+MAX_LEVELS = 4
+"""Of a palette."""
 
-WeightBits = Annotated[int, Field(ge=1, le=8)]
+WeightBits = Annotated[int, Field(ge=1, le=MAX_BITS)]
 ActivationBits = Annotated[int, Field(ge=1, le=FLOAT_BITS)]
 
 
@@ -68,18 +72,25 @@ class Level(Record):
         """The level called ``name`` (``w2a4``, ``w4``).
 
         Raises:
-            ValueError: ``name`` is not of that form.
+            ValueError: ``name`` is not of that form, or there are no numbers of so many bits.
         """
-        found = re.fullmatch(r"w(\d+)(?:a(\d+))?", name)
+        found = re.fullmatch(r"w(\d{1,3})(?:a(\d{1,3}))?", name, re.ASCII)
         if not found:
             raise ValueError(f"level: expected a name like w2a4 or w4 (weight-only), got {name!r}")
-        return cls(weight_bits=int(found[1]), activation_bits=int(found[2] or FLOAT_BITS))
+        weight, activation = int(found[1]), int(found[2] or FLOAT_BITS)
+        close = cls(
+            weight_bits=min(max(weight, 1), MAX_BITS),
+            activation_bits=activation if activation == FLOAT_BITS else min(max(activation, 1), MAX_BITS),
+        )
+        if (close.weight_bits, close.activation_bits) != (weight, activation):
+            raise ValueError(f"expected 1 to {MAX_BITS} bits, got {name!r}; nearest valid choice: {close.name!r}")
+        return close
 
 
 class Palette(Record):
     """The levels that a network may mix, narrowest first."""
 
-    levels: Annotated[tuple[Level, ...], Field(min_length=1, max_length=4)]
+    levels: Annotated[tuple[Level, ...], Field(min_length=1, max_length=MAX_LEVELS)]
     source: str = "enumerated"
 
     @model_validator(mode="after")
@@ -96,10 +107,16 @@ class Palette(Record):
 
     @classmethod
     def parse(cls, name: str, source: str = "named") -> Palette:
-        """The palette called ``name`` (``w1a1+w4a4``), levels in any order."""
+        """The palette called ``name`` (``w1a1+w4a4``), levels in any order.
+
+        Raises:
+            ValueError: a level is none, stands there twice, or there are too many.
+        """
         levels = sorted(
             (Level.parse(part) for part in name.split("+")), key=lambda v: (v.weight_bits, v.activation_bits)
         )
+        if len(set(levels)) != len(levels) or len(levels) > MAX_LEVELS:
+            raise ValueError(f"expected 1 to {MAX_LEVELS} levels, each once, got {name!r}")
         return cls(levels=tuple(levels), source=source)
 
 

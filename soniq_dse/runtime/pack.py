@@ -203,4 +203,4 @@ def _read(path: Path) -> tuple[IntegerNetwork, dict[str, NDArray[Any]]]:
     try:
         return IntegerNetwork.from_json(metadata.get("network", "")), tensors
     except ValidationError as error:
-        raise UserError(f"{path}: expected a network's record as manifest, got {error.error_count()} errors") from error
+        raise UserError(f"{path}: expected a network's record as manifest, got: {error.errors()[0]['msg']}") from error

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from soniq_dse import registry
-from soniq_dse.errors import UserError, unknown_name
+from soniq_dse.errors import UserError, one_line, unknown_name
 from soniq_dse.records.design import Schedule
 from soniq_dse.workloads import datasets, models
 from soniq_dse.workloads.task import Task, task_from_loaders
@@ -183,5 +183,5 @@ def _called(what: str, function: Any) -> Any:
         return function()
     except UserError:
         raise
-    except Exception as error:  # the user's own code failed: theirs to see, in one line
-        raise UserError(f"{what}: calling it failed: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:  # the user's own code failed: theirs to see, in one line
+        raise UserError(f"{what}: calling it failed: {one_line(error)}") from error

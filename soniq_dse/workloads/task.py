@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from soniq_dse.errors import UserError, unknown_name
+from soniq_dse.errors import UserError, one_line, unknown_name
 
 if TYPE_CHECKING:
     import torch
@@ -276,8 +276,8 @@ def _gather(where: str, loader: Any, seed: int) -> Split:
                 targets.append(y)
     except UserError:
         raise
-    except Exception as error:  # the user's own data set failed: theirs to see, in one line
-        raise UserError(f"{where}: reading the loader failed: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:  # the user's own data set failed: theirs to see, in one line
+        raise UserError(f"{where}: reading the loader failed: {one_line(error)}") from error
     if not inputs:
         raise UserError(f"{where}: expected at least one batch, got none")
     shapes = sorted({x.shape[1:] for x in inputs})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -28,6 +29,8 @@ def test_every_command_has_help_with_an_exit_code_of_zero(name: str) -> None:
     done = run(name, "--help")
     assert done.returncode == 0, done.stderr
     assert "Usage:" in done.stdout
+    if name != "hw":  # a group whose commands carry the examples
+        assert f"Example:  soniq-dse {name}" in done.stdout
 
 
 def test_an_unknown_command_names_the_nearest_one() -> None:
@@ -49,3 +52,21 @@ def test_completion_prints_a_script(shell: str) -> None:
     done = run("completion", shell)
     assert done.returncode == 0
     assert "_SONIQ_DSE_COMPLETE" in done.stdout
+
+
+@pytest.mark.parametrize("words", [("hw", "show", "avx512"), ("hw", "show", "avx512", "--json")])
+def test_a_reader_that_stops_early_is_no_failure(words: tuple[str, ...]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-m", "soniq_dse", *words], stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_full_disk_is_told_in_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "soniq_dse", "hw", "list"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 2
+    assert done.stderr == "error: expected to read or write there, got: No space left on device\n"

@@ -70,7 +70,7 @@ def test_a_difference_ends_with_exit_code_1(root: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("design", "message"),
     [
-        ("tiny", "several runs have: one/tiny, two/tiny"),
+        ("tiny", "of which there are several: one/tiny, two/tiny"),
         ("othr", "nearest valid choice: 'other'"),
         ("three/tiny", "expected the name of a packed design"),
     ],
@@ -78,6 +78,15 @@ def test_a_difference_ends_with_exit_code_1(root: Path, monkeypatch: pytest.Monk
 def test_designs_that_are_not_one(root: Path, design: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         invoke(root, design)
+
+
+def test_the_name_in_the_table_is_enough_where_it_means_one_design(root: Path) -> None:
+    folder = root / "one" / "designs"
+    (folder / "other.safetensors").rename(folder / "w1a1+w4a4@2-x0.5-soniq-s0.safetensors")
+    assert run.find_design("w1a1+w4a4@2-x0.5", root).stem == "w1a1+w4a4@2-x0.5-soniq-s0"
+    (folder / "w1a1+w4a4@2-x0.5-soniq-s1.safetensors").touch()
+    with pytest.raises(UserError, match=r"of which there are several: .*-s0, .*-s1"):
+        run.find_design("w1a1+w4a4@2-x0.5", root)
 
 
 def test_no_runs_at_all(tmp_path: Path) -> None:

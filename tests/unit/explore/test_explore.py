@@ -118,7 +118,7 @@ def test_files_of_a_run(finished: Path) -> None:
     assert [point.name for point in front.points] == NAMES
     assert [point.role for point in front.points] == ["fp32", "int8", "design", "design"]
     assert [point.bits_per_weight for point in front.points[:3]] == [32, 8, 2]
-    assert front.points[3].bits_per_weight <= 2
+    assert front.points[3].bits_per_weight == 1 + 3 * 5 / 16  # 5 of 16 channels at 4 bits: a sixth is over the budget
     assert all(point.latency_predicted_us and point.n_seeds == 1 for point in front.points)
     assert all(point.latency_measured_us is None for point in front.points)
     assert not any(point.dominated for point in front.points if point.role != "design")
@@ -205,12 +205,16 @@ def test_measured_where_the_descriptor_describes_this_host(copied: Path) -> None
 
 
 def test_failing_design_is_named_and_the_rest_goes_on(copied: Path) -> None:
-    """A budget that no assignment meets fails alone; what is in the store serves the others."""
-    _, err = explore("--palettes", "w2a2,w2a2+w4a4@1", "--out", str(copied), code=1)
-    assert "failed: w2a2+w4a4@1, seed 0: budget_bits: expected at least 2" in err
+    """A result that cannot be kept (a folder lies in its place) fails alone; what is in the store serves the others."""
+    (taken,) = (path for path in designs_in(copied) if '"weight_bits":4' in path.read_text())
+    taken.unlink()
+    taken.mkdir()
+    (copied / "store" / "index.sqlite").unlink()
+    _, err = explore(*PALETTES, "--out", str(copied), code=1)
+    assert "failed: w1a1+w4a4@2, seed 0: " in err
     report = Report.from_json((copied / "report.json").read_bytes())
     assert [point.name for point in report.front.points] == NAMES[:3]
-    assert any(skip.name == "w2a2+w4a4@1, seed 0" and "failed" in skip.reason for skip in report.skipped)
+    assert any(skip.name == "w1a1+w4a4@2, seed 0" and "failed" in skip.reason for skip in report.skipped)
 
 
 def test_everything_times_out(tmp_path: Path) -> None:
@@ -247,12 +251,21 @@ def test_dry_run_trains_nothing(copied: Path, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--palettes", "w2b2"], "palette 'w2b2': expected levels like w1a1+w4a4"),
-        (["--palettes", "w2a2@few"], "palette 'w2a2@few': expected levels"),
-        (["--palettes", "w9a9"], "palette 'w9a9': expected"),
+        (["--palettes", "w9a9"], "expected 1 to 8 bits, got 'w9a9'; nearest valid choice: 'w8a8'"),
+        (["--palettes", "w4a16"], "got 'w4a16'; nearest valid choice: 'w4a8'"),
+        (["--palettes", "w1a1+w1a1"], "expected 1 to 4 levels, each once"),
+        (["--palettes", "w2a2,w4"], "got the weight-only level w4; nearest valid choice: w4a8"),
+        (["--palettes", "w2a2@few"], "expected a budget of 2 bits per weight behind the @, got 'few'"),
+        (["--palettes", "w1a1+w2a2@99"], "expected a budget of 1 to 2 bits per weight behind the @, got '99'"),
+        (["--palettes", "w1a1+w2a2@nan"], "nearest valid choice: 'w1a1+w2a2@2'"),
+        (["--palettes", "w2a2+w4a4@-1"], "nearest valid choice: 'w2a2+w4a4@2'"),
         (["--epochs", "1,2"], "expected three numbers of epochs like 12,4,8"),
         (["--hw", "avx521"], "nearest valid choice: 'avx512'"),
         (["--allocator", "sonic"], "nearest valid choice: 'soniq'"),
         (["--model", "tiny_net:broken"], "no model today"),
+        (["--model", "tiny_net:leaving"], "calling it failed: SystemExit: 4"),
+        (["--model", "tiny_net:with_gelu"], "got gelu at"),
+        (["--model", "tiny_net:one_output"], "one per class of"),
         (["--model", "digits_cmm"], "nearest valid choice: 'digits_cnn'"),
         (["--batch", "0"], "0 is not in the range"),
     ],
@@ -279,3 +292,24 @@ def test_runs_and_report(copied: Path) -> None:
     (row,) = json.loads(soniq_dse("runs", "list", *root, "--json")[0])
     assert (row["state"], row["trainings"]) == ("interrupted", "3 of 4")
     assert "to go on: soniq-dse explore" in soniq_dse("runs", "show", "run", *root)[0]
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff\x00", b'{"schema_version": 1'])
+def test_damaged_files_of_a_run_are_named_and_cost_nothing(content: bytes, copied: Path) -> None:
+    root = ["--root", str(copied.parent)]
+    shutil.copytree(copied, copied.parent / "other")
+    (copied / "run.json").write_bytes(content)
+    out, err = soniq_dse("runs", "list", *root, "--json")
+    assert [row["name"] for row in json.loads(out)] == ["other"]
+    assert "run.json: expected what a run set out to do" in err
+    (copied / "report.json").write_bytes(content)
+    for command in (("runs", "show"), ("report",)):
+        _, err = soniq_dse(*command, str(copied), code=2)
+        assert "report.json: expected a report of schema version 1" in err
+    explore(*PALETTES, "--out", str(copied))
+    assert len(json.loads(soniq_dse("runs", "list", *root, "--json")[0])) == 2
+
+
+def test_report_where_nothing_can_be_written(copied: Path) -> None:
+    _, err = soniq_dse("report", str(copied), "--out", "/proc/nowhere", code=2)
+    assert "/proc/nowhere: expected to read or write there" in err

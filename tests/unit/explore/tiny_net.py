@@ -36,3 +36,15 @@ def task() -> Task:
 
 def broken() -> nn.Module:
     raise RuntimeError("no model today")
+
+
+def leaving() -> nn.Module:
+    raise SystemExit(4)
+
+
+def with_gelu() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(36, 32), nn.GELU(), nn.Linear(32, 4))
+
+
+def one_output() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(36, 1))

@@ -132,3 +132,9 @@ def test_a_bad_kept_palette_is_named(tmp_path: Path, text: str, got: str) -> Non
 def test_limit_below_one() -> None:
     with pytest.raises(UserError, match="at least 1 palette, got 0"):
         propose_palettes(HW, TOY, limit=0)
+
+
+def test_a_network_with_nothing_to_mix_is_refused() -> None:
+    """All its layers are pinned: the costs are zero, and so are their ratios."""
+    with pytest.raises(UserError, match="there is nothing to mix"):
+        propose_palettes(HW, [cost("w1a1", 0), cost("w8a8", 0)])

@@ -82,3 +82,15 @@ def test_another_safetensors_file(tmp_path: Path) -> None:
 def test_place_that_cannot_be_written(factory: NetworkFactory, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected a place to write"):
         PackedNetwork(factory.network(), factory.arrays).save(tmp_path / "absent" / "net.safetensors")
+
+
+def test_manifest_with_another_number_of_outputs(factory: NetworkFactory, tmp_path: Path) -> None:
+    """An edited shape is refused where it is read, not where the outputs are compared."""
+    path = tmp_path / "net.safetensors"
+    PackedNetwork(factory.network(), factory.arrays).save(path)
+    content = path.read_bytes()
+    edited = content.replace(rb"],\"shape\":[3],\"weight\"", rb"],\"shape\":[4],\"weight\"")
+    assert edited != content
+    path.write_bytes(edited)
+    with pytest.raises(UserError, match=r"expected \(3,\) outputs, got \(4,\)"):
+        PackedNetwork.load(path)
