@@ -26,7 +26,14 @@ PACKING_INSTRUCTIONS = 1.2
 """Per byte of packed activations, to write it and to read it from beyond L1: what makes built tables slow for few
 output channels (a quarter of a cycle a byte on an Intel server core, for tables and for byte codes alike)."""
 
-_BIT_PLANES = ("popcount", "cnt", "gfni")
+COUNTER_INSTRUCTIONS = 1.2
+"""Per output, to clear counters in bit slices and to turn them into integers."""
+
+COUNTED_K = 576
+"""The k over which the choice spreads them, being made before k is known: 3x3 taps of 64 channels. The GFNI kernel is
+behind popcount there, level at about twice this depth, and gains from four times on (Intel server core)."""
+
+_BIT_PLANES = ("popcount", "cnt")
 _NEWEST_FIRST = ("avx512f", "i8mm", "avxvnni", "dotprod", "avx2", "neon")
 _INSTANCE = re.compile(r"^SONIQ_KERNEL\(([^;]*?)\)\s*;?\s*$", re.MULTILINE | re.DOTALL)
 _FIELDS = re.compile(
@@ -135,11 +142,14 @@ def serves(spec: KernelSpec, level: Level) -> bool:
 def packed_activation_bits(algorithm: str, weight_bits: int, activation_bits: int) -> float:
     """Bits that a packed activation takes, by the headers of the kernels.
 
-    Popcount keeps its bits and dot products a byte. Tables keep, per step of as many elements as fill the index with
-    weights, offsets of rows of a constant table, or where activations are too wide for one the table itself.
+    Popcount keeps its bits and dot products a byte. GFNI makes three bytes of the one that holds 5 elements. Tables
+    keep, per step of as many elements as fill the index with weights, offsets of rows of a constant table, or where
+    activations are too wide for one the table itself.
     """
     if activation_bits == FLOAT_BITS or algorithm.startswith(_BIT_PLANES):
         return float(activation_bits)
+    if algorithm == "gfni":
+        return (1 + 3) * 8 / 5
     if algorithm == "table":  # 64 entries, rows for 6 bits of activations
         elements = 6 // weight_bits
         bits = 64 * 8 if activation_bits > 2 else 16 * math.ceil(activation_bits * elements / 6)
@@ -176,7 +186,8 @@ def _rank_by_loop(spec: KernelSpec, rows: int, cols: int) -> tuple[float, int]:
     tile_rows, tile_cols, _ = spec.tile
     padding = (cols + -cols % tile_cols) / cols * max(1.0, tile_rows / rows)
     packed = packed_activation_bits(spec.algorithm, token_bits(spec.wgt), token_bits(spec.act)) / 8
-    return float(instructions) * padding + PACKING_INSTRUCTIONS * packed / cols, spec.k_group
+    counters = COUNTER_INSTRUCTIONS / COUNTED_K if spec.algorithm == "gfni" else 0.0
+    return (float(instructions) + counters) * padding + PACKING_INSTRUCTIONS * packed / cols, spec.k_group
 
 
 def _parse_instance(path: Path, text: str) -> KernelSpec:

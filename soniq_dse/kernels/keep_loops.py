@@ -16,6 +16,9 @@ from soniq_dse.native.compiler import BASE_FLAGS, host_compiler, sources_sha256
 from soniq_dse.native.disassembly import TileShape, hot_loop
 from soniq_dse.records.cost import HotLoop, KernelSpec
 
+GFNI_MATRICES = 3
+"""Bytes of matrices that a GFNI kernel makes of each packed byte before its loop, which reads those of all rows."""
+
 
 def is_stale(loop: HotLoop, folder: Path = CPU_FOLDER) -> bool:
     """Whether the kernel's source, or a header of it, has changed since ``loop`` was kept, or is gone."""
@@ -39,10 +42,11 @@ def read_loop(spec: KernelSpec, folder: Path = CPU_FOLDER) -> HotLoop:
     kernel = load_kernel(spec, folder)
     rows, cols, _ = spec.tile
     depth = 64 * spec.k_group  # whole groups, so that padding does not blur the bytes of one k
+    activation_bytes = Fraction(kernel.a_row_bytes(2 * depth) - kernel.a_row_bytes(depth), depth)
     tile = TileShape(
         rows=rows,
         cols=cols,
-        activation_bytes_per_k=Fraction(kernel.a_row_bytes(2 * depth) - kernel.a_row_bytes(depth), depth),
+        activation_bytes_per_k=activation_bytes * (rows * GFNI_MATRICES if spec.algorithm == "gfni" else 1),
         weight_bytes_per_k=Fraction(kernel.w_bytes(cols, 1, 2 * depth) - kernel.w_bytes(cols, 1, depth), depth),
     )
     return hot_loop(

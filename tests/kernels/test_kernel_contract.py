@@ -99,6 +99,12 @@ class TestEveryKernel:
         gather = rng.integers(0, pixels, (taps, rows))
         check(kernel, codes_of(spec, (pixels, k), rng), weights_of(spec, (cols, taps, k), rng), gather)
 
+    def test_more_rows_and_k_than_one_block_holds(self, spec: KernelSpec) -> None:
+        kernel, rng = loaded(spec), np.random.default_rng(6)
+        rows, cols, k = 37, 3, min(4001, spec.k_max // 2 // spec.k_group * spec.k_group)
+        gather = rng.integers(0, rows, (2, rows))
+        check(kernel, codes_of(spec, (rows, k), rng), weights_of(spec, (cols, 2, k), rng), gather)
+
     @pytest.mark.parametrize("high_code", [False, True])
     @pytest.mark.parametrize("high_weight", [False, True])
     def test_extreme_codes_at_the_deepest_feasible_k(

@@ -155,6 +155,7 @@ def test_kept_loops_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     ("algorithm", "weight_bits", "activation_bits", "expected"),
     [
         ("popcount", 2, 2, 2.0),
+        ("gfni", 1, 1, 32 / 5),  # a byte of 5 activations, and three of their matrices
         ("dot", 4, 4, 8.0),  # codes stay bytes
         ("table", 1, 1, 16 / 6),  # one 16-bit offset for 6 activations
         ("table", 1, 2, 32 / 6),  # two, of 3 activations each
@@ -180,8 +181,16 @@ def test_tables_built_while_packing_need_many_columns() -> None:
     assert (first(64), first(2048)) == ("dot", "table")
 
 
+def test_bit_sliced_counters_are_not_chosen_where_k_may_be_shallow() -> None:
+    features = ["avx512f", "avx512bw", "avx512vbmi", "avx512vpopcntdq", "gfni", "bmi2"]
+    for rows, cols in ((1, 4096), (8, 64), (64, 10), (1024, 64), (128, 1024)):
+        order = kernels_for(Level.parse("w1a1"), signed=True, features=features, rows=rows, cols=cols)
+        assert order[0].algorithm == "popcount"
+        assert "gfni" in [spec.algorithm for spec in order]
+
+
 def test_features_are_compared_in_either_spelling() -> None:
-    spec = next(found for found in catalog() if "avx512vpopcntdq" in found.features)
+    spec = kernel(POPCOUNT)
     assert missing_features(spec, ["avx512f", "avx512bw", "avx512_vpopcntdq"]) == ()
     assert "avx512vpopcntdq" in missing_features(spec, ["avx512f"])
     assert isa_flags(["avx512_vnni", "avx512f"]) == ("-mavx512vnni", "-mavx512f")
