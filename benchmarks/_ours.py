@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks._peers import Call, Shape
-from soniq_dse.kernels.catalog import kernels_for
+from soniq_dse.kernels.catalog import kernels_for, token_bits
 from soniq_dse.kernels.layer import (
     CodesOutStruct,
     Geometry,
@@ -45,14 +45,16 @@ class Ours:
     waste: float
 
 
-def choose(level: Level, rows: int, cols: int, features: Sequence[str]) -> KernelSpec:
-    """What the runtime would choose for a product."""
-    return kernels_for(level, signed=level.activation_bits < 8, features=features, rows=rows, cols=cols)[0]
+def choose(level: Level, rows: int, cols: int, features: Sequence[str], algorithm: str = "") -> KernelSpec:
+    """What the runtime would choose for a product; the first by ``algorithm`` where one serves the level exactly."""
+    found = kernels_for(level, signed=level.activation_bits < 8, features=features, rows=rows, cols=cols)
+    exact = (spec for spec in found if spec.algorithm == algorithm and token_bits(spec.wgt) == level.weight_bits)
+    return next(exact, found[0])
 
 
-def gemm(shape: Shape, level: Level, features: Sequence[str]) -> Ours:
+def gemm(shape: Shape, level: Level, features: Sequence[str], algorithm: str = "") -> Ours:
     """One product on one kernel; raw sums out."""
-    spec = choose(level, shape.rows, shape.cols, features)
+    spec = choose(level, shape.rows, shape.cols, features, algorithm)
     kernel, rng = load_for_host(spec, features), np.random.default_rng(0)
     codes = random_codes(kernel, (shape.rows, shape.k), rng)
     weights = kernel.pack_w(random_weights(kernel, (shape.cols, 1, shape.k), rng))
@@ -61,12 +63,12 @@ def gemm(shape: Shape, level: Level, features: Sequence[str]) -> Ours:
     return Ours(level.name, (spec.symbol,), call.run, call.pack_and_run, waste)
 
 
-def layer(shape: Shape, mix: Sequence[tuple[Level, float]], features: Sequence[str]) -> Ours:
+def layer(shape: Shape, mix: Sequence[tuple[Level, float]], features: Sequence[str], algorithm: str = "") -> Ours:
     """A linear layer or convolution over segments with the given shares of its channels; u8 codes out."""
     weights, geometry = _weights(shape, mix), _geometry(shape)
 
     def kernel_for(level: Level, rows: int, cols: int) -> Kernel:
-        return load_for_host(choose(level, rows, cols, features), features)
+        return load_for_host(choose(level, rows, cols, features, algorithm), features)
 
     parts = plan_parts(weights, geometry, kernel_for)
     drivers = load_drivers(driver_flags(features))

@@ -43,6 +43,14 @@ def test_a_goal_without_a_peer_is_unmeasured() -> None:
     assert {goal.id: goal.value for goal in kernels.Goals([alone]).all()}["K5a"] is None
 
 
+def test_a_kernel_that_is_not_preferred_has_its_own_goals() -> None:
+    preferred = measured(kernels.DEEP, "w1a1", 1.0)
+    gfni = replace(preferred, isa="gfni", run_s=0.25)
+    goals = {goal.id: goal.value for goal in kernels.Goals([preferred, gfni]).all()}
+    assert goals["K1b"] == 2 * goals["K1a"]
+    assert kernels.gfni_calls(()) == []
+
+
 def test_a_mix_is_known_by_its_levels() -> None:
     assert kernels.kind_of("81% w1a1+19% w4a4") == "w1a1+w4a4"
 
