@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from soniq_dse.records.hardware import HardwareModel
 
 
-@click.group()
+@click.group(epilog="Example:  soniq-dse hw show avx512")
 def command() -> None:
     """List, show, check, start and measure hardware descriptors.
 
