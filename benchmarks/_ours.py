@@ -10,22 +10,11 @@ import numpy as np
 
 from benchmarks._peers import Call, Shape
 from soniq_dse.kernels.catalog import kernels_for, token_bits
-from soniq_dse.kernels.layer import (
-    CodesOutStruct,
-    Geometry,
-    InputSegment,
-    LayerStruct,
-    LayerWeights,
-    PackStruct,
-    Part,
-    PartStruct,
-    address_of,
-    array_of,
-    block_rows,
-    plan_parts,
-)
+from soniq_dse.kernels.layer import GUARD_BYTES, InputSegment, LayerWeights, Part, layer_struct, plan_parts, tile_layer
+from soniq_dse.kernels.layer_structs import LayerStruct, PackStruct
 from soniq_dse.kernels.library import Kernel, aligned_empty, load_for_host, round_up
 from soniq_dse.kernels.measure import random_codes, random_weights
+from soniq_dse.kernels.strips import Geometry, bordered
 from soniq_dse.records.cost import KernelSpec
 from soniq_dse.records.palette import Level
 from soniq_dse.runtime.executor import driver_flags, load_drivers
@@ -122,49 +111,31 @@ def _layer_structs(
     weights: LayerWeights, geometry: Geometry, parts: Sequence[Part], channels: int
 ) -> tuple[list[PackStruct], LayerStruct]:
     """The arguments of the packs and of the layer; the structures keep every buffer alive."""
-    cols, rows, rng = (
-        weights.weight.shape[0],
-        block_rows(parts, geometry, weights.weight.shape[0]),
-        np.random.default_rng(1),
-    )
-    codes = aligned_empty((geometry.pixels * channels + 64,))
+    cols, rng = weights.weight.shape[0], np.random.default_rng(1)
+    codes = aligned_empty((geometry.pixels * channels + GUARD_BYTES,))
     bits = np.concatenate([np.full(s.channels, s.level.activation_bits) for s in weights.segments])
-    codes[:-64] = rng.integers(0, 256, (geometry.pixels, channels)).astype(np.uint8).reshape(-1) & np.tile(
+    codes[:-GUARD_BYTES] = rng.integers(0, 256, (geometry.pixels, channels)).astype(np.uint8).reshape(-1) & np.tile(
         (2**bits - 1).astype(np.uint8), geometry.pixels
     )
-    pad = aligned_empty((channels + 64,))
-    pad[:channels] = 2 ** (bits - 1)
-    images = [
-        None if part.folded else aligned_empty((geometry.pixels + 1, part.kernel.a_row_stride(part.k)))
-        for part in parts
-    ]
+    pad = (2 ** (bits - 1)).astype(np.uint8)
+    images = {
+        strips: aligned_empty((strips.size_bytes(geometry) + GUARD_BYTES,))
+        for strips in dict.fromkeys(bordered(part.strips, [geometry]) for part in parts)
+    }
     packs = [
-        PackStruct(
-            kernel=part.kernel.address, codes=codes[int(part.channels[0]) :].ctypes.data, ld_codes=channels,
-            pixels=geometry.pixels, k=part.k, out=image, ld_out=image.shape[1],
-            pad_row=part.kernel.pack_a(pad[None, int(part.channels[0]) :][:, : part.k]),
-        )
-        for part, image in zip(parts, images, strict=True)
-        if image is not None
-    ]  # fmt: skip
-    part_structs = [
-        part.struct(weights, address_of(image), is_first=part is parts[0], is_last=part is parts[-1])
-        for part, image in zip(parts, images, strict=True)
+        strips.struct(geometry, codes=codes.ctypes.data, ld_codes=channels, pad_codes=pad, out=image.ctypes.data)
+        for strips, image in images.items()
     ]
-    vector = {name: np.full(cols, value, np.float32) for name, value in _TO_U8.items()}
-    out = CodesOutStruct(codes=aligned_empty((geometry.rows * cols + 64,)), ld=cols, **vector)
-    folded = [part for part in parts if part.folded]
-    struct = LayerStruct(
-        rows=geometry.rows, cols=cols, taps=geometry.taps, pixels=geometry.pixels, block_rows=rows,
-        gather=geometry.gather(), codes=codes, ld_codes=channels, pad_codes=pad,
-        parts=array_of(PartStruct, part_structs), n_parts=len(parts), bias=weights.bias, residual=None,
-        relu_first=0, relu_last=0, out=None, codes_out=array_of(CodesOutStruct, [out]), n_codes_out=1,
-        acc=aligned_empty((max(rows * round_up(part.cols, part.kernel.spec.tile[1]) for part in parts),), np.int32),
-        tile=aligned_empty((rows * cols,), np.float32), pointers=aligned_empty((rows * geometry.taps,), np.int64),
-        folded_codes=aligned_empty((max((rows * part.k for part in folded), default=0) + 64,)),
-        folded_rows=aligned_empty((max((rows * part.kernel.a_row_stride(part.k) for part in folded), default=0) + 64,)),
+    tiling = tile_layer(parts, geometry, cols)
+    scratch, out = aligned_empty((tiling.scratch_bytes,)), aligned_empty((geometry.rows * cols + GUARD_BYTES,))
+    vectors = {name: np.full(cols, value, np.float32) for name, value in _TO_U8.items()}
+    struct = layer_struct(
+        weights, geometry, parts, tiling,
+        images=[(used, images[used].ctypes.data) for used in (bordered(part.strips, [geometry]) for part in parts)],
+        scratch=scratch.ctypes.data, codes_out=[{"codes": out.ctypes.data, **vectors}],
+        residual=None, relu_first=0, relu_last=0, out=None,
     )  # fmt: skip
-    struct.kept.append(images)
+    struct.kept += [codes, images, scratch, out]
     return packs, struct
 
 

@@ -71,7 +71,7 @@ def _widths(ctx: click.Context, option: click.Parameter, text: str | None) -> tu
 @click.option("--batch", type=INT, metavar="N", default=1, show_default=True, help="Inputs per call whose latency "
               "counts.")  # fmt: skip
 @click.option("--threads", type=INT, metavar="N", default=1, show_default=True, help="Threads per call whose latency "
-              "counts; it is measured for 1.")  # fmt: skip
+              "counts.")  # fmt: skip
 @click.option("--jobs", type=INT, metavar="N", help="Trainings at once.  [default: one per core]")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
               default=3600.0, show_default=True, help="Seconds after which one training is stopped.")  # fmt: skip

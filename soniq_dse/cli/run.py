@@ -29,14 +29,16 @@ ROOT = Path("reports") / "runs"
 @click.option("--data", help="Data: NAME, NAME:FOLDER or pkg.mod:loaders.  [default: the run's]")
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many test examples.  [default: all]")
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Samples per timed run.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of a run.")
 @json_option
-def command(design: str, root: Path, data: str | None, limit: int | None, batch: int, as_json: bool) -> None:
+def command(
+    design: str, root: Path, data: str | None, limit: int | None, batch: int, threads: int, as_json: bool
+) -> None:
     """Run one trained design on this CPU and check it against the golden arithmetic.
 
     DESIGN is the name of a design of a run as its table shows it (RUN/NAME where several runs have it), or the path of
-    its packed file. Shows
-    the metric on the test set, whether every code and output equals the golden arithmetic's, and the latency. Exit code
-    1 where something differs.
+    its packed file. Shows the metric on the test set, whether every code and output equals the golden arithmetic's, and
+    the latency: CPU time of one thread, wall time of several. Exit code 1 where something differs.
     """
     from soniq_dse.runtime.check import check
     from soniq_dse.runtime.latency import latency
@@ -50,9 +52,9 @@ def command(design: str, root: Path, data: str | None, limit: int | None, batch:
         raise UserError(
             f"data {task.name}: expected examples of shape {list(packed.in_shape)}, got {list(inputs.shape[1:])}"
         )
-    parity = check(packed, inputs)
-    metric = task.metric.compute(packed.run(inputs), task.test.targets)
-    timed = latency(packed, batch=batch)
+    parity = check(packed, inputs, threads=threads)
+    metric = task.metric.compute(packed.run(inputs, threads=threads), task.test.targets)
+    timed = latency(packed, batch=batch, threads=threads)
     if as_json:
         print_json(_as_json(path, packed, task, metric, parity, timed))
     else:
@@ -120,7 +122,7 @@ def _as_json(
         "measurement": timed.measurement.to_json_value(),
         "layers": [
             {"name": layer.node, "kernels": layer.kernels, "macs": layer.macs, "padded_macs": layer.padded_macs}
-            for layer in packed.executor(timed.measurement.batch).plan.layers
+            for layer in packed.executor(timed.measurement.batch, threads=timed.measurement.threads).plan.layers
         ],
     }
 
@@ -135,7 +137,7 @@ def _show(path: Path, packed: PackedNetwork, task: Task, metric: float, parity: 
             f"{1 - layer.macs / layer.padded_macs:.0%}",
             ", ".join(layer.kernels),
         ]
-        for layer in packed.executor(found.batch).plan.layers
+        for layer in packed.executor(found.batch, threads=found.threads).plan.layers
     ]
     columns = {"layer": "left", "us": "right", "MMAC": "right", "padding": "right", "kernels": "left"}
     console().print(table(path.stem, columns, rows))
@@ -151,5 +153,5 @@ def _show(path: Path, packed: PackedNetwork, task: Task, metric: float, parity: 
     percentiles = ", ".join(f"p{p} {value:.1f}" for p, value in timed.percentiles_us.items())
     click.echo(
         f"latency {found.median_us:.1f} us (MAD {found.mad_us:.1f}, {found.samples} samples{spread}; {percentiles}), "
-        f"batch {found.batch}, 1 thread"
+        f"batch {found.batch}, {found.threads} thread{'s' * (found.threads > 1)}"
     )

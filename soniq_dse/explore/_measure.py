@@ -62,7 +62,9 @@ class Measurer:
         if known is not None:
             return known
         shape = (self._plan.options.batch, *self._plan.task.input_shape)
-        found = measure_fp32(self._plan.variants[candidate.model].build, shape, self._plan.host)
+        found = measure_fp32(
+            self._plan.variants[candidate.model].build, shape, self._plan.host, threads=self._plan.options.threads
+        )
         self._store.put("measurement", key, found)
         return found
 
@@ -73,8 +75,6 @@ class Measurer:
             return Measurement(skipped="measuring was switched off (--no-measure)")
         if plan.host_mismatch is not None:
             return Measurement(skipped=plan.host_mismatch)
-        if plan.options.threads != 1:
-            return Measurement(skipped=f"the runtime uses one thread, predicted for {plan.options.threads}")
         if plan.options.fresh:
             return None
         return self._store.get("measurement", key, Measurement)
@@ -88,12 +88,13 @@ class Measurer:
     def _unequal(self, packed: PackedNetwork, trained: TrainedDesign) -> str | None:
         """What differs from the golden arithmetic that gave the design its accuracy; None: nothing."""
         inputs = self._plan.task.test.inputs
-        parity = check(packed, inputs[:CHECKED_EXAMPLES])
+        threads = self._plan.options.threads
+        parity = check(packed, inputs[:CHECKED_EXAMPLES], threads=threads)
         if not parity.exact:
             codes = sum(parity.unequal_codes.values())
             return f"the runtime differs from the golden arithmetic in {codes} codes of {parity.samples} examples"
         expected = self._store.get_array(trained.predictions_test)
-        wrong = int((packed.run(inputs) != expected).any(axis=tuple(range(1, expected.ndim))).sum())
+        wrong = int((packed.run(inputs, threads=threads) != expected).any(axis=tuple(range(1, expected.ndim))).sum())
         return (
             f"the runtime differs from the golden outputs on {wrong} of {len(inputs)} test examples" if wrong else None
         )

@@ -1,14 +1,15 @@
 """One linear layer or convolution over mixed segments, laid out for the layer driver ``cpu/layer.cpp``.
 
-A *part* is one segment of one group, done by one kernel. Its k is ``channels`` per tap, or ``taps x channels`` folded
-into one where that wastes less padding (narrow layers) or where the group's channels do not lie side by side.
+A *part* is one segment of one group, done by one kernel on one layout of its input (``strips.py``). Its k is the
+channels of a tap, or those of a run of taps, or ``taps x channels`` folded into one where that wastes less padding
+(narrow layers) or where the group's channels do not lie side by side.
 """
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil, lcm
 from typing import Any
 
 import numpy as np
@@ -17,71 +18,21 @@ from numpy.typing import NDArray
 from soniq_dse.errors import UserError
 from soniq_dse.formats import Grid, grid_of
 from soniq_dse.kernels.catalog import token_bits
-from soniq_dse.kernels.library import ALIGNMENT_BYTES, Kernel, aligned_empty, round_up
+from soniq_dse.kernels.layer_structs import CodesOutStruct, LayerStruct, PartStruct, array_of
+from soniq_dse.kernels.library import ALIGNMENT_BYTES, Kernel, round_up
+from soniq_dse.kernels.strips import Geometry, Ints, Strips, granule
 from soniq_dse.records.palette import Level
 
 TILE_BYTES = 16 * 1024
 """Block of rows: its fp32 tile and its accumulators take this much each, so that both stay in a 32 KiB L1."""
 BLOCK_MULTIPLE = 12
 """Blocks hold a multiple of the tiles of 4, 6 and 12 rows."""
+EPILOGUE_COLUMNS = 64
+"""Narrower layers go through the epilogue several rows at once, so that its loops are about this long."""
 FOLD_GAIN = 0.85
-"""Folding gathers codes per output row; it is chosen where it brings the padded k below this part of the direct one."""
-
-Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """Where the rows of the implicit GEMM find their input pixels; a linear layer is an image of 1 x 1."""
-
-    batch: int
-    height: int = 1
-    width: int = 1
-    kernel: tuple[int, int] = (1, 1)
-    stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int] = (0, 0)
-    dilation: tuple[int, int] = (1, 1)
-
-    @property
-    def out_size(self) -> tuple[int, int]:
-        """(height, width) of the output."""
-        size = [
-            (extent + 2 * self.padding[i] - self.dilation[i] * (self.kernel[i] - 1) - 1) // self.stride[i] + 1
-            for i, extent in enumerate((self.height, self.width))
-        ]
-        return size[0], size[1]
-
-    @property
-    def rows(self) -> int:
-        """Output pixels of the batch."""
-        return self.batch * self.out_size[0] * self.out_size[1]
-
-    @property
-    def taps(self) -> int:
-        """Kernel positions."""
-        return self.kernel[0] * self.kernel[1]
-
-    @property
-    def pixels(self) -> int:
-        """Input pixels of the batch; also the index of the pad pixel."""
-        return self.batch * self.height * self.width
-
-    def gather(self) -> NDArray[np.int32]:
-        """int32 ``[taps, rows]``: the input pixel of every tap and row, ``pixels`` outside the image."""
-        out_h, out_w = self.out_size
-        tap = np.arange(self.taps)
-        y = self._positions(0, out_h)[tap // self.kernel[1]]
-        x = self._positions(1, out_w)[tap % self.kernel[1]]
-        inside = ((y >= 0) & (y < self.height))[:, :, None] & ((x >= 0) & (x < self.width))[:, None, :]
-        pixel = np.where(inside, y[:, :, None] * self.width + x[:, None, :], -1)
-        images = np.arange(self.batch)[None, :, None, None] * self.height * self.width
-        all_pixels = np.where(pixel[:, None] < 0, self.pixels, pixel[:, None] + images)
-        return np.ascontiguousarray(all_pixels.reshape(self.taps, self.rows), np.int32)
-
-    def _positions(self, axis: int, extent: int) -> Ints:
-        """``[kernel, extent]`` input coordinate along one axis per kernel position and output coordinate."""
-        starts = np.arange(extent) * self.stride[axis] - self.padding[axis]
-        return starts[None, :] + np.arange(self.kernel[axis])[:, None] * self.dilation[axis]
+"""Folding gathers codes per output row; it is chosen where it brings the padded k below this part of the other ways."""
+GUARD_BYTES = 64
+"""Room behind every buffer: kernels and the layer driver may go up to a vector past the end (``cpu/layer.h``)."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +67,9 @@ class LayerWeights:
 class Part:
     """One segment of one group on one kernel.
 
-    ``channels`` are positions in the deployed input; ``taps`` and ``k`` are as the kernel sees them; ``packed`` are its
+    ``strips`` are its packed input, in which it begins ``skipped`` bytes into a pixel; ``taps`` and ``k`` are as the
+    kernel sees them; ``taps_per_row`` pointers lead to what lies under a row of the convolution's kernel.
+    ``run_codes``: codes of each that are copied into the folded k, 0 where nothing is folded. ``packed`` are its
     weights; ``left``, ``offset`` and ``right`` turn raw sums into the asked ones.
     """
 
@@ -125,47 +78,51 @@ class Part:
     level: Level
     first_column: int
     cols: int
-    channels: Ints
-    folded: bool
+    strips: Strips
+    skipped: int
     taps: int
     k: int
+    taps_per_row: int
+    run_codes: int
     packed: NDArray[np.uint8]
     left: int
     right: int
     offset: NDArray[np.int32]
 
     @property
-    def contiguous(self) -> bool:
-        """Whether the input channels lie side by side."""
-        return bool(self.channels[-1] - self.channels[0] + 1 == len(self.channels))
+    def folded(self) -> bool:
+        """Whether codes are gathered per output row."""
+        return self.run_codes > 0
 
     @property
     def padded_k(self) -> int:
         """Multiply-accumulates per output, padding included."""
         return self.taps * round_up(self.k, self.kernel.spec.k_group)
 
-    def struct(self, layer: LayerWeights, image: int | None, *, is_first: bool, is_last: bool) -> PartStruct:
-        """Its arguments for the driver; ``image`` is the address of its packed input, None where it is folded."""
+    def struct(
+        self, layer: LayerWeights, geometry: Geometry, strips: Strips, image: int, at_once: int, **place: int
+    ) -> PartStruct:
+        """Its arguments for the driver; ``image`` is the address of ``strips``, its own with their border."""
         columns = slice(self.first_column, self.first_column + self.cols)
         return PartStruct(
             kernel=self.kernel.address,
             weights=self.packed,
-            offset=self.offset,
-            scale=np.ascontiguousarray(layer.scale[self.segment, columns]),
+            offset=np.tile(self.offset, at_once),
+            scale=np.tile(layer.scale[self.segment, columns], at_once),
             left=self.left,
             right=self.right,
             taps=self.taps,
             k=self.k,
             first_column=self.first_column,
             cols=self.cols,
-            is_first=int(is_first),
-            is_last=int(is_last),
-            is_folded=int(self.folded),
-            image=image,
-            ld_image=self.kernel.a_row_stride(self.k),
-            channels=None if self.contiguous else np.ascontiguousarray(self.channels, np.int32),
-            first_channel=int(self.channels[0]),
-            n_channels=len(self.channels),
+            image=image + self.skipped,
+            ld_image=strips.ld(geometry),
+            pixel_bytes=strips.pixel_bytes,
+            first_pixel=0 if strips.flat else strips.left - geometry.padding[1],
+            taps_per_row=self.taps_per_row,
+            run_codes=self.run_codes,
+            ld_folded=self.kernel.a_row_stride(self.k),
+            **place,
         )
 
 
@@ -189,17 +146,140 @@ def plan_parts(layer: LayerWeights, geometry: Geometry, choose: Choose) -> tuple
                 continue
             columns = slice(group * out_group, (group + 1) * out_group)
             weight = layer.weight[columns][:, layer.in_order[positions] - group * in_group]
-            integers = weight.transpose(0, 2, 3, 1).reshape(out_group, geometry.taps, len(positions))
+            integers = np.ascontiguousarray(weight.transpose(0, 2, 3, 1))
             kernel = choose(segment.level, geometry.rows, out_group)
-            parts.append(_part(kernel, index, segment.level, layer.signed, columns.start, positions, integers))
+            parts.append(_part(kernel, geometry, layer, index, columns.start, positions, integers))
     return tuple(parts)
 
 
-def block_rows(parts: Sequence[Part], geometry: Geometry, cols: int) -> int:
+@dataclass(frozen=True)
+class Tiling:
+    """How the driver walks a layer: blocks of rows, narrow rows done at once, shares of its threads, and the scratch of
+    one share (offsets by name, all of it in bytes)."""
+
+    block_rows: int
+    rows_at_once: int
+    row_shares: int
+    column_shares: int
+    column_step: int
+    scratch: Mapping[str, int]
+    scratch_bytes: int
+
+    @property
+    def shares(self) -> int:
+        """Threads that have work."""
+        return self.row_shares * self.column_shares
+
+
+def tile_layer(parts: Sequence[Part], geometry: Geometry, cols: int, threads: int = 1) -> Tiling:
+    """The walk over a layer of ``cols`` output channels by ``threads`` threads."""
+    one_group = all(part.cols == cols for part in parts)
+    step = lcm(*(part.kernel.spec.tile[1] for part in parts)) if one_group else parts[0].cols
+    row_shares, column_shares = shares(geometry.rows, cols, step, threads)
+    rows = block_rows(parts, ceil(geometry.rows / row_shares), cols)
+    sums_are_dense = one_group and all(cols % part.kernel.spec.tile[1] == 0 for part in parts)
+    at_once = max(1, EPILOGUE_COLUMNS // cols) if sums_are_dense and column_shares == 1 else 1
+    sizes = {
+        "acc": 4 * rows * max(round_up(part.cols, part.kernel.spec.tile[1]) for part in parts),
+        "tile": 4 * rows * cols,
+        "pointers": 8 * rows * geometry.taps,
+        "folded_codes": max(rows * part.k if part.folded else 0 for part in parts),
+        "folded_rows": max(rows * part.kernel.a_row_stride(part.k) if part.folded else 0 for part in parts),
+    }
+    scratch, total = {}, 0
+    for name, size in sizes.items():
+        scratch[name] = total
+        total += round_up(size + GUARD_BYTES, ALIGNMENT_BYTES)
+    return Tiling(rows, at_once, row_shares, column_shares, step, scratch, total)
+
+
+def block_rows(parts: Sequence[Part], rows: int, cols: int) -> int:
     """Rows of a block: see ``TILE_BYTES``."""
     widest = max(cols, *(round_up(part.cols, part.kernel.spec.tile[1]) for part in parts))
     fitting = TILE_BYTES // (4 * widest) // BLOCK_MULTIPLE * BLOCK_MULTIPLE
-    return int(min(max(fitting, BLOCK_MULTIPLE), geometry.rows))
+    return int(min(max(fitting, BLOCK_MULTIPLE), rows))
+
+
+def shares(rows: int, cols: int, column_step: int, threads: int) -> tuple[int, int]:
+    """(row shares, column shares) of a layer, at most ``threads`` together: the split whose largest share is least.
+
+    A share costs its tiles (``BLOCK_MULTIPLE`` rows x ``column_step`` columns), and one column of tiles more for what
+    each share of columns does again: packing folded rows, pointers.
+    """
+    panels = ceil(cols / column_step)
+
+    def largest(split: tuple[int, int]) -> int:
+        return ceil(ceil(rows / split[0]) / BLOCK_MULTIPLE) * (ceil(panels / split[1]) + 1)
+
+    splits = [(min(by_row, rows), min(threads // by_row, panels)) for by_row in range(1, threads + 1)]
+    return min(splits, key=lambda split: (largest(split), split[1]))
+
+
+def layer_struct(
+    layer: LayerWeights,
+    geometry: Geometry,
+    parts: Sequence[Part],
+    tiling: Tiling,
+    *,
+    images: Sequence[tuple[Strips, int]],
+    scratch: int,
+    codes_out: Sequence[Mapping[str, Any]],
+    **outputs: Any,
+) -> LayerStruct:
+    """The arguments of the driver.
+
+    Args:
+        images: the bordered strips of each part, and their address.
+        scratch: address of ``tiling.shares`` times its scratch.
+        codes_out: ``codes`` (address) and the requantisation's vectors ``[cols]`` of each quantizer of the output.
+        outputs: residual, relu_first, relu_last, out, as in ``SoniqLayer``.
+    """
+    cols, at_once = layer.weight.shape[0], tiling.rows_at_once
+    structs = [
+        part.struct(layer, geometry, strips, image, at_once, **_place(part, parts))
+        for part, (strips, image) in zip(parts, images, strict=True)
+    ]
+    outs = [
+        CodesOutStruct(ld=cols, **{name: _repeated(value, at_once) for name, value in out.items()}) for out in codes_out
+    ]
+    flat = geometry.is_flat
+    return LayerStruct(
+        rows=geometry.rows,
+        cols=cols,
+        block_rows=tiling.block_rows,
+        rows_at_once=at_once,
+        row_shares=tiling.row_shares,
+        column_shares=tiling.column_shares,
+        column_step=tiling.column_step,
+        out_height=1 if flat else geometry.out_size[0],
+        out_width=geometry.rows if flat else geometry.out_size[1],
+        height=1 if flat else geometry.height,
+        n_strips=geometry.pixels if flat else geometry.batch * geometry.height,
+        kernel_height=geometry.kernel[0],
+        stride_height=geometry.stride[0],
+        stride_width=geometry.stride[1],
+        pad_height=geometry.padding[0],
+        dilation_height=geometry.dilation[0],
+        dilation_width=geometry.dilation[1],
+        parts=array_of(PartStruct, structs),
+        n_parts=len(parts),
+        bias=np.tile(layer.bias, at_once),
+        codes_out=array_of(CodesOutStruct, outs),
+        n_codes_out=len(outs),
+        scratch_bytes=tiling.scratch_bytes,
+        **{name: scratch + at for name, at in tiling.scratch.items()},
+        **outputs,
+    )
+
+
+def _repeated(value: Any, times: int) -> Any:
+    return np.tile(value, times) if isinstance(value, np.ndarray) else value
+
+
+def _place(part: Part, parts: Sequence[Part]) -> dict[str, int]:
+    """Whether ``part`` is the first and the last one of its output channels."""
+    peers = [other for other in parts if other.first_column == part.first_column]
+    return {"is_first": int(peers[0] is part), "is_last": int(peers[-1] is part)}
 
 
 def corrections(
@@ -232,125 +312,60 @@ def corrections(
 
 def _part(
     kernel: Kernel,
+    geometry: Geometry,
+    layer: LayerWeights,
     segment: int,
-    level: Level,
-    signed: bool,
     first_column: int,
     positions: Ints,
     integers: NDArray[np.int8],
 ) -> Part:
-    cols, taps, channels = integers.shape
-    group = kernel.spec.k_group
-    direct, folded_k = taps * round_up(channels, group), round_up(taps * channels, group)
-    scattered = positions[-1] - positions[0] + 1 != channels
-    folded = bool(scattered or folded_k < FOLD_GAIN * direct)
-    if folded:
-        integers = integers.reshape(cols, 1, taps * channels)
-    grid = grid_of(level.activation_format(signed=signed))
-    padded = (folded_k if folded else direct) - taps * channels
-    left, right, offset = corrections(kernel, grid, integers, padded)
-    packed = kernel.pack_w(np.ascontiguousarray(integers))
+    """The part of ``integers [cols, kernel_height, kernel_width, channels]``."""
+    level = layer.segments[segment].level
+    strips, skipped, taps_per_row, run_codes = _layout(kernel, geometry, positions, len(layer.in_order))
+    cols, height, width, channels = integers.shape
+    taps = 1 if run_codes else height * taps_per_row
+    shaped = integers.reshape(cols, taps, -1)
+    grid = grid_of(level.activation_format(signed=layer.signed))
+    padded = taps * round_up(shaped.shape[2], kernel.spec.k_group) - height * width * channels
+    left, right, offset = corrections(kernel, grid, shaped, padded)
     return Part(
         kernel=kernel,
         segment=segment,
         level=level,
         first_column=first_column,
         cols=cols,
-        channels=positions,
-        folded=folded,
-        taps=integers.shape[1],
-        k=integers.shape[2],
-        packed=packed,
+        strips=strips,
+        skipped=skipped,
+        taps=taps,
+        k=shaped.shape[2],
+        taps_per_row=taps_per_row,
+        run_codes=run_codes,
+        packed=kernel.pack_w(np.ascontiguousarray(shaped)),
         left=left,
         right=right,
         offset=offset,
     )
 
 
-class Struct(ctypes.Structure):
-    """A C structure that takes arrays for pointers and keeps them alive, aligned so that no vector spans two lines."""
+def _layout(kernel: Kernel, geometry: Geometry, positions: Ints, in_channels: int) -> tuple[Strips, int, int, int]:
+    """(strips, codes skipped in them, pointers per row of the convolution's kernel, codes copied per pointer or 0).
 
-    def __init__(self, **fields: Any) -> None:
-        fields = {name: _aligned(value) if isinstance(value, np.ndarray) else value for name, value in fields.items()}
-        self.kept = [value for value in fields.values() if isinstance(value, np.ndarray | ctypes.Array)]
-        super().__init__(**{name: address_of(value) for name, value in fields.items()})
-
-
-def array_of(kind: type[Struct], items: Sequence[Struct]) -> Any:
-    """A C array of structures, which it keeps alive with all that they point to."""
-    array: Any = (kind * max(len(items), 1))(*items)
-    array.kept = list(items)
-    return array
-
-
-def _aligned(array: NDArray[Any]) -> NDArray[Any]:
-    if array.ctypes.data % ALIGNMENT_BYTES == 0 and array.flags.c_contiguous:
-        return array
-    copy = aligned_empty(array.shape, array.dtype)
-    copy[...] = array
-    return copy
-
-
-def address_of(value: Any) -> Any:
-    """The address of an array; None and plain numbers as they are."""
-    if isinstance(value, np.ndarray):
-        return value.ctypes.data
-    return ctypes.addressof(value) if isinstance(value, ctypes.Array) else value
-
-
-_I64, _I32, _PTR = ctypes.c_int64, ctypes.c_int32, ctypes.c_void_p
-
-
-def _fields(kind: Any, names: str) -> list[tuple[str, Any]]:
-    return [(name, kind) for name in names.split()]
-
-
-class PackStruct(Struct):
-    """``SoniqPack``."""
-
-    _fields_ = (
-        *_fields(_PTR, "kernel codes"),
-        *_fields(_I64, "ld_codes pixels k"),
-        ("out", _PTR),
-        ("ld_out", _I64),
-        ("pad_row", _PTR),
-    )
-
-
-class PartStruct(Struct):
-    """``SoniqPart``."""
-
-    _fields_ = (
-        *_fields(_PTR, "kernel weights offset scale"),
-        *_fields(_I32, "left right"),
-        *_fields(_I64, "taps k first_column cols"),
-        *_fields(_I32, "is_first is_last"),
-        ("is_folded", _I64),
-        ("image", _PTR),
-        ("ld_image", _I64),
-        ("channels", _PTR),
-        *_fields(_I64, "first_channel n_channels"),
-    )
-
-
-class CodesOutStruct(Struct):
-    """``SoniqCodesOut``."""
-
-    _fields_ = (("codes", _PTR), ("ld", _I64), *_fields(_PTR, "inverse shift lo hi"))
-
-
-class LayerStruct(Struct):
-    """``SoniqLayer``."""
-
-    _fields_ = (
-        *_fields(_I64, "rows cols taps pixels block_rows"),
-        *_fields(_PTR, "gather codes"),
-        ("ld_codes", _I64),
-        *_fields(_PTR, "pad_codes parts"),
-        ("n_parts", _I64),
-        *_fields(_PTR, "bias residual"),
-        *_fields(_I32, "relu_first relu_last"),
-        *_fields(_PTR, "out codes_out"),
-        ("n_codes_out", _I64),
-        *_fields(_PTR, "acc tile pointers folded_codes folded_rows"),
-    )
+    A run is one k only if nothing pads its pixels, and what lies behind it meets weights of zero.
+    """
+    first, n, group = int(positions[0]), len(positions), kernel.spec.k_group
+    height, width = geometry.kernel
+    contiguous = int(positions[-1]) - first + 1 == n
+    dense = not geometry.is_flat and granule(kernel) > 0 and n % granule(kernel) == 0
+    ends_in_zeros = kernel.spec.wgt == "s8"
+    by_tap = height * width * round_up(n, group)
+    by_run = height * round_up(width * n, group)
+    runs = geometry.has_runs and dense and (width * n % group == 0 or ends_in_zeros) and by_run <= by_tap
+    if not contiguous:
+        return Strips(None, 0, n, tuple(map(int, positions)), geometry.is_flat), 0, width, n
+    if round_up(height * width * n, group) < FOLD_GAIN * (by_run if runs else by_tap):
+        whole_runs = geometry.has_runs and n == in_channels
+        strips = Strips(None, 0, in_channels, flat=geometry.is_flat)
+        return strips, first, 1 if whole_runs else width, width * n if whole_runs else n
+    dense = dense and (runs or n % group == 0 or ends_in_zeros)
+    strips = Strips(kernel, first, n, flat=geometry.is_flat, dense=dense)
+    return strips, 0, 1 if runs else width, 0

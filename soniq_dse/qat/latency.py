@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import torch
 from torch import nn
 
-from soniq_dse.native.timing import time_call
+from soniq_dse.native.timing import thread_seconds, time_call
 from soniq_dse.qat.training import deterministic
 from soniq_dse.records.cost import Host, Measurement
 
 
 def measure_fp32(
-    build_model: Callable[[], nn.Module], input_shape: tuple[int, ...], host: Host, max_s: float = 1.0
+    build_model: Callable[[], nn.Module],
+    input_shape: tuple[int, ...],
+    host: Host,
+    *,
+    threads: int = 1,
+    max_s: float = 1.0,
 ) -> Measurement:
-    """Latency of one forward pass by eager PyTorch on one thread, in inference mode.
+    """Latency of one forward pass by eager PyTorch in inference mode: CPU time of one thread, wall time of several.
 
     Weights do not change it, so the model is timed as built. ``input_shape`` has the batch first.
     """
     model = build_model().eval()
     example = torch.rand(input_shape)
-    with deterministic(1), torch.inference_mode():
-        timing = time_call(lambda: model(example), max_s=max_s)
+    clock = thread_seconds if threads == 1 else time.monotonic
+    with deterministic(threads), torch.inference_mode():
+        timing = time_call(lambda: model(example), max_s=max_s, clock=clock)
     return Measurement(
         batch=input_shape[0],
-        threads=1,
+        threads=threads,
         median_us=1e6 * timing.median_s,
         mad_us=1e6 * timing.mad_s,
         samples=timing.samples,

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from soniq_dse.kernels.layer import GUARD_BYTES
 from soniq_dse.kernels.library import ALIGNMENT_BYTES, round_up
-
-GUARD_BYTES = 64
-"""Room behind every buffer: kernels and the layer driver may go up to a vector past the end (``cpu/layer.h``)."""
 
 
 @dataclass(frozen=True)

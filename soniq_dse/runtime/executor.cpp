@@ -1,8 +1,14 @@
 // A whole network in one call: a list of steps over static buffers, channels last, no allocation.
 // The arithmetic of every step is that of the golden evaluation (formats/network.py), operation by operation.
+//
+// Threads. All walk the list together; each does its share of every step, always the same one, and a barrier stands behind
+// every step. No result depends on their number, since every element is computed by one thread in one order.
 #include <time.h>
 
+#include <new>
+
 #include "layer.h"
+#include "team.h"
 
 struct SoniqQuantize {  // fp32 -> codes; channel c of a pixel is read at source[c], or at c where source is null
   const float* in;
@@ -43,13 +49,11 @@ namespace {
 
 enum Kind : int64_t { kPack, kLayer, kQuantize, kCopy, kMaxPoolCodes, kMaxPool, kAveragePool, kRelu, kAdd };
 
-void quantize_plane(const float* __restrict in, int64_t n, uint8_t* __restrict out, int64_t stride, float inverse,
-                    float shift, float lo, float hi) {
-  if (stride == 1) {
-    for (int64_t i = 0; i < n; ++i) out[i] = soniq_code(in[i], inverse, shift, lo, hi);
-  } else {
-    for (int64_t i = 0; i < n; ++i) out[i * stride] = soniq_code(in[i], inverse, shift, lo, hi);
-  }
+inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+void quantize_plane(const float* __restrict in, int64_t n, uint8_t* __restrict out, float inverse, float shift, float lo,
+                    float hi) {
+  for (int64_t i = 0; i < n; ++i) out[i] = soniq_code(in[i], inverse, shift, lo, hi);
 }
 
 void quantize_pixel(const SoniqQuantize& q, const float* __restrict in, uint8_t* __restrict out) {
@@ -61,30 +65,51 @@ void quantize_pixel(const SoniqQuantize& q, const float* __restrict in, uint8_t*
   }
 }
 
-void quantize(const SoniqQuantize& q) {
-  for (int64_t b = 0; b < q.batch; ++b) {
-    const float* in = q.in + b * q.batch_stride;
-    uint8_t* out = q.out + b * q.pixels * q.channels;
-    if (q.pixel_stride == 1 && q.source != nullptr) {  // channels first
-      for (int64_t c = 0; c < q.channels; ++c) {
-        quantize_plane(in + q.source[c], q.pixels, out + c, q.channels, q.inverse[c], q.shift[c], q.lo[c], q.hi[c]);
+// n pixels of an image that has its channels first: planes to codes, and these to channels last, a piece in L1 at a time.
+void quantize_planes(const SoniqQuantize& q, const float* in, int64_t n, uint8_t* out) {
+  constexpr int64_t pixels = 128, channels = 32;
+  uint8_t codes[channels][pixels];
+  for (int64_t p0 = 0; p0 < n; p0 += pixels)
+    for (int64_t c0 = 0; c0 < q.channels; c0 += channels) {
+      const int64_t p_count = smaller(pixels, n - p0), c_count = smaller(channels, q.channels - c0);
+      for (int64_t c = 0; c < c_count; ++c) {
+        const int64_t at = c0 + c;
+        quantize_plane(in + q.source[at] + p0, p_count, codes[c], q.inverse[at], q.shift[at], q.lo[at], q.hi[at]);
       }
-    } else {
-      for (int64_t p = 0; p < q.pixels; ++p) quantize_pixel(q, in + p * q.pixel_stride, out + p * q.channels);
+      for (int64_t p = 0; p < p_count; ++p)
+        for (int64_t c = 0; c < c_count; ++c) out[(p0 + p) * q.channels + c0 + c] = codes[c][p];
     }
+}
+
+// body(image, first pixel, pixels) over a share of batch x pixels.
+template <typename Body>
+void for_pixels(int64_t batch, int64_t pixels, SoniqShare share, Body&& body) {
+  const int64_t end = share.end(batch * pixels);
+  for (int64_t at = share.begin(batch * pixels), count; at < end; at += count) {
+    count = smaller(pixels - at % pixels, end - at);
+    body(at / pixels, at % pixels, count);
   }
 }
 
-void copy(const SoniqCopy& s) {
-  for (int64_t b = 0; b < s.batch; ++b) {
-    const float* in = s.in + b * s.batch_stride;
-    float* out = s.out + b * s.pixels * s.channels;
-    for (int64_t p = 0; p < s.pixels; ++p) {
+void quantize(const SoniqQuantize& q, SoniqShare share) {
+  for_pixels(q.batch, q.pixels, share, [&](int64_t image, int64_t first, int64_t n) {
+    const float* in = q.in + image * q.batch_stride + first * q.pixel_stride;
+    uint8_t* out = q.out + (image * q.pixels + first) * q.channels;
+    if (q.pixel_stride == 1 && q.source != nullptr) return quantize_planes(q, in, n, out);
+    for (int64_t p = 0; p < n; ++p) quantize_pixel(q, in + p * q.pixel_stride, out + p * q.channels);
+  });
+}
+
+void copy(const SoniqCopy& s, SoniqShare share) {
+  for_pixels(s.batch, s.pixels, share, [&](int64_t image, int64_t first, int64_t n) {
+    const float* in = s.in + image * s.batch_stride;
+    float* out = s.out + image * s.pixels * s.channels;
+    for (int64_t p = first; p < first + n; ++p) {
       for (int64_t c = 0; c < s.channels; ++c) {
         out[p * s.out_pixel_stride + c * s.out_channel_stride] = in[p * s.pixel_stride + s.source[c]];
       }
     }
-  }
+  });
 }
 
 struct Largest {
@@ -114,45 +139,46 @@ void pool_window(const SoniqPool& s, const T* in, T* out) {
 }
 
 template <typename T, typename Op>
-void pool(const SoniqPool& s) {
-  T* out = static_cast<T*>(s.out);
-  for (int64_t b = 0; b < s.batch; ++b) {
-    const T* image = static_cast<const T*>(s.in) + b * s.height * s.width * s.channels;
-    for (int64_t y = 0; y < s.out_height; ++y) {
-      for (int64_t x = 0; x < s.out_width; ++x, out += s.channels) {
-        pool_window<T, Op>(s, image + (y * s.stride_height * s.width + x * s.stride_width) * s.channels, out);
-      }
+void pool(const SoniqPool& s, SoniqShare share) {
+  for_pixels(s.batch, s.out_height * s.out_width, share, [&](int64_t image, int64_t first, int64_t n) {
+    const T* in = static_cast<const T*>(s.in) + image * s.height * s.width * s.channels;
+    T* out = static_cast<T*>(s.out) + (image * s.out_height * s.out_width + first) * s.channels;
+    for (int64_t p = first; p < first + n; ++p, out += s.channels) {
+      const int64_t y = p / s.out_width * s.stride_height, x = p % s.out_width * s.stride_width;
+      pool_window<T, Op>(s, in + (y * s.width + x) * s.channels, out);
     }
-  }
+  });
 }
 
-void scale(const SoniqPool& s) {
+void average_pool(const SoniqPool& s, SoniqShare share) {
+  pool<float, Sum>(s, share);
+  const int64_t pixels = s.batch * s.out_height * s.out_width;
   float* out = static_cast<float*>(s.out);
-  for (int64_t i = 0; i < s.batch * s.out_height * s.out_width * s.channels; ++i) out[i] = out[i] * s.scale;
+  for (int64_t i = share.begin(pixels) * s.channels; i < share.end(pixels) * s.channels; ++i) out[i] = out[i] * s.scale;
 }
 
-void relu(const SoniqElementwise& s) {
-  for (int64_t i = 0; i < s.size; ++i) s.out[i] = s.first[i] > 0.0f ? s.first[i] : 0.0f;
+void relu(const SoniqElementwise& s, SoniqShare share) {
+  for (int64_t i = share.begin(s.size); i < share.end(s.size); ++i) s.out[i] = s.first[i] > 0.0f ? s.first[i] : 0.0f;
 }
 
-void add(const SoniqElementwise& s) {
-  for (int64_t i = 0; i < s.size; ++i) s.out[i] = s.first[i] + s.second[i];
+void add(const SoniqElementwise& s, SoniqShare share) {
+  for (int64_t i = share.begin(s.size); i < share.end(s.size); ++i) s.out[i] = s.first[i] + s.second[i];
 }
 
 template <typename T>
 const T& as(const SoniqStep& step) { return *static_cast<const T*>(step.arguments); }
 
-void run_step(const SoniqStep& step) {
+void run_step(const SoniqStep& step, SoniqShare share) {
   switch (step.kind) {
-    case kPack: return soniq_pack(&as<SoniqPack>(step));
-    case kLayer: return soniq_layer(&as<SoniqLayer>(step));
-    case kQuantize: return quantize(as<SoniqQuantize>(step));
-    case kCopy: return copy(as<SoniqCopy>(step));
-    case kMaxPoolCodes: return pool<uint8_t, Largest>(as<SoniqPool>(step));
-    case kMaxPool: return pool<float, Largest>(as<SoniqPool>(step));
-    case kAveragePool: pool<float, Sum>(as<SoniqPool>(step)); return scale(as<SoniqPool>(step));
-    case kRelu: return relu(as<SoniqElementwise>(step));
-    case kAdd: return add(as<SoniqElementwise>(step));
+    case kPack: return soniq_pack_share(as<SoniqPack>(step), share);
+    case kLayer: return soniq_layer_share(as<SoniqLayer>(step), share.index);
+    case kQuantize: return quantize(as<SoniqQuantize>(step), share);
+    case kCopy: return copy(as<SoniqCopy>(step), share);
+    case kMaxPoolCodes: return pool<uint8_t, Largest>(as<SoniqPool>(step), share);
+    case kMaxPool: return pool<float, Largest>(as<SoniqPool>(step), share);
+    case kAveragePool: return average_pool(as<SoniqPool>(step), share);
+    case kRelu: return relu(as<SoniqElementwise>(step), share);
+    case kAdd: return add(as<SoniqElementwise>(step), share);
   }
 }
 
@@ -162,30 +188,57 @@ double seconds(clockid_t clock) {
   return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
 
-}  // namespace
+struct Walk {
+  const SoniqStep* steps;
+  int64_t n_steps;
+  double* step_seconds;  // wall seconds by the clock of thread 0, or null
+};
 
-extern "C" void soniq_run(const SoniqStep* steps, int64_t n_steps) {
-  for (int64_t i = 0; i < n_steps; ++i) run_step(steps[i]);
+void walk(const void* context, soniq::Team& team, int64_t index) {
+  const Walk walk = *static_cast<const Walk*>(context);
+  double* step_seconds = index == 0 ? walk.step_seconds : nullptr;
+  double before = step_seconds == nullptr ? 0.0 : seconds(CLOCK_MONOTONIC);
+  for (int64_t i = 0; i < walk.n_steps; ++i) {
+    run_step(walk.steps[i], {index, team.count()});
+    team.barrier();
+    if (step_seconds == nullptr) continue;
+    const double after = seconds(CLOCK_MONOTONIC);
+    step_seconds[i] = after - before;
+    before = after;
+  }
 }
 
-// CPU seconds of the thread for each of `repeats` runs.
-extern "C" void soniq_time_runs(const SoniqStep* steps, int64_t n_steps, int64_t repeats, double* run_seconds) {
+}  // namespace
+
+// A team of `threads`, the caller being one of them; null where the system gives no more threads.
+extern "C" soniq::Team* soniq_team_new(int64_t threads) {
+  soniq::Team* team = new (std::nothrow) soniq::Team(threads);
+  if (team == nullptr || team->start()) return team;
+  delete team;
+  return nullptr;
+}
+
+extern "C" void soniq_team_delete(soniq::Team* team) { delete team; }
+
+extern "C" void soniq_run(soniq::Team* team, const SoniqStep* steps, int64_t n_steps) {
+  const Walk all = {steps, n_steps, nullptr};
+  team->run(walk, &all);
+}
+
+// Seconds of each of `repeats` runs: of the thread's CPU clock for one thread, else of the wall clock.
+extern "C" void soniq_time_runs(soniq::Team* team, const SoniqStep* steps, int64_t n_steps, int64_t repeats, double* run_seconds) {
+  const clockid_t clock = team->count() == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC;
   for (int64_t r = 0; r < repeats; ++r) {
-    const double start = seconds(CLOCK_THREAD_CPUTIME_ID);
-    soniq_run(steps, n_steps);
-    run_seconds[r] = seconds(CLOCK_THREAD_CPUTIME_ID) - start;
+    const double start = seconds(clock);
+    soniq_run(team, steps, n_steps);
+    run_seconds[r] = seconds(clock) - start;
   }
 }
 
 // Wall seconds of every step, [repeats][n_steps]: the thread's clock is a system call, too slow between steps.
-extern "C" void soniq_time_steps(const SoniqStep* steps, int64_t n_steps, int64_t repeats, double* step_seconds) {
+extern "C" void soniq_time_steps(soniq::Team* team, const SoniqStep* steps, int64_t n_steps, int64_t repeats, double* step_seconds) {
   for (int64_t r = 0; r < repeats; ++r) {
-    double before = seconds(CLOCK_MONOTONIC);
-    for (int64_t i = 0; i < n_steps; ++i) {
-      run_step(steps[i]);
-      const double after = seconds(CLOCK_MONOTONIC);
-      step_seconds[r * n_steps + i] = after - before;
-      before = after;
-    }
+    const Walk timed = {steps, n_steps, step_seconds + r * n_steps};
+    team->run(walk, &timed);
   }
 }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
+import weakref
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -42,15 +44,44 @@ def load_drivers(flags: tuple[str, ...]) -> ctypes.CDLL:
         MissingCapabilityError: there is no compiler.
     """
     library = ctypes.CDLL(str(build_library(DRIVER_SOURCES, flags=flags, include=[CPU_FOLDER])))
-    steps, count, times = ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p
-    library.soniq_run.argtypes, library.soniq_run.restype = [steps, count], None
+    pointer, count = ctypes.c_void_p, ctypes.c_int64
+    library.soniq_team_new.argtypes, library.soniq_team_new.restype = [count], pointer
+    library.soniq_team_delete.argtypes, library.soniq_team_delete.restype = [pointer], None
+    library.soniq_run.argtypes, library.soniq_run.restype = [pointer, pointer, count], None
     for timed in (library.soniq_time_runs, library.soniq_time_steps):
-        timed.argtypes, timed.restype = [steps, count, count, times], None
+        timed.argtypes, timed.restype = [pointer, pointer, count, count, pointer], None
     return library
 
 
+class Team:
+    """The plan's threads, the caller being one of them. They end with the object.
+
+    A process that was forked has none of them: whoever may run in one asks ``is_here`` first.
+    """
+
+    def __init__(self, library: ctypes.CDLL, threads: int) -> None:
+        self._process = os.getpid()
+        self.address: int = library.soniq_team_new(threads)
+        if not self.address:
+            raise UserError(f"threads: expected what the system gives, got {threads}, which it does not")
+        weakref.finalize(self, _end_team, library, self.address, self._process)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this is the process that made it."""
+        return self._process == os.getpid()
+
+
+def _end_team(library: ctypes.CDLL, address: int, process: int) -> None:
+    if process == os.getpid():
+        library.soniq_team_delete(address)
+
+
 class Executor:
-    """A plan bound to memory. Not safe for use by two threads at once.
+    """A plan bound to memory and to the plan's threads.
+
+    One executor serves one caller at a time: two threads of a program that run the same network need one each. A run
+    holds no interpreter lock, so that they run side by side.
 
     Args:
         plan: what to run.
@@ -82,9 +113,8 @@ class Executor:
                 for step, arguments in zip(plan.steps, self._arguments, strict=True)
             )
         )
-        self._call = (ctypes.addressof(self._steps), len(self._steps))
         self._library = load_drivers(self.flags)
-        self._run = self._library.soniq_run
+        self._team = Team(self._library, plan.threads)
         self._input: NDArray[np.float32] = self._view(INPUT, (plan.batch, *in_shape), np.float32)
         self._output: NDArray[np.float32] = self._view(OUTPUT, (plan.batch, *out_shape), np.float32)
 
@@ -100,7 +130,7 @@ class Executor:
             UserError: the shape or the type is another, or a value is not finite.
         """
         self.set_input(x)
-        self._run(*self._call)
+        self._library.soniq_run(*self._call())
         return np.array(self._output)
 
     def set_input(self, x: NDArray[np.float32]) -> None:
@@ -112,15 +142,15 @@ class Executor:
         np.copyto(self._input, x)
 
     def time_runs(self, repeats: int) -> NDArray[np.float64]:
-        """CPU seconds of the thread for each of ``repeats`` runs on the current input."""
+        """Seconds of each of ``repeats`` runs on the current input: CPU time of the thread, wall time of several."""
         seconds = np.empty(repeats)
-        self._library.soniq_time_runs(*self._call, repeats, seconds.ctypes.data)
+        self._library.soniq_time_runs(*self._call(), repeats, seconds.ctypes.data)
         return seconds
 
     def time_steps(self, repeats: int) -> NDArray[np.float64]:
         """Wall seconds ``[repeats, steps]`` of every step on the current input."""
         seconds = np.empty((repeats, len(self.plan.steps)))
-        self._library.soniq_time_steps(*self._call, repeats, seconds.ctypes.data)
+        self._library.soniq_time_steps(*self._call(), repeats, seconds.ctypes.data)
         return seconds
 
     def kept_codes(self, node: str, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
@@ -139,6 +169,12 @@ class Executor:
     def all_flags(self) -> tuple[str, ...]:
         """Flags of the drivers."""
         return (*BASE_FLAGS, *self.flags)
+
+    def _call(self) -> tuple[int, int, int]:
+        """The first arguments of a run."""
+        if not self._team.is_here:
+            self._team = Team(self._library, self.plan.threads)
+        return self._team.address, ctypes.addressof(self._steps), len(self._steps)
 
     def _view(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
         start, size = self._offsets[name], int(np.prod(shape)) * np.dtype(dtype).itemsize

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from soniq_dse.errors import UserError
 from soniq_dse.formats.deployment import channel_grids
-from soniq_dse.kernels.layer import InputSegment
+from soniq_dse.kernels.layer import GUARD_BYTES, InputSegment
 from soniq_dse.records.network import (
     Conv2dNode,
     FlattenNode,
@@ -26,7 +26,6 @@ from soniq_dse.records.network import (
     QuantizeNode,
     TensorQuantizer,
 )
-from soniq_dse.runtime.buffers import GUARD_BYTES
 
 Order = NDArray[np.int64]
 """Position in the deployed tensor -> channel of the trained model."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from soniq_dse.errors import MissingCapabilityError, UserError
+from soniq_dse.errors import MissingCapabilityError
 from soniq_dse.hardware.host import detect_host
 from soniq_dse.native.timing import Timing, thread_seconds
 from soniq_dse.records.cost import Measurement
@@ -33,8 +34,8 @@ def measure(
 ) -> Measurement:
     """Latency of one call with ``batch`` samples, repeated on one input (weights and activations warm in cache).
 
-    Times are of the thread's CPU clock; per layer, of the wall clock. Without a compiler the measurement says why it
-    was skipped.
+    Times are of the thread's CPU clock, of the wall clock for several threads and per layer. Without a compiler the
+    measurement says why it was skipped.
 
     Raises:
         UserError: ``batch`` or ``threads`` is not possible.
@@ -44,10 +45,8 @@ def measure(
 
 def latency(packed: PackedNetwork, *, batch: int = 1, threads: int = 1, max_s: float = 1.0, seed: int = 0) -> Latency:
     """``measure`` with percentiles."""
-    if threads != 1:
-        raise UserError(f"threads: expected 1 (the runtime uses one thread), got {threads}")
     try:
-        executor = packed.executor(batch)
+        executor = packed.executor(batch, threads=threads)
     except MissingCapabilityError as error:
         return Latency(Measurement(batch=batch, threads=threads, skipped=str(error)), {})
     shape = (batch, *packed.in_shape)
@@ -69,14 +68,15 @@ def latency(packed: PackedNetwork, *, batch: int = 1, threads: int = 1, max_s: f
 
 
 def _settled(executor: Executor, max_s: float) -> tuple[Timing, NDArray[np.float64]]:
-    """Samples until they settle or ``max_s`` of CPU time is spent, and the seconds of every run."""
+    """Samples until they settle or ``max_s`` is spent (by the clock of the timings), and the seconds of every run."""
+    clock = thread_seconds if executor.plan.threads == 1 else time.monotonic
     per_sample = _runs_per_sample(executor)
-    end, samples, runs = thread_seconds() + max_s, [], []
+    end, samples, runs = clock() + max_s, [], []
     while True:
         runs.append(executor.time_runs(per_sample))
         samples.append(float(np.median(runs[-1])))
         timing = Timing.of(samples)
-        spent = thread_seconds() > end
+        spent = clock() > end
         if (len(samples) >= SAMPLES and timing.settled) or spent:
             return timing, np.concatenate(runs)
 

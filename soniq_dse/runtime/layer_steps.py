@@ -11,19 +11,10 @@ from numpy.typing import NDArray
 
 from soniq_dse.errors import UserError
 from soniq_dse.kernels.catalog import kernels_for
-from soniq_dse.kernels.layer import (
-    CodesOutStruct,
-    Geometry,
-    LayerStruct,
-    LayerWeights,
-    PackStruct,
-    Part,
-    PartStruct,
-    array_of,
-    block_rows,
-    plan_parts,
-)
-from soniq_dse.kernels.library import build_kernels, load_kernel, round_up
+from soniq_dse.kernels.layer import LayerWeights, Part, Tiling, layer_struct, plan_parts, tile_layer
+from soniq_dse.kernels.layer_structs import LayerStruct
+from soniq_dse.kernels.library import build_kernels, load_kernel
+from soniq_dse.kernels.strips import Geometry, Strips, bordered
 from soniq_dse.records.cost import KernelSpec
 from soniq_dse.records.network import Conv2dNode, LinearNode, PoolNode, QuantizeNode
 from soniq_dse.records.palette import Level
@@ -44,7 +35,7 @@ class LayerPlanner:
         self.absorbed: set[str] = set()
         self._graph, self._arrays, self._plan = graph, arrays, plan
         self._features, self._symbols = features, symbols
-        self._packed: dict[tuple[str, str, int, int], str] = {}
+        self._packed: set[str] = set()
 
     def build_kernels(self) -> None:
         """Build the kernels of all layers side by side; ``emit`` loads them one by one."""
@@ -60,21 +51,20 @@ class LayerPlanner:
         """Add the steps of ``node`` and of what its epilogue absorbs."""
         geometry, weights = self._geometry(node), self._weights(node)
         parts = plan_parts(weights, geometry, lambda *asked: load_kernel(self._choose(weights.signed, *asked)))
-        cols = weights.weight.shape[0]
-        rows = block_rows(parts, geometry, cols)
-        images = [None if part.folded else self._pack(node, part, geometry) for part in parts]
-        self._reserve_scratch(parts, geometry, rows, cols)
+        tiling = tile_layer(parts, geometry, weights.weight.shape[0], self._plan.threads)
+        self._plan.buffer(SCRATCH, tiling.shares * tiling.scratch_bytes)
+        images = [self._pack(node, part.strips, geometry) for part in parts]
         epilogue = self._graph.epilogue(node.name)
         self.absorbed |= epilogue.absorbed
         floats, codes, pools = self._outputs(epilogue.output)
         residual = None if epilogue.residual is None else self._plan.floats[epilogue.residual]
-        needed = (self._plan.codes[node.inputs[0]], residual, *images)
+        needed = (residual, *(image for _, image in images))
         self._plan.add(
             Kind.LAYER,
             node.name,
             reads=tuple(name for name in needed if name is not None),
             writes=tuple(name for name in (floats, *codes.values()) if name is not None),
-            arguments=self._arguments(node, geometry, weights, parts, rows, images, epilogue, residual, floats, codes),
+            arguments=self._arguments(geometry, weights, parts, tiling, images, epilogue, residual, floats, codes),
         )
         for pool, reads, writes in pools:
             arguments = pool_arguments(self._graph, pool, self._plan.batch, reads, writes)
@@ -114,46 +104,27 @@ class LayerPlanner:
             raise UserError(f"level {level.name}: expected a kernel that serves it, got none among those allowed")
         return allowed[0]
 
-    def _pack(self, node: Conv2dNode | LinearNode, part: Part, geometry: Geometry) -> str:
-        """The packed image of a part's segment, shared by the layers that read it with the same kernel."""
-        codes, first, k = node.inputs[0], int(part.channels[0]), part.k
-        key = (codes, part.kernel.spec.symbol, first, k)
-        if key in self._packed:
-            return self._packed[key]
-        stride, reads = part.kernel.a_row_stride(k), self._plan.codes[codes]
-        image = self._plan.buffer(f"{codes}:{part.kernel.spec.symbol}:{first}+{k}", (geometry.pixels + 1) * stride)
-        pad_row = part.kernel.pack_a(self._graph.pad_codes(codes)[None, first : first + k])
-        channels = self._graph.shape(codes)[0]
+    def _pack(self, node: Conv2dNode | LinearNode, own: Strips, geometry: Geometry) -> tuple[Strips, str]:
+        """The strips of a part with their border, shared by the layers that read them, and their buffer."""
+        codes = node.inputs[0]
+        readers = [self._graph.nodes[name] for name in self._graph.consumers[codes]]
+        strips = bordered(own, [self._geometry(reader) for reader in readers if isinstance(reader, Conv2dNode)])
+        image, reads = f"{codes}:{strips.name}", self._plan.codes[codes]
+        if image in self._packed:
+            return strips, image
+        self._packed.add(image)
+        self._plan.buffer(image, strips.size_bytes(geometry))
+        pad_codes, channels = self._graph.pad_codes(codes), self._graph.shape(codes)[0]
         self._plan.add(
             Kind.PACK,
             node.name,
             reads=(reads,),
             writes=(image,),
-            arguments=lambda address: PackStruct(
-                kernel=part.kernel.address,
-                codes=address[reads] + first,
-                ld_codes=channels,
-                pixels=geometry.pixels,
-                k=k,
-                out=address[image],
-                ld_out=stride,
-                pad_row=pad_row,
+            arguments=lambda address: strips.struct(
+                geometry, codes=address[reads], ld_codes=channels, pad_codes=pad_codes, out=address[image]
             ),
         )
-        self._packed[key] = image
-        return image
-
-    def _reserve_scratch(self, parts: tuple[Part, ...], geometry: Geometry, rows: int, cols: int) -> None:
-        sizes = dict.fromkeys(SCRATCH, 0)
-        sizes["tile"] = 4 * rows * cols
-        sizes["pointers"] = 8 * rows * geometry.taps
-        for part in parts:
-            sizes["acc"] = max(sizes["acc"], 4 * rows * round_up(part.cols, part.kernel.spec.tile[1]))
-            if part.folded:
-                sizes["folded_codes"] = max(sizes["folded_codes"], rows * part.k)
-                sizes["folded_rows"] = max(sizes["folded_rows"], rows * part.kernel.a_row_stride(part.k))
-        for name, size in sizes.items():
-            self._plan.buffer(name, size)
+        return strips, image
 
     def _outputs(self, tensor: str) -> tuple[str | None, dict[str, str], list[tuple[PoolNode, str, str]]]:
         """What a layer writes: its fp32 buffer if anything reads fp32; per quantize node a buffer of codes; the pools
@@ -186,51 +157,30 @@ class LayerPlanner:
 
     def _arguments(
         self,
-        node: Conv2dNode | LinearNode,
         geometry: Geometry,
         weights: LayerWeights,
         parts: tuple[Part, ...],
-        rows: int,
-        images: list[str | None],
+        tiling: Tiling,
+        images: list[tuple[Strips, str]],
         epilogue: Epilogue,
         residual: str | None,
         floats: str | None,
         codes: dict[str, str],
     ) -> Callable[[Addresses], LayerStruct]:
-        source = node.inputs[0]
-        in_channels, cols = self._graph.shape(source)[0], weights.weight.shape[0]
-        gather, pad_codes = geometry.gather(), self._graph.pad_codes(source)
         vectors = {name: self._graph.requantisation(name) for name in codes}
-
-        def arguments(address: Addresses) -> LayerStruct:
-            part_structs = [
-                part.struct(weights, None if image is None else address[image], **_place(part, parts))
-                for part, image in zip(parts, images, strict=True)
-            ]
-            outs = [CodesOutStruct(codes=address[buffer], ld=cols, **vectors[name]) for name, buffer in codes.items()]
-            return LayerStruct(
-                rows=geometry.rows,
-                cols=cols,
-                taps=geometry.taps,
-                pixels=geometry.pixels,
-                block_rows=rows,
-                gather=gather,
-                codes=address[self._plan.codes[source]],
-                ld_codes=in_channels,
-                pad_codes=pad_codes,
-                parts=array_of(PartStruct, part_structs),
-                n_parts=len(parts),
-                bias=weights.bias,
-                residual=None if residual is None else address[residual],
-                relu_first=int(epilogue.relu_first),
-                relu_last=int(epilogue.relu_last),
-                out=None if floats is None else address[floats],
-                codes_out=array_of(CodesOutStruct, outs),
-                n_codes_out=len(outs),
-                **{name: address[name] for name in SCRATCH},
-            )
-
-        return arguments
+        return lambda address: layer_struct(
+            weights,
+            geometry,
+            parts,
+            tiling,
+            images=[(strips, address[image]) for strips, image in images],
+            scratch=address[SCRATCH],
+            codes_out=[{"codes": address[buffer], **vectors[name]} for name, buffer in codes.items()],
+            residual=None if residual is None else address[residual],
+            relu_first=int(epilogue.relu_first),
+            relu_last=int(epilogue.relu_last),
+            out=None if floats is None else address[floats],
+        )
 
     def _report(self, node: Conv2dNode | LinearNode, geometry: Geometry, parts: tuple[Part, ...]) -> None:
         macs = geometry.rows * prod(self._arrays[node.weight.sha256].shape)
@@ -260,9 +210,3 @@ def pool_arguments(
         stride_width=node.stride[1],
         scale=float(np.float32(1 / (node.kernel[0] * node.kernel[1]))),
     )
-
-
-def _place(part: Part, parts: tuple[Part, ...]) -> dict[str, bool]:
-    """Whether ``part`` is the first and the last one of its output channels."""
-    peers = [other for other in parts if other.first_column == part.first_column]
-    return {"is_first": peers[0] is part, "is_last": peers[-1] is part}

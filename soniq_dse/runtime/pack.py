@@ -42,7 +42,7 @@ class PackedNetwork:
         self.network = network
         self.arrays = {ref.sha256: arrays[ref.sha256] for node in _layers(network) for ref in _refs(node)}
         self.features = tuple(detect_host().features if features is None else features)
-        self._executors: dict[int, Executor] = {}
+        self._executors: dict[tuple[int, int], Executor] = {}
 
     @property
     def in_shape(self) -> tuple[int, ...]:
@@ -115,29 +115,31 @@ class PackedNetwork:
                 )
         return cls(network, arrays, features)
 
-    def executor(self, batch: int, *, keep: Sequence[str] = ()) -> Executor:
-        """The network planned for ``batch`` samples a call; ``keep``: nodes whose codes survive the run.
+    def executor(self, batch: int, *, threads: int = 1, keep: Sequence[str] = ()) -> Executor:
+        """The network planned for ``batch`` samples a call by ``threads`` threads; ``keep``: nodes whose codes survive
+        the run. It is made once and kept, and serves one caller at a time.
 
         Raises:
             UserError, MissingCapabilityError: as ``plan_network``.
         """
-        if not keep and batch in self._executors:
-            return self._executors[batch]
-        plan = plan_network(self.network, self.arrays, batch=batch, features=self.features)
+        if not keep and (batch, threads) in self._executors:
+            return self._executors[batch, threads]
+        plan = plan_network(self.network, self.arrays, batch=batch, features=self.features, threads=threads)
         executor = Executor(plan, self.in_shape, self.out_shape, features=self.features, keep=keep)
         if not keep:
-            self._executors[batch] = executor
+            self._executors[batch, threads] = executor
         return executor
 
-    def run(self, x: NDArray[np.float32], *, batch: int | None = None) -> NDArray[np.float32]:
-        """Outputs ``[n, ...]`` for ``x [n, ...]`` (fp32, channels first), ``batch`` samples a call (default up to 32).
+    def run(self, x: NDArray[np.float32], *, batch: int | None = None, threads: int = 1) -> NDArray[np.float32]:
+        """Outputs ``[n, ...]`` for ``x [n, ...]`` (fp32, channels first), ``batch`` samples a call (default up to 32),
+        by ``threads`` threads (the outputs are the same for any number).
 
         Raises:
             UserError: the shape is not the network's, or a value is not finite.
         """
         if x.ndim < 1 or x.shape[1:] != self.in_shape or len(x) == 0:
             raise UserError(f"x: expected [n, {', '.join(map(str, self.in_shape))}] with n >= 1, got {list(x.shape)}")
-        executor = self.executor(batch or min(len(x), RUN_BATCH))
+        executor = self.executor(batch or min(len(x), RUN_BATCH), threads=threads)
         return np.concatenate([y for y, _ in run_chunks(executor, np.asarray(x, np.float32))])
 
 

@@ -12,7 +12,7 @@ from soniq_dse.runtime.structs import Kind
 Addresses = Mapping[str, int]
 INPUT, OUTPUT = "x", "y"
 """Buffers of the network's input and output, channels first."""
-SCRATCH = ("acc", "tile", "pointers", "folded_codes", "folded_rows")
+SCRATCH = "scratch"
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,11 @@ class LayerReport:
 
 @dataclass
 class Plan:
-    """Steps in order, the bytes of every buffer, and by node the buffer of each fp32 tensor and tensor of codes."""
+    """Steps in order for ``threads`` threads, the bytes of every buffer, and by node the buffer of each fp32 tensor and
+    tensor of codes."""
 
     batch: int
+    threads: int = 1
     steps: list[Step] = field(default_factory=list)
     size_bytes: dict[str, int] = field(default_factory=dict)
     layers: list[LayerReport] = field(default_factory=list)
@@ -83,6 +85,6 @@ class Plan:
             for name in (*step.writes, *step.reads):
                 first = lives[name].first if name in lives else index
                 lives[name] = Life(self.size_bytes[name], first, index)
-        for name in (*SCRATCH, INPUT, OUTPUT, *keep):
+        for name in (SCRATCH, INPUT, OUTPUT, *keep):
             lives[name] = Life(self.size_bytes.get(name, 0), whole.first, whole.last)
         return lives

@@ -30,6 +30,8 @@ from soniq_dse.runtime.layer_steps import Arrays, LayerPlanner, pool_arguments
 from soniq_dse.runtime.plan import INPUT, OUTPUT, Plan
 from soniq_dse.runtime.structs import CopyStruct, ElementwiseStruct, Kind, QuantizeStruct
 
+MOST_THREADS = 256
+
 
 def plan_network(
     network: IntegerNetwork,
@@ -38,8 +40,9 @@ def plan_network(
     batch: int,
     features: Collection[str],
     symbols: Collection[str] | None = None,
+    threads: int = 1,
 ) -> Plan:
-    """The plan of ``network`` for ``batch`` samples a run.
+    """The plan of ``network`` for ``batch`` samples a run by ``threads`` threads, which have no influence on results.
 
     Args:
         arrays: ``ArrayRef.sha256`` -> array.
@@ -52,7 +55,9 @@ def plan_network(
     """
     if batch < 1:
         raise UserError(f"batch: expected 1 or more, got {batch}")
-    return _Planner(network, arrays, batch, features, symbols).plan()
+    if not 1 <= threads <= MOST_THREADS:
+        raise UserError(f"threads: expected 1 to {MOST_THREADS}, got {threads}")
+    return _Planner(network, arrays, Plan(batch, threads), features, symbols).plan()
 
 
 class _Planner:
@@ -60,12 +65,11 @@ class _Planner:
         self,
         network: IntegerNetwork,
         arrays: Arrays,
-        batch: int,
+        plan: Plan,
         features: Collection[str],
         symbols: Collection[str] | None,
     ) -> None:
-        self._graph, self._batch = Graph(network), batch
-        self._plan = Plan(batch)
+        self._graph, self._batch, self._plan = Graph(network), plan.batch, plan
         self._layers = LayerPlanner(self._graph, arrays, self._plan, features, symbols)
 
     def plan(self) -> Plan:

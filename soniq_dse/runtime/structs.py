@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from enum import IntEnum
 
-from soniq_dse.kernels.layer import Struct
+from soniq_dse.kernels.layer_structs import Struct
 
 
 class Kind(IntEnum):

@@ -11,61 +11,71 @@
 namespace {
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
-// Copies at least n bytes, Width at a time where n is no more: a short copy of unknown length would be a call. What is written
-// past n is written again by the next copy, or lies behind the buffer, as what is read past n does (guard bytes).
-template <int64_t Width>
+// Copies n bytes and up to 31 more, a vector at a time: a short copy of unknown length would be a call. What is written past n
+// is written again by the next copy, or lies behind the buffer, as what is read past n does (guard bytes).
 inline void copy(uint8_t* to, const uint8_t* from, int64_t n) {
-  __builtin_memcpy(to, from, Width == 0 ? n : Width);
+  for (int64_t i = 0; i < n; i += 32) __builtin_memcpy(to + i, from + i, 32);
 }
 
-template <int64_t Width>
-void gather_codes(const SoniqLayer& layer, const SoniqPart& part, int64_t first, int64_t n) {
-  uint8_t* out = layer.folded_codes;
-  for (int64_t r = first; r < first + n; ++r) {
-    for (int64_t t = 0; t < layer.taps; ++t, out += part.n_channels) {
-      const int64_t pixel = layer.gather[t * layer.rows + r];
-      const uint8_t* in = pixel == layer.pixels ? layer.pad_codes : layer.codes + pixel * layer.ld_codes;
-      if (part.channels == nullptr) {
-        copy<Width>(out, in + part.first_channel, part.n_channels);
-      } else {
-        for (int64_t c = 0; c < part.n_channels; ++c) out[c] = in[part.channels[c]];
-      }
+void pack_pixels(const SoniqPack& p, const uint8_t* codes, uint8_t* out) {
+  if (p.kernel != nullptr) return p.kernel->pack_a(p.width, p.k, codes, p.ld_codes, out, p.pixel_bytes);
+  if (p.by_strip) {
+    __builtin_memcpy(out, codes, p.width * p.k);
+  } else if (p.channels == nullptr) {
+    for (int64_t x = 0; x < p.width; ++x) __builtin_memcpy(out + x * p.pixel_bytes, codes + x * p.ld_codes, p.k);
+  } else {
+    for (int64_t x = 0; x < p.width; ++x, out += p.pixel_bytes, codes += p.ld_codes)
+      for (int64_t c = 0; c < p.k; ++c) out[c] = codes[p.channels[c]];
+  }
+}
+
+void pad(const SoniqPack& p, uint8_t* out, int64_t pixels) {
+  for (int64_t x = 0; x < pixels; ++x) __builtin_memcpy(out + x * p.pixel_bytes, p.pad_pixel, p.pixel_bytes);
+}
+
+// Pointers to what each tap of n output rows from row `first` reads: [taps][block_rows].
+void point(const SoniqLayer& layer, const SoniqPart& part, int64_t first, int64_t n, const uint8_t** pointers) {
+  const int64_t step = layer.stride_width * part.pixel_bytes;
+  for (int64_t r = 0, count; r < n; r += count) {  // rows of one image row
+    const int64_t image_row = (first + r) / layer.out_width, x = (first + r) % layer.out_width;
+    const int64_t image = image_row / layer.out_height, y = image_row % layer.out_height * layer.stride_height - layer.pad_height;
+    count = smaller(layer.out_width - x, n - r);
+    const uint8_t** out = pointers + r;
+    for (int64_t ky = 0; ky < layer.kernel_height; ++ky) {
+      const int64_t row = y + ky * layer.dilation_height;
+      const int64_t strip = row >= 0 && row < layer.height ? image * layer.height + row : layer.n_strips;
+      const uint8_t* at = part.image + strip * part.ld_image + part.first_pixel * part.pixel_bytes + x * step;
+      for (int64_t kx = 0; kx < part.taps_per_row; ++kx, at += layer.dilation_width * part.pixel_bytes, out += layer.block_rows)
+        for (int64_t i = 0; i < count; ++i) out[i] = at + i * step;
     }
   }
 }
 
-// Codes of `n` output rows from row `first`, taps x channels each, and their packed rows.
-void fold(const SoniqLayer& layer, const SoniqPart& part, int64_t first, int64_t n) {
-  const int64_t row_codes = layer.taps * part.n_channels;
-  const auto gather = part.n_channels <= 16 ? gather_codes<16> : part.n_channels <= 32 ? gather_codes<32>
-                      : part.n_channels <= 64 ? gather_codes<64> : gather_codes<0>;
-  gather(layer, part, first, n);
-  part.kernel->pack_a(n, row_codes, layer.folded_codes, row_codes, layer.folded_rows, part.ld_image);
-  for (int64_t r = 0; r < n; ++r) layer.pointers[r] = layer.folded_rows + r * part.ld_image;
-}
-
-void point(const SoniqLayer& layer, const SoniqPart& part, int64_t first, int64_t n) {
-  for (int64_t t = 0; t < layer.taps; ++t) {
-    const int32_t* pixels = layer.gather + t * layer.rows + first;
-    const uint8_t** out = layer.pointers + t * layer.block_rows;
-    for (int64_t r = 0; r < n; ++r) out[r] = part.image + pixels[r] * part.ld_image;
-  }
+// Codes of all taps of n output rows side by side, then packed; `pointers` lead to their taps, and then to the packed rows.
+void fold(const SoniqLayer& layer, const SoniqPart& part, int64_t n, const uint8_t** pointers, uint8_t* codes, uint8_t* rows) {
+  const int64_t taps = layer.kernel_height * part.taps_per_row, row_codes = taps * part.run_codes;
+  uint8_t* out = codes;
+  for (int64_t r = 0; r < n; ++r)
+    for (int64_t t = 0; t < taps; ++t, out += part.run_codes) copy(out, pointers[t * layer.block_rows + r], part.run_codes);
+  part.kernel->pack_a(n, row_codes, codes, row_codes, rows, part.ld_folded);
+  for (int64_t r = 0; r < n; ++r) pointers[r] = rows + r * part.ld_folded;
 }
 
 // `zero` is a variable, so that compilers see the pattern of a vector maximum.
 inline float relu(float x, float zero) { return x > zero ? x : zero; }
 
-// Where a pass over a block works: n rows of the part's columns.
+// Where a pass over a block works: n rows of `cols` columns.
 struct Block {
-  int64_t n;
+  int64_t n, cols;
   const int32_t* raw;
   int64_t ld_raw;
   float* tile;  // ld: the layer's cols, as for bias, residual and the vectors of codes
   int64_t ld;
   const float *bias, *residual;
   float zero;
-  const SoniqCodesOut* codes;  // at the block's first row and the part's first column
+  const SoniqCodesOut* codes;  // at the block's first row and first column
 };
 
 enum Finish { kNothing, kBias, kRelu, kAdd, kReluAdd, kAddRelu, kReluAddRelu };
@@ -78,7 +88,7 @@ void pass(const SoniqPart& part, const Block& block) {
   const int32_t* __restrict offset = part.offset;
   const float *__restrict scale = part.scale, *__restrict bias = block.bias;
   const int32_t left = part.left, right = part.right;
-  const int64_t cols = part.cols;
+  const int64_t cols = block.cols;
   const float zero = block.zero;
   for (int64_t r = 0; r < block.n; ++r) {
     const int32_t* __restrict raw = block.raw + r * block.ld_raw;
@@ -122,57 +132,136 @@ void pass_by_codes(Finish how, const SoniqPart& part, const Block& block) {
                                 : pass_by_finish<First, Plain, false>(how, part, block);
 }
 
-Finish finish_of(const SoniqLayer& layer) {
-  if (layer.residual == nullptr) return layer.relu_first || layer.relu_last ? kRelu : kBias;
-  if (layer.relu_first) return layer.relu_last ? kReluAddRelu : kReluAdd;
-  return layer.relu_last ? kAddRelu : kAdd;
-}
-
-void run_part(const SoniqLayer& layer, const SoniqPart& part, int64_t first, int64_t n, float* tile) {
-  if (part.is_folded) {
-    fold(layer, part, first, n);
-  } else {
-    point(layer, part, first, n);
-  }
-  const int64_t nr = part.kernel->nr, ld_raw = (part.cols + nr - 1) / nr * nr, column = part.first_column;
-  part.kernel->run(n, part.cols, part.taps, part.k, layer.pointers, layer.block_rows, part.weights, layer.acc, ld_raw);
-  const float* residual = layer.residual == nullptr ? nullptr : layer.residual + first * layer.cols + column;
-  SoniqCodesOut codes;
-  if (layer.n_codes_out > 0) {
-    const SoniqCodesOut& all = layer.codes_out[0];
-    codes = {all.codes + first * all.ld + column, all.ld, all.inverse + column, all.shift + column, all.lo + column, all.hi + column};
-  }
-  const Block block = {n, static_cast<const int32_t*>(layer.acc), ld_raw, tile + column, layer.cols,
-                       layer.bias + column, residual, 0.0f, part.is_last && layer.n_codes_out > 0 ? &codes : nullptr};
-  const Finish how = part.is_last ? finish_of(layer) : kNothing;
+void pass_rows(const SoniqPart& part, Finish how, const Block& block) {
   if (part.left == 0 && part.right == 0) {
     return part.is_first ? pass_by_codes<true, true>(how, part, block) : pass_by_codes<false, true>(how, part, block);
   }
   return part.is_first ? pass_by_codes<true, false>(how, part, block) : pass_by_codes<false, false>(how, part, block);
 }
 
+// Narrow rows, `at_once` of them as one: then nothing lies between the rows of any array.
+void pass_part(const SoniqPart& part, Finish how, const Block& block, int64_t at_once) {
+  const int64_t wide = block.n / at_once, done = wide * at_once * block.cols;
+  Block some = block;
+  some.n = wide, some.cols *= at_once, some.ld_raw *= at_once, some.ld *= at_once;
+  SoniqCodesOut codes;
+  if (block.codes != nullptr) {
+    codes = *block.codes;
+    codes.ld *= at_once;
+    some.codes = &codes;
+  }
+  pass_rows(part, how, some);
+  if (wide * at_once == block.n) return;
+  some = block;
+  some.n -= wide * at_once, some.raw += done, some.tile += done;
+  if (block.residual != nullptr) some.residual += done;
+  if (block.codes != nullptr) {
+    codes = *block.codes;
+    codes.codes += done;
+    some.codes = &codes;
+  }
+  pass_rows(part, how, some);
+}
+
+Finish finish_of(const SoniqLayer& layer) {
+  if (layer.residual == nullptr) return layer.relu_first || layer.relu_last ? kRelu : kBias;
+  if (layer.relu_first) return layer.relu_last ? kReluAddRelu : kReluAdd;
+  return layer.relu_last ? kAddRelu : kAdd;
+}
+
+// The output that is made at once: n rows from row `first` on, columns `begin` to `end`; and where.
+struct Window {
+  int64_t first, n, begin, end;
+  int32_t* acc;
+  float* tile;
+  const uint8_t** pointers;
+  uint8_t *folded_codes, *folded_rows;
+};
+
+// The columns of a part that lie in the window.
+SoniqPart columns_of(const SoniqPart& part, const Window& window) {
+  SoniqPart some = part;
+  const int64_t skipped = larger(window.begin - part.first_column, 0);
+  some.first_column = part.first_column + skipped;
+  some.cols = smaller(part.first_column + part.cols, window.end) - some.first_column;
+  if (skipped > 0) {
+    some.weights += part.kernel->w_bytes(skipped, part.taps, part.k);  // whole panels: they lie one after another
+    some.offset += skipped;
+    some.scale += skipped;
+  }
+  return some;
+}
+
+void run_part(const SoniqLayer& layer, const SoniqPart& whole, const Window& window) {
+  const SoniqPart part = columns_of(whole, window);
+  if (part.cols <= 0) return;
+  const int64_t first = window.first, n = window.n, nr = part.kernel->nr, column = part.first_column;
+  const int64_t ld_raw = (part.cols + nr - 1) / nr * nr;
+  point(layer, part, first, n, window.pointers);
+  if (part.run_codes > 0) fold(layer, part, n, window.pointers, window.folded_codes, window.folded_rows);
+  part.kernel->run(n, part.cols, part.taps, part.k, window.pointers, layer.block_rows, part.weights, window.acc, ld_raw);
+  const float* residual = layer.residual == nullptr ? nullptr : layer.residual + first * layer.cols + column;
+  SoniqCodesOut codes;
+  if (layer.n_codes_out > 0) {
+    const SoniqCodesOut& all = layer.codes_out[0];
+    codes = {all.codes + first * all.ld + column, all.ld, all.inverse + column, all.shift + column, all.lo + column, all.hi + column};
+  }
+  const Block block = {n, part.cols, window.acc, ld_raw, window.tile + column, layer.cols, layer.bias + column, residual, 0.0f,
+                       part.is_last && layer.n_codes_out > 0 ? &codes : nullptr};
+  pass_part(part, part.is_last ? finish_of(layer) : kNothing, block, part.cols == layer.cols ? layer.rows_at_once : 1);
+}
+
 // Codes of a further quantizer of the same tensor.
-void emit(const SoniqCodesOut& out, int64_t cols, int64_t first, int64_t n, const float* tile) {
-  for (int64_t r = 0; r < n; ++r) {
-    uint8_t* __restrict codes = out.codes + (first + r) * out.ld;
-    const float* __restrict t = tile + r * cols;
+void emit(const SoniqCodesOut& out, const SoniqLayer& layer, const Window& window) {
+  const int64_t width = window.end - window.begin;
+  for (int64_t r = 0; r < window.n; ++r) {
+    uint8_t* __restrict codes = out.codes + (window.first + r) * out.ld + window.begin;
+    const float* __restrict t = window.tile + r * layer.cols + window.begin;
+    const float *__restrict inverse = out.inverse + window.begin, *__restrict shift = out.shift + window.begin;
+    const float *__restrict lo = out.lo + window.begin, *__restrict hi = out.hi + window.begin;
     SONIQ_NO_ALIAS
-    for (int64_t i = 0; i < cols; ++i) codes[i] = soniq_code(t[i], out.inverse[i], out.shift[i], out.lo[i], out.hi[i]);
+    for (int64_t i = 0; i < width; ++i) codes[i] = soniq_code(t[i], inverse[i], shift[i], lo[i], hi[i]);
   }
 }
+
+template <typename T>
+T* shifted(T* pointer, int64_t bytes) { return reinterpret_cast<T*>(reinterpret_cast<char*>(pointer) + bytes); }
 
 }  // namespace
 
-extern "C" void soniq_pack(const SoniqPack* pack) {
-  pack->kernel->pack_a(pack->pixels, pack->k, pack->codes, pack->ld_codes, pack->out, pack->ld_out);
-  __builtin_memcpy(pack->out + pack->pixels * pack->ld_out, pack->pad_row, pack->ld_out);
+void soniq_pack_share(const SoniqPack& p, SoniqShare share) {
+  const int64_t begin = share.begin(p.n_strips), end = share.end(p.n_strips);
+  uint8_t* out = p.out + begin * p.ld_out;
+  const uint8_t* codes = p.codes + begin * p.width * p.ld_codes;
+  const bool at_once = p.kernel != nullptr && p.by_strip;
+  if (at_once) p.kernel->pack_a(end - begin, p.width * p.k, codes, p.width * p.ld_codes, out + p.left * p.pixel_bytes, p.ld_out);
+  for (int64_t s = begin; s < end; ++s, out += p.ld_out, codes += p.width * p.ld_codes) {
+    if (!at_once) pack_pixels(p, codes, out + p.left * p.pixel_bytes);
+    pad(p, out, p.left);  // after the packing, which may write past its end
+    pad(p, out + (p.left + p.width) * p.pixel_bytes, p.right);
+  }
+  if (share.index == share.count - 1) pad(p, p.out + p.n_strips * p.ld_out, p.left + p.width + p.right);
 }
 
-extern "C" void soniq_layer(const SoniqLayer* layer) {
-  for (int64_t first = 0; first < layer->rows; first += layer->block_rows) {
-    const int64_t n = smaller(layer->block_rows, layer->rows - first);
-    float* tile = layer->out == nullptr ? layer->tile : layer->out + first * layer->cols;
-    for (int64_t p = 0; p < layer->n_parts; ++p) run_part(*layer, layer->parts[p], first, n, tile);
-    for (int64_t o = 1; o < layer->n_codes_out; ++o) emit(layer->codes_out[o], layer->cols, first, n, tile);
+void soniq_layer_share(const SoniqLayer& layer, int64_t index) {
+  if (index >= layer.row_shares * layer.column_shares) return;
+  const SoniqShare rows = {index / layer.column_shares, layer.row_shares}, columns = {index % layer.column_shares, layer.column_shares};
+  const int64_t steps = (layer.cols + layer.column_step - 1) / layer.column_step, offset = index * layer.scratch_bytes;
+  Window window = {0, 0, columns.begin(steps) * layer.column_step, smaller(columns.end(steps) * layer.column_step, layer.cols),
+                   static_cast<int32_t*>(shifted(layer.acc, offset)), nullptr, shifted(layer.pointers, offset),
+                   shifted(layer.folded_codes, offset), shifted(layer.folded_rows, offset)};
+  for (window.first = rows.begin(layer.rows); window.first < rows.end(layer.rows); window.first += window.n) {
+    window.n = smaller(layer.block_rows, rows.end(layer.rows) - window.first);
+    window.tile = layer.out == nullptr ? shifted(layer.tile, offset) : layer.out + window.first * layer.cols;
+    for (int64_t p = 0; p < layer.n_parts; ++p) run_part(layer, layer.parts[p], window);
+    for (int64_t o = 1; o < layer.n_codes_out; ++o) emit(layer.codes_out[o], layer, window);
   }
+}
+
+extern "C" void soniq_pack(const SoniqPack* pack) { soniq_pack_share(*pack, {0, 1}); }
+
+extern "C" void soniq_layer(const SoniqLayer* layer) {
+  SoniqLayer whole = *layer;
+  whole.row_shares = whole.column_shares = 1;
+  soniq_layer_share(whole, 0);
 }

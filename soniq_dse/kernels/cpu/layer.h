@@ -1,11 +1,16 @@
 // The layer driver: one linear layer or convolution (an implicit GEMM) over any number of segments, epilogue included.
 //
-// Activations are codes, channels last: [pixels][channels], channels in the order of their segments. A *part* is what one
-// kernel does: one segment of one group. Its input reaches the kernel in one of two ways:
-//   direct  the whole image was packed once (SoniqPack); per tap and output row a pointer to the packed row of its pixel
-//   folded  taps x channels form one k: the codes of an output row are gathered, then packed (narrow layers, groups)
-// Pixels outside the image are the pad pixel: index `pixels`, the row behind the image.
-// Buffers of codes (codes, pad_codes, folded_codes) are followed by 64 bytes that may be read, and in the scratch written.
+// Activations are codes, channels last: [batch][height][width][channels], channels in the order of their segments. A *part* is
+// what one kernel does: one segment of one group. It reads *strips*: image rows with their border left and right, made once per
+// tensor and kernel by soniq_pack; behind the last one lies a strip of pad pixels, which stands for every row outside the image.
+// A tap of a part is a pointer to a pixel of a strip:
+//   by tap   one pointer per kernel position
+//   by run   where packed pixels lie side by side, those under one row of the kernel are one k: a pointer per kernel row
+//   folded   strips hold plain codes; those of all taps are copied into one k per output row, then packed (narrow layers, groups)
+// Buffers of codes and strips are followed by 64 bytes that may be read, and in the scratch written.
+//
+// Threads. Share i of row_shares x column_shares does its part of the output; which one has no influence on any result, for
+// every output is computed by one thread in one order.
 //
 // Epilogue, fp32, each operation rounded on its own (built without contraction):
 //   t = 0; per part in palette order: t = t + f32(((raw << left) + offset[n]) >> right) * scale[n];  t = t + bias[n];
@@ -22,13 +27,22 @@ inline uint8_t soniq_code(float value, float inverse, float shift, float lo, flo
   return static_cast<uint8_t>(__builtin_irintf(v));
 }
 
+// What thread `index` of `count` does of some work: the same part in every run.
+struct SoniqShare {
+  int64_t index, count;
+  int64_t begin(int64_t n) const { return n * index / count; }
+  int64_t end(int64_t n) const { return n * (index + 1) / count; }
+};
+
 struct SoniqPack {
-  const SoniqKernel* kernel;
-  const uint8_t* codes;  // first channel of the segment
-  int64_t ld_codes, pixels, k;
-  uint8_t* out;  // pixels + 1 packed rows
-  int64_t ld_out;
-  const uint8_t* pad_row;  // the packed pad pixel, ld_out bytes
+  const SoniqKernel* kernel;  // null: strips of plain codes
+  const uint8_t* codes;       // first channel of those to be packed
+  const int32_t* channels;    // positions of the k channels, or null where they are contiguous
+  int64_t ld_codes, n_strips, width, k;
+  int64_t by_strip;           // the kernel packs a strip as one row of width * k codes
+  uint8_t* out;               // n_strips + 1 strips
+  int64_t ld_out, pixel_bytes, left, right;
+  const uint8_t* pad_pixel;   // packed, pixel_bytes
 };
 
 struct SoniqPart {
@@ -40,25 +54,26 @@ struct SoniqPart {
   int64_t taps, k;               // as the kernel sees them
   int64_t first_column, cols;    // output channels
   int32_t is_first, is_last;     // of the parts of its output channels
-  int64_t is_folded;
-  const uint8_t* image;          // direct: packed rows
-  int64_t ld_image;              // bytes of a packed row, here or in the folded scratch
-  const int32_t* channels;       // folded: positions of the input channels, or null where they are contiguous
-  int64_t first_channel, n_channels;
+  const uint8_t* image;          // its strips, from its first channel on
+  int64_t ld_image, pixel_bytes;
+  int64_t first_pixel;           // of a strip: where the first output column's window begins
+  int64_t taps_per_row;          // of the kernel window; 1: by run
+  int64_t run_codes;             // folded: codes to copy per tap; else 0
+  int64_t ld_folded;             // bytes of a packed row of the folded scratch
 };
 
 struct SoniqCodesOut {
   uint8_t* codes;
   int64_t ld;
-  const float *inverse, *shift, *lo, *hi;  // [cols]
+  const float *inverse, *shift, *lo, *hi;  // [rows_at_once][cols]
 };
 
 struct SoniqLayer {
-  int64_t rows, cols, taps, pixels, block_rows;
-  const int32_t* gather;  // [taps][rows] -> pixel
-  const uint8_t* codes;   // input codes, for folded parts
-  int64_t ld_codes;
-  const uint8_t* pad_codes;  // one pixel of codes
+  int64_t rows, cols, block_rows;
+  int64_t rows_at_once;  // the vectors of the epilogue (scale ... hi) are repeated so often: narrow rows are done together
+  int64_t row_shares, column_shares, column_step;  // shares of columns are whole multiples of column_step, or the last
+  int64_t out_height, out_width, height, n_strips;
+  int64_t kernel_height, stride_height, stride_width, pad_height, dilation_height, dilation_width;
   const SoniqPart* parts;
   int64_t n_parts;
   const float* bias;
@@ -67,7 +82,8 @@ struct SoniqLayer {
   float* out;  // [rows][cols] or null
   const SoniqCodesOut* codes_out;
   int64_t n_codes_out;
-  // Scratch of one block of rows.
+  // Scratch of one block of rows of the first share; those of the others follow, each scratch_bytes behind the one before.
+  int64_t scratch_bytes;
   void* acc;
   float* tile;
   const uint8_t** pointers;
@@ -75,5 +91,9 @@ struct SoniqLayer {
   uint8_t* folded_rows;
 };
 
+void soniq_pack_share(const SoniqPack& pack, SoniqShare share);
+void soniq_layer_share(const SoniqLayer& layer, int64_t share);
+
+// Whole, in the calling thread.
 extern "C" void soniq_pack(const SoniqPack* pack);
 extern "C" void soniq_layer(const SoniqLayer* layer);

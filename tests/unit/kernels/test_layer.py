@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from soniq_dse.errors import UserError
 from soniq_dse.formats import grid_of
+from soniq_dse.hardware.host import detect_host
 from soniq_dse.kernels import reference
-from soniq_dse.kernels.catalog import kernel
-from soniq_dse.kernels.layer import Geometry, InputSegment, LayerWeights, block_rows, corrections, plan_parts
+from soniq_dse.kernels.catalog import catalog, kernel, missing_features, token_bits
+from soniq_dse.kernels.layer import (
+    InputSegment,
+    LayerWeights,
+    Part,
+    block_rows,
+    corrections,
+    plan_parts,
+    shares,
+    tile_layer,
+)
 from soniq_dse.kernels.library import Kernel, load_kernel
+from soniq_dse.kernels.measure import random_weights
+from soniq_dse.kernels.strips import Geometry, Strips, bordered, granule, packed_bytes
+from soniq_dse.records.cost import KernelSpec
 from soniq_dse.records.palette import Level
 
 
@@ -20,36 +33,46 @@ def scalar(act: str, wgt: str) -> Kernel:
     return load_kernel(kernel(f"gemm_{act}_{wgt}_s32_1x1x8__scalar_direct"))
 
 
-def test_gather_by_hand() -> None:
-    # A 2 x 3 image, 2 x 2 kernel, padding 1 on the sides only, stride 2: pixels 0 1 2 / 3 4 5, pad pixel 6.
-    # Output columns start at x = -1 and 1: (pad 0 / pad 3) and (1 2 / 4 5).
-    geometry = Geometry(1, 2, 3, kernel=(2, 2), stride=(1, 2), padding=(0, 1))
+def test_reach_by_hand() -> None:
+    # 5 pixels 0..4, windows of 3 pixels two apart from -1 on: -1 1 3 and 1 3 5. One pixel is read on either side.
+    geometry = Geometry(1, 1, 5, kernel=(1, 3), stride=(1, 2), padding=(0, 1), dilation=(1, 2))
     assert geometry.out_size == (1, 2)
-    assert geometry.gather().tolist() == [[6, 1], [0, 2], [6, 4], [3, 5]]
+    assert geometry.reach == (1, 1)
+    assert not geometry.has_runs
+    assert Geometry(5).is_flat
 
 
-def test_gather_of_a_linear_layer_is_the_identity() -> None:
-    assert Geometry(5).gather().tolist() == [[0, 1, 2, 3, 4]]
+def test_layers_share_strips_with_the_widest_border() -> None:
+    wide, narrow = Geometry(1, 8, 8, (5, 5), padding=(2, 2)), Geometry(1, 8, 8, (1, 1), stride=(2, 2))
+    strips = bordered(Strips(None, 0, 4), [wide, narrow])
+    assert (strips.left, strips.right) == (2, 2)
+    assert strips.size_bytes(wide) == (8 + 1) * 64  # 12 pixels of 4 bytes, to whole cache lines, and the strip of pads
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
-@given(st.data())
-def test_gather_equals_the_reference_convolution(data: st.DataObject) -> None:
-    def pair(low: int, high: int) -> tuple[int, int]:
-        return data.draw(st.integers(low, high)), data.draw(st.integers(low, high))
+@pytest.mark.parametrize("spec", [spec for spec in catalog() if spec.act != "f32"], ids=lambda spec: spec.symbol)
+def test_whole_granules_pack_on_their_own(spec: KernelSpec) -> None:
+    if missing_features(spec, detect_host().features):
+        pytest.skip("this machine lacks a feature")
+    kernel, rng = load_kernel(spec), np.random.default_rng(0)
+    size = granule(kernel)
+    if not size:
+        pytest.skip("its packed rows cannot be joined")
+    codes = rng.integers(0, 2 ** token_bits(spec.act), (7, 3 * size)).astype(np.uint8)
+    each = packed_bytes(kernel, 3 * size)
+    joined = kernel.pack_a(codes.reshape(1, -1))[0]
+    np.testing.assert_array_equal(joined[: 7 * each], kernel.pack_a(codes)[:, :each].reshape(-1))
 
-    size, window, stride, padding, dilation = pair(3, 7), pair(1, 3), pair(1, 3), pair(0, 2), pair(1, 2)
-    geometry = Geometry(2, *size, window, stride, padding, dilation)
-    if min(geometry.out_size) < 1:
-        return
-    rng = np.random.default_rng(0)
-    values, weights = rng.integers(-9, 9, (2, *size, 3)), rng.integers(-3, 4, (4, 3, *window)).astype(np.int8)
-    pad = np.array([1, -1, 2])
-    pixels = np.concatenate([values.reshape(-1, 3), pad[None]])
-    flat = weights.transpose(0, 2, 3, 1).reshape(4, geometry.taps, 3).astype(np.int64)
-    got = sum(pixels[geometry.gather()[t]] @ flat[:, t].T for t in range(geometry.taps))
-    wanted = reference.conv2d(values, weights, pad, stride=stride, padding=padding, dilation=dilation)
-    np.testing.assert_array_equal(np.asarray(got).reshape(wanted.shape), wanted)
+
+@pytest.mark.parametrize("spec", catalog(), ids=lambda spec: spec.symbol)
+def test_panels_of_weights_lie_one_after_another(spec: KernelSpec) -> None:
+    # What lets threads share the columns of a layer.
+    if missing_features(spec, detect_host().features):
+        pytest.skip("this machine lacks a feature")
+    kernel, panel = load_kernel(spec), spec.tile[1]
+    weights = random_weights(kernel, (3 * panel, 2, 37), np.random.default_rng(0))
+    whole = kernel.pack_w(weights)
+    tail = kernel.pack_w(np.ascontiguousarray(weights[panel:]))
+    np.testing.assert_array_equal(whole[kernel.w_bytes(panel, 2, 37) :], tail)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 8])
@@ -97,27 +120,64 @@ def layer_of(channels: int, kernel_size: int, groups: int = 1, order: np.ndarray
     )
 
 
-def test_narrow_layers_fold_taps_into_k() -> None:
-    def parts(channels: int, size: int) -> tuple[bool, int, int]:
-        (part,) = plan_parts(layer_of(channels, size), Geometry(1, 8, 8, (size, size)), lambda *_: scalar("u1", "z1"))
-        return part.folded, part.taps, part.padded_k
+def parts_of(act: str, wgt: str, channels: int, size: int, **window: Any) -> Part:
+    geometry = Geometry(1, 8, 8, (size, size), **window)
+    (part,) = plan_parts(layer_of(channels, size), geometry, lambda *_: scalar(act, wgt))
+    return part
 
-    assert parts(3, 3) == (True, 1, 32)  # 27 in groups of 8, not 9 x 8
-    assert parts(8, 3) == (False, 9, 72)  # nothing to gain
-    assert parts(3, 1) == (False, 1, 8)
+
+def test_runs_of_pixels_are_one_k() -> None:
+    part = parts_of("u1", "z1", 8, 3)  # 3 rows of 24 elements, in groups of 8
+    assert (part.folded, part.taps, part.k, part.taps_per_row, part.padded_k) == (False, 3, 24, 1, 72)
+    part = parts_of("u8", "s8", 5, 3)  # what follows a run meets weights of zero
+    assert (part.folded, part.taps, part.k, part.padded_k) == (False, 3, 15, 48)
+    part = parts_of("u1", "z1", 8, 3, dilation=(1, 2))  # pixels apart
+    assert (part.folded, part.taps, part.k, part.taps_per_row) == (False, 9, 8, 3)
+
+
+def test_narrow_layers_fold_taps_into_k() -> None:
+    part = parts_of("u1", "z1", 3, 3)  # 27 in groups of 8, not 9 x 8
+    assert (part.folded, part.taps, part.padded_k, part.run_codes) == (True, 1, 32, 9)
+    assert not parts_of("u1", "z1", 3, 1).folded
 
 
 def test_groups_whose_channels_are_scattered_are_gathered() -> None:
     order = np.array([0, 4, 1, 5, 2, 6, 3, 7])
     layer = layer_of(8, 1, groups=2, order=order)
     parts = plan_parts(layer, Geometry(1, 4, 4), lambda *_: scalar("u1", "z1"))
-    assert [part.channels.tolist() for part in parts] == [[0, 2, 4, 6], [1, 3, 5, 7]]
-    assert [(part.first_column, part.folded, part.contiguous) for part in parts] == [(0, True, False), (2, True, False)]
+    assert [part.strips.channels for part in parts] == [(0, 2, 4, 6), (1, 3, 5, 7)]
+    assert [(part.first_column, part.folded) for part in parts] == [(0, True), (2, True)]
 
 
 def test_blocks_fill_the_tile() -> None:
-    layer = layer_of(16, 1)
-    (part,) = plan_parts(layer, Geometry(1, 32, 32), lambda *_: scalar("u1", "z1"))
-    assert block_rows([part], Geometry(1, 32, 32), 64) == 60  # 16 KiB / 256 B = 64, to a multiple of 12
-    assert block_rows([part], Geometry(1, 32, 32), 4096) == 12
-    assert block_rows([part], Geometry(3), 64) == 3
+    part = parts_of("u1", "z1", 16, 1)
+    assert block_rows([part], 1024, 64) == 60  # 16 KiB / 256 B = 64, to a multiple of 12
+    assert block_rows([part], 1024, 4096) == 12
+    assert block_rows([part], 3, 64) == 3
+
+
+def test_narrow_rows_go_through_the_epilogue_together() -> None:
+    part, geometry = parts_of("u1", "z1", 16, 1), Geometry(1, 8, 8)
+    assert tile_layer([part], geometry, part.cols).rows_at_once == 32  # 2 columns, to 64
+    # Two threads share rows, which are done together as before; of one row, columns, which are not.
+    assert tile_layer([part], geometry, part.cols, threads=2).rows_at_once == 32
+    assert tile_layer([part], Geometry(1), part.cols, threads=2).rows_at_once == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "cols", "step", "threads", "expected"),
+    [
+        (1024, 16, 16, 2, (2, 1)),  # one panel: rows
+        (1, 4096, 64, 2, (1, 2)),  # one row: columns
+        (49, 512, 16, 2, (1, 2)),  # 5 tiles of rows halve worse than 32 panels
+        (24, 128, 64, 4, (2, 2)),  # both
+        (1, 10, 16, 8, (1, 1)),  # nothing to share
+    ],
+)
+def test_shares_by_hand(rows: int, cols: int, step: int, threads: int, expected: tuple[int, int]) -> None:
+    assert shares(rows, cols, step, threads) == expected
+
+
+def test_packed_weights_are_of_the_length_that_the_kernel_reads() -> None:
+    part = parts_of("u1", "z1", 16, 3)
+    assert len(part.packed) == part.kernel.w_bytes(part.cols, part.taps, part.k)

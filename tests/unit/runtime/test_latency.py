@@ -33,9 +33,16 @@ def test_a_measurement_names_its_conditions(packed: PackedNetwork) -> None:
     assert found.percentiles_us[50] <= found.percentiles_us[99]
 
 
-def test_more_threads_than_one_are_refused(packed: PackedNetwork) -> None:
-    with pytest.raises(UserError, match="threads: expected 1"):
-        measure(packed, threads=2)
+def test_several_threads_are_timed_by_the_wall_clock(packed: PackedNetwork) -> None:
+    found = measure(packed, threads=3, max_s=0.05)
+    assert found.threads == 3
+    assert found.median_us is not None
+    assert set(found.per_layer_us) == {"q1", "conv2", "q5", "fc6"}
+
+
+def test_impossible_numbers_are_refused(packed: PackedNetwork) -> None:
+    with pytest.raises(UserError, match="threads: expected 1 to 256, got 0"):
+        measure(packed, threads=0)
     with pytest.raises(UserError, match="batch: expected 1 or more"):
         measure(packed, batch=0)
 
