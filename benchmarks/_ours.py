@@ -15,6 +15,7 @@ from soniq_dse.kernels.layer_structs import LayerStruct, PackStruct
 from soniq_dse.kernels.library import Kernel, aligned_empty, load_for_host, round_up
 from soniq_dse.kernels.measure import random_codes, random_weights
 from soniq_dse.kernels.strips import Geometry, bordered
+from soniq_dse.records.choice import PartShape
 from soniq_dse.records.cost import KernelSpec
 from soniq_dse.records.palette import Level
 from soniq_dse.runtime.executor import driver_flags, load_drivers
@@ -56,8 +57,8 @@ def layer(shape: Shape, mix: Sequence[tuple[Level, float]], features: Sequence[s
     """A linear layer or convolution over segments with the given shares of its channels; u8 codes out."""
     weights, geometry = _weights(shape, mix), _geometry(shape)
 
-    def kernel_for(level: Level, rows: int, cols: int) -> Kernel:
-        return load_for_host(choose(level, rows, cols, features, algorithm), features)
+    def kernel_for(asked: PartShape) -> tuple[Kernel, bool | None]:
+        return load_for_host(choose(asked.level, asked.rows, asked.cols, features, algorithm), features), None
 
     parts = plan_parts(weights, geometry, kernel_for)
     drivers = load_drivers(driver_flags(features))

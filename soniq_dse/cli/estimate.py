@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 )
 @click.option("--batch", default=1, show_default=True, type=click.IntRange(1), help="Inputs per run.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1), help="Cores that share each layer.")
+@click.option("--why", is_flag=True, help="Say for every part of a layer why its kernel, and what the next best costs.")
 @json_option
-def command(hw_name: str | None, model: str, palette: str | None, batch: int, threads: int, as_json: bool) -> None:
+def command(
+    hw_name: str | None, model: str, palette: str | None, batch: int, threads: int, why: bool, as_json: bool
+) -> None:
     """Predict the latency of a model on a machine, layer by layer, and what bounds each.
 
     Nothing is measured: the estimate follows from the descriptor and the kernels kept with it.
@@ -44,6 +47,10 @@ def command(hw_name: str | None, model: str, palette: str | None, batch: int, th
         print_json(found.to_json_value() | {"workload": model, "palette": palette})
         return
     _print(found, f"{model} at {palette or 'fp32'} on {hardware.name}")
+    if why:
+        for layer in found.per_layer:
+            for choice in layer.choices:
+                click.echo(f"{layer.name}: {choice.shape.name}: {choice.reason}")
 
 
 def _even_assignment(workload: Workload, palette: str) -> Assignment:

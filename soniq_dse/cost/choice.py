@@ -1,22 +1,30 @@
-"""Which kernel a part of a layer runs on, and what a pass of its loop costs.
+"""Which kernels can run a part of a layer on a machine, and what a pass of the loop of each costs.
 
-The choice is the runtime's own (``kernels.catalog``). Priced is the kept compiled loop of that kernel, and not below
-its recipe, which counts what lies outside the innermost loop too (widening of narrow sums). Where no loop is kept, the
-recipe of its format prices it; where the machine has no vector kernel yet, the recipe of its fastest native level that
-serves. Each answer says which.
+Priced is the kept compiled loop of a kernel, and not below its recipe, which counts what lies outside the innermost
+loop too (widening of narrow sums). Where no loop is kept, the recipe of its format prices it; where the machine has no
+vector kernel yet, the recipe of its fastest native level that serves. Each answer says which. What a whole part costs
+on each, and so which is taken: ``layers``.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Literal
 
 from soniq_dse.cost import Base, LoopCost
 from soniq_dse.errors import UserError, nearest
 from soniq_dse.hardware.levels import native_levels, recipe_uses, step_timing
 from soniq_dse.hardware.ports import evenly_spread, port_bound, port_loads
-from soniq_dse.kernels.catalog import kernels_for, packed_activation_bits, token_bits
+from soniq_dse.kernels.catalog import (
+    COUNTER_INSTRUCTIONS,
+    kernel,
+    kernels_for,
+    packed_activation_bits,
+    token_bits,
+)
 from soniq_dse.kernels.loops import kept_loop
 from soniq_dse.records.cost import HotLoop, KernelSpec
 from soniq_dse.records.hardware import HardwareModel, InstructionTiming, NativeLevel
@@ -36,7 +44,7 @@ class Kernel:
 
     One pass of its loop multiplies ``rows x cols`` outputs by ``pass_k`` elements of k at the cost of ``loop``. k is
     padded to ``k_group``, columns to ``cols``. ``weight_bits`` and ``activation_bits`` are those of the kernel's own
-    packing.
+    packing; ``output_cycles`` are spent per output outside the loop, however deep it is; ``exists``: not only a recipe.
     """
 
     name: str
@@ -49,33 +57,60 @@ class Kernel:
     algorithm: str
     loop: LoopCost
     priced_by: PricedBy
+    k_max: float = inf
+    output_cycles: float = 0.0
+    exists: bool = True
+
+    @property
+    def cycles_per_mac(self) -> float:
+        """The loop alone on full tiles: no part costs less per multiply-accumulate."""
+        return self.loop.expected_cycles / (self.rows * self.cols * self.pass_k)
 
 
 @dataclass
 class Chooser:
-    """Choices for one machine under one model of its core; each is made once."""
+    """Kernels of one machine under one model of its core; each is priced once."""
 
     hw: HardwareModel
     model: Base
     loop_of: Callable[[str], HotLoop | None] = kept_loop
     _natives: tuple[NativeLevel, ...] = field(init=False)
     _priced: dict[str, Kernel] = field(default_factory=dict)
+    _serving: dict[Level, tuple[Kernel, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._natives = native_levels(self.hw)
 
-    def choose(self, level: Level, *, signed: bool, rows: int, cols: int) -> Kernel:
-        """The kernel for a product of ``rows x cols`` at ``level``.
+    def kernels(self, level: Level) -> tuple[Kernel, ...]:
+        """Every vector kernel of the machine that computes ``level``, the fastest loop first; without one, a recipe.
 
         Raises:
-            UserError: the machine has no way to compute the level, or a kept loop no figures.
+            UserError: the machine has no way to compute the level.
         """
-        specs = kernels_for(level, signed=signed, features=self.hw.features, rows=rows, cols=cols)
-        vector = next((spec for spec in specs if spec.features), None)
-        key = vector.symbol if vector else level.name
-        if key not in self._priced:
-            self._priced[key] = self._of_spec(vector) if vector else self._of_recipe(self._native(level))
-        return self._priced[key]
+        if level not in self._serving:
+            self._serving[level] = tuple(sorted(self._price_all(level), key=lambda kernel: kernel.cycles_per_mac))
+        return self._serving[level]
+
+    def named(self, symbol: str) -> Kernel:
+        """The kernel of the catalog called ``symbol``.
+
+        Raises:
+            UserError: there is none, or the machine has no figures for it.
+        """
+        if symbol not in self._priced:
+            self._priced[symbol] = self._of_spec(kernel(symbol))
+        return self._priced[symbol]
+
+    def _price_all(self, level: Level) -> list[Kernel]:
+        """Kernels with a kept loop where there are any: a recipe is the machine's bound, and would win unfairly."""
+        specs = kernels_for(level, signed=False, features=self.hw.features)
+        found = []
+        for spec in specs:
+            with contextlib.suppress(UserError):  # a machine without figures for this one may have them for another
+                found += [self.named(spec.symbol)] if spec.features else []
+        if not found:
+            return [self._of_recipe(self._native(level))]
+        return [one for one in found if one.priced_by == "loop"] or found
 
     def fp32(self) -> Kernel:
         """Multiply-accumulates in fp32, as of a well-tuned library: the bound of its fused multiply-adds and loads.
@@ -96,8 +131,8 @@ class Chooser:
         try:
             cost = self.model.loop_cost(loop, self.hw)
         except UserError as error:  # a descriptor may list what a recipe needs, but not all that a compiler emits
-            kernel = self._of_recipe(self._native(level, spec), spec)
-            return replace(kernel, loop=replace(kernel.loop, bound_text=f"{kernel.loop.bound_text}: {error}"))
+            found = self._of_recipe(self._native(level, spec), spec)
+            return replace(found, loop=replace(found.loop, bound_text=f"{found.loop.bound_text}: {error}"))
         least = self._recipe_cost(spec, loop.macs_per_iteration)
         if least is not None and least.cycles > cost.cycles:
             cost = replace(least, latency_cycles=cost.latency_cycles, assumed=cost.assumed)
@@ -112,7 +147,14 @@ class Chooser:
             algorithm=spec.algorithm,
             loop=cost,
             priced_by="loop",
+            k_max=spec.k_max,
+            output_cycles=self._output_cycles(spec, cost, loop),
         )
+
+    def _output_cycles(self, spec: KernelSpec, cost: LoopCost, loop: HotLoop) -> float:
+        """What an output costs besides the loop, at the rate of the loop's own instructions."""
+        counters = COUNTER_INSTRUCTIONS if spec.algorithm == "gfni" else 0.0
+        return counters * cost.expected_cycles / len(loop.instructions)
 
     def _recipe_cost(self, spec: KernelSpec, macs: int) -> LoopCost | None:
         """The cost of ``macs`` products by the best recipe of the kernel's format and algorithm; None where none is."""
@@ -158,6 +200,8 @@ class Chooser:
             algorithm=algorithm,
             loop=cost,
             priced_by="recipe",
+            k_max=spec.k_max if spec else inf,
+            exists=spec is not None,
         )
 
     def _native(self, level: Level, spec: KernelSpec | None = None) -> NativeLevel:

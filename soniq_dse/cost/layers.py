@@ -1,13 +1,14 @@
 """Cycles of one linear layer or convolution over mixed segments, part by part as the layer driver runs them.
 
-A part is one segment of one group on one kernel. Parts follow one another, so that a layer is the sum of its segments,
-plus what it pays once: bias and activation, requantisation, the step itself.
+A part is one segment of one group on one kernel in one layout: the cheapest of all that the machine has for it. Parts
+follow one another, so that a layer is the sum of its segments, plus what it pays once: bias and activation,
+requantisation, the step itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from soniq_dse.cost.choice import Chooser, Kernel
 from soniq_dse.cost.memory import Hierarchy, Nest
@@ -20,12 +21,21 @@ from soniq_dse.cost.vector_loops import (
     TILE_CYCLES,
     VectorLoops,
 )
-from soniq_dse.kernels.layer import BLOCK_MULTIPLE, FOLD_GAIN, TILE_BYTES
+from soniq_dse.kernels.layer import BLOCK_MULTIPLE, TILE_BYTES
+from soniq_dse.records.choice import Choices, KernelChoice, KernelOption, PartShape
 from soniq_dse.records.cost import Bound
 from soniq_dse.records.hardware import HardwareModel
+from soniq_dse.records.palette import MAX_BITS, Level
 from soniq_dse.records.workload import Conv2dLayer, GemmLayer, Segment
 
 MatmulLayer = GemmLayer | Conv2dLayer
+
+TILE_ROWS_OF_WEIGHTS = 2.0
+"""Rows' worth of a tile's work that its weights take (loads, unpacking), so that few rows cost more than their share;
+1.5 to 2.5 for the table, multiply and byte kernels of a Zen 3 core."""
+_FP32 = Level(weight_bits=8, activation_bits=32)
+OPTIONS_KEPT = 3
+"""Of a choice: what is taken, and the next best."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,7 @@ class PartCost:
     macs: int
     padded_macs: float
     folded: bool
+    choice: KernelChoice | None = None
 
     @property
     def cycles(self) -> float:
@@ -50,12 +61,14 @@ class PartCost:
 
 
 class LayerCoster:
-    """Costs of parts on one machine."""
+    """Costs of parts on one machine, each on the kernel that ``choices`` name, else on the cheapest."""
 
-    def __init__(self, hw: HardwareModel, chooser: Chooser, threads: int = 1) -> None:
+    def __init__(self, hw: HardwareModel, chooser: Chooser, threads: int = 1, choices: Choices | None = None) -> None:
         self._chooser, self.loops = chooser, VectorLoops(hw)
         self.hierarchy, self.threads = Hierarchy(hw, threads), threads
         self.call_cycles = hw.overhead.call_ns.value * hw.clock_ghz.value
+        self._us_per_cycle = 1e-3 / hw.clock_ghz.value
+        self._given, self._chosen = choices or Choices(), dict[tuple[PartShape, int], KernelChoice | None]()
 
     def parts(
         self, layer: MatmulLayer, segments: Sequence[Segment] | None, *, signed: bool, home: int = 0
@@ -65,32 +78,77 @@ class LayerCoster:
         Raises:
             UserError: a level has no kernel and no recipe on this machine.
         """
-        rows = -(-layer.rows // self.threads)
-        out_group = layer.out_channels // layer.n_groups
+        out, groups = layer.out_channels, layer.n_groups
         if segments is None:
-            chosen = [(self._chooser.fp32(), layer.segment_channels, layer.n_groups)]
+            shape = _shape_of(layer, _FP32, layer.segment_channels, signed=signed)
+            return (self._part(shape, self._chooser.fp32(), False, home, out, groups),)
+        return tuple(self._segment(layer, segment, signed=signed, home=home) for segment in segments)
+
+    def choose(self, shape: PartShape, home: int) -> KernelChoice | None:
+        """What runs a part on this machine: what was given, else the cheapest; None where only a recipe prices it.
+
+        Raises:
+            UserError: as ``parts``.
+        """
+        given = self._given.of(shape)
+        if given is not None:
+            return given
+        key = (shape, home)
+        if key not in self._chosen:
+            self._chosen[key] = self._cheapest(shape, home)
+        return self._chosen[key]
+
+    def _segment(self, layer: MatmulLayer, segment: Segment, *, signed: bool, home: int) -> PartCost:
+        groups = min(layer.n_groups, segment.channels)
+        shape = _shape_of(layer, segment.level, -(-segment.channels // groups), signed=signed)
+        choice = self.choose(shape, home)
+        if choice is None:
+            kernel = self._chooser.kernels(shape.level)[0]
+            folded = min(shape.layouts, key=lambda way: _padded_depth(shape, kernel, folded=way))
         else:
-            chosen = []
-            for segment in segments:
-                kernel = self._chooser.choose(segment.level, signed=signed, rows=rows, cols=out_group)
-                n_groups = min(layer.n_groups, segment.channels)
-                chosen.append((kernel, -(-segment.channels // n_groups), n_groups))
-        return tuple(self._part(layer, kernel, k, rows, home, n) for kernel, k, n in chosen)
+            kernel, folded = self._chooser.named(choice.taken.symbol), choice.taken.folded
+        cost = self._part(shape, kernel, folded, home, layer.out_channels, groups)
+        return replace(cost, choice=choice)
+
+    def _cheapest(self, shape: PartShape, home: int) -> KernelChoice | None:
+        """All kernels in all layouts by what the part costs on them.
+
+        They come by the rate of their loops, which no part undercuts: the first that is too slow ends the search.
+        """
+        found: list[tuple[float, KernelOption]] = []
+        for kernel in self._chooser.kernels(shape.level):
+            if not kernel.exists:
+                return None
+            least = shape.macs / self.threads * kernel.cycles_per_mac
+            if len(found) >= OPTIONS_KEPT and least > found[OPTIONS_KEPT - 1][0]:
+                break
+            for folded in shape.layouts:
+                if _padded_depth(shape, kernel, folded=folded) <= kernel.k_max:
+                    cycles = self._part(shape, kernel, folded, home, shape.cols, 1).cycles
+                    us = cycles * self._us_per_cycle
+                    found.append((cycles, KernelOption(symbol=kernel.name, folded=folded, latency_us=us)))
+            found.sort(key=lambda entry: entry[0])
+        if not found:
+            return None
+        options = tuple(option for _, option in found[:OPTIONS_KEPT])
+        return KernelChoice(shape=shape, source="predicted", options=options)
 
     def finish(self, layer: MatmulLayer) -> float:
         """Cycles of bias and activation, once per layer."""
         rows = -(-layer.rows // self.threads)
         return rows * ROW_CYCLES + self.loops.floats(rows * layer.out_channels, FINISH_OPERATIONS)
 
-    def _part(self, layer: MatmulLayer, kernel: Kernel, channels: int, rows: int, home: int, n_groups: int) -> PartCost:
+    def _part(
+        self, shape: PartShape, kernel: Kernel, folded: bool, home: int, out_channels: int, n_groups: int
+    ) -> PartCost:
         """One part in each of ``n_groups`` groups: costs are those of all of them."""
-        cols = layer.out_channels // layer.n_groups
-        folded, taps, k = _fold(kernel, layer.taps, channels)
+        rows, cols, pixels = -(-shape.rows // self.threads), shape.cols, -(-shape.pixels // self.threads)
+        taps, k = _depth(shape, kernel, folded=folded)
         panels, padded_k = -(-cols // kernel.cols), _round_up(k, kernel.k_group)
-        block = block_rows_of(layer.out_channels, kernel, cols, rows)
+        block = block_rows_of(out_channels, kernel, cols, rows)
         tiles, compute = _tiles(kernel, rows, block, taps * padded_k)
         row_bytes = taps * padded_k * kernel.activation_bits / 8
-        pixels = rows if folded else _input_pixels(layer, self.threads)
+        pixels = rows if folded else pixels
         nest = Nest(
             rows=rows,
             block_rows=block,
@@ -98,15 +156,15 @@ class LayerCoster:
             panels=panels,
             panel_bytes=kernel.cols * taps * padded_k * kernel.weight_bits / 8,
             row_bytes=row_bytes,
-            image_bytes=pixels * row_bytes / taps,
+            image_bytes=pixels * row_bytes / (1 if folded else shape.taps),
         )
         traffic = self.hierarchy.traffic(nest, home)
-        compute *= panels
+        compute = panels * (compute + kernel.output_cycles * rows * kernel.cols)
         n_blocks = -(-rows // block)
         overhead = panels * tiles * TILE_CYCLES + n_blocks * self.call_cycles + rows * taps * POINTER_CYCLES
-        packing = self.loops.pack(pixels, k, kernel.algorithm, kernel.activation_bits)
+        packing = self.loops.pack(pixels, k if folded else shape.channels, kernel.algorithm, kernel.activation_bits)
         if folded:
-            packing += rows * layer.taps * GATHER_CYCLES
+            packing += rows * shape.taps * GATHER_CYCLES
         epilogue = rows * ROW_CYCLES + self.loops.floats(rows * cols, ACCUMULATE_OPERATIONS)
         return PartCost(
             kernel=kernel,
@@ -116,7 +174,7 @@ class LayerCoster:
             epilogue=n_groups * epilogue if kernel.priced_by != "fp32" else 0.0,
             overhead=n_groups * overhead,
             bound=traffic.bound if traffic.cycles > compute else kernel.loop.bound,
-            macs=n_groups * rows * cols * layer.taps * channels,
+            macs=n_groups * rows * cols * shape.taps * shape.channels,
             padded_macs=float(n_groups * rows * panels * kernel.cols * taps * padded_k),
             folded=folded,
         )
@@ -129,16 +187,8 @@ def block_rows_of(out_channels: int, kernel: Kernel, cols: int, rows: int) -> in
     return min(max(fitting, BLOCK_MULTIPLE), rows)
 
 
-def _fold(kernel: Kernel, taps: int, channels: int) -> tuple[bool, int, int]:
-    """(folded, taps, k) as the kernel sees them: taps x channels become one k where that wastes less padding."""
-    direct, folded = taps * _round_up(channels, kernel.k_group), _round_up(taps * channels, kernel.k_group)
-    if taps > 1 and folded < FOLD_GAIN * direct:
-        return True, 1, taps * channels
-    return False, taps, channels
-
-
 def _tiles(kernel: Kernel, rows: int, block: int, padded_k: int) -> tuple[int, float]:
-    """(tiles, cycles of their loops) of one panel. A tile of fewer rows takes its share, but waits as long for sums."""
+    """(tiles, cycles of their loops) of one panel. A tile of few rows saves their share only, and waits as long."""
     passes, loop_cycles = padded_k / kernel.pass_k, kernel.loop.expected_cycles
     n_tiles, cycles = 0, 0.0
     for size, count in ((block, rows // block), (rows % block, 1)):
@@ -146,14 +196,47 @@ def _tiles(kernel: Kernel, rows: int, block: int, padded_k: int) -> tuple[int, f
         n_tiles += count * (full + (tail > 0))
         cycles += count * full * loop_cycles
         if tail:
-            cycles += count * max(loop_cycles * tail / kernel.rows, kernel.loop.latency_cycles)
+            share = (tail + TILE_ROWS_OF_WEIGHTS) / (kernel.rows + TILE_ROWS_OF_WEIGHTS)
+            cycles += count * max(loop_cycles * share, kernel.loop.latency_cycles)
     return n_tiles, passes * cycles
 
 
-def _input_pixels(layer: MatmulLayer, threads: int) -> int:
+def _depth(shape: PartShape, kernel: Kernel, *, folded: bool) -> tuple[int, int]:
+    """(taps, k) as the kernel sees them (``kernels.layer``).
+
+    Taps side by side are one k where nothing pads their pixels and what follows them meets weights of zero.
+    """
+    joined = shape.run * shape.channels
+    is_dense = shape.channels * kernel.activation_bits % 8 == 0
+    if folded:
+        return 1, shape.taps * shape.channels
+    if shape.run > 1 and is_dense and (joined % kernel.k_group == 0 or kernel.weight_bits == MAX_BITS):
+        return shape.taps // shape.run, joined
+    return shape.taps, shape.channels
+
+
+def _padded_depth(shape: PartShape, kernel: Kernel, *, folded: bool) -> int:
+    taps, k = _depth(shape, kernel, folded=folded)
+    return taps * _round_up(k, kernel.k_group)
+
+
+def _shape_of(layer: MatmulLayer, level: Level, channels: int, *, signed: bool) -> PartShape:
+    """The shape of a part of a layer with ``channels`` in each group, as the runtime derives it too."""
     if isinstance(layer, GemmLayer):
-        return -(-layer.m // threads)
-    return -(-layer.batch * layer.height * layer.width // threads)
+        pixels, run = layer.m, 1
+    else:
+        pixels = layer.batch * layer.height * layer.width
+        run = layer.kernel[1] if layer.dilation[1] == 1 else 1
+    return PartShape(
+        level=level,
+        signed=signed,
+        rows=layer.rows,
+        cols=layer.out_channels // layer.n_groups,
+        taps=layer.taps,
+        run=run,
+        channels=channels,
+        pixels=pixels,
+    )
 
 
 def _round_up(value: int, multiple: int) -> int:

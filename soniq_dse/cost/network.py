@@ -16,6 +16,7 @@ from soniq_dse.cost.layers import LayerCoster, MatmulLayer, PartCost
 from soniq_dse.cost.operators import Operators
 from soniq_dse.errors import UserError
 from soniq_dse.hardware.levels import best_native_levels
+from soniq_dse.records.choice import Choices, PartShape
 from soniq_dse.records.cost import Bound, CostTerm, Estimate, LayerEstimate
 from soniq_dse.records.design import Assignment
 from soniq_dse.records.hardware import HardwareModel
@@ -33,6 +34,8 @@ TOLERANCE: dict[str, tuple[float, float]] = {
 }
 """How far below and above an estimate the truth may lie, as parts of it, per term (compute: by what priced it)."""
 
+_CHOOSERS: dict[tuple[str, str], Chooser] = {}
+"""By machine and model of the core: every loop of a machine is priced once."""
 _TERMS = ("compute", "memory", "packing", "epilogue", "overhead")
 
 
@@ -44,6 +47,7 @@ def estimate(
     batch: int = 1,
     threads: int = 1,
     model: str = "incore",
+    choices: Choices | None = None,
 ) -> Estimate:
     """Predicted latency of ``workload``, weights and packed activations of the run before still where they fit.
 
@@ -52,6 +56,7 @@ def estimate(
         batch: inputs per run, whatever batch the workload was traced at.
         threads: cores that share the rows of each layer.
         model: the cost model of the core (a unit of this package).
+        choices: the kernels that the runtime will use; what they do not name runs on the cheapest.
 
     Raises:
         UserError: batch or threads out of range, a level that the machine does not compute, a loop without figures.
@@ -60,7 +65,7 @@ def estimate(
         raise UserError(
             f"batch, threads: expected 1 or more, and 1 to the {hw.cores} cores of {hw.name}, got {batch} and {threads}"
         )
-    coster = _coster(hw, threads, model)
+    coster = _coster(hw, threads, model, choices)
     scale = batch / workload.input_shape[0]
     operators = Operators(workload, coster.loops, scale / threads, assignment is not None)
     home = _home_level(coster, workload, assignment, batch)
@@ -120,8 +125,34 @@ def _level_reason(parts: Sequence[PartCost], kernel: str, macs: int, cycles: flo
     )
 
 
-def _coster(hw: HardwareModel, threads: int, model: str) -> LayerCoster:
-    return LayerCoster(hw, Chooser(hw, registry.load("cost", model)()), threads)
+def choose_kernels(
+    hw: HardwareModel,
+    shapes: Sequence[PartShape],
+    *,
+    threads: int = 1,
+    model: str = "incore",
+    known: Choices | None = None,
+) -> Choices:
+    """The kernel and layout for each part of a network that runs on ``hw``, by the model; ``known`` stay as they are.
+
+    Args:
+        shapes: those of all parts, repeated ones too: their weights together decide which cache they start from.
+
+    Raises:
+        UserError: a level that the machine does not compute.
+    """
+    coster = _coster(hw, threads, model, known)
+    weights = sum(shape.taps * shape.channels * shape.cols * shape.level.weight_bits / 8 for shape in shapes)
+    home = coster.hierarchy.level_of(weights)
+    made = [coster.choose(shape, home) for shape in dict.fromkeys(shapes)]
+    return Choices(made=tuple(choice for choice in made if choice is not None))
+
+
+def _coster(hw: HardwareModel, threads: int, model: str, choices: Choices | None = None) -> LayerCoster:
+    key = hw.identity(), model
+    if key not in _CHOOSERS:
+        _CHOOSERS[key] = Chooser(hw, registry.load("cost", model)())
+    return LayerCoster(hw, _CHOOSERS[key], threads, choices)
 
 
 def _at_batch(layer: MatmulLayer, workload: Workload, batch: int) -> MatmulLayer:
@@ -231,6 +262,7 @@ def _layer_estimate(
         terms=tuple(CostTerm(name=name, cycles=terms[name]) for name in _TERMS),
         macs=layer.macs,
         padding_waste=max(0.0, 1 - layer.macs / coster.threads / padded) if padded else 0.0,
+        choices=tuple(part.choice for part in parts if part.choice is not None),
         note=_note(parts, segments is None),
     )
     return found, how

@@ -142,8 +142,16 @@ def _evaluate(plan: Plan, store: Store, failures: dict[str, str], notify: Notify
 
 def _design_evaluation(plan: Plan, candidate: Candidate, trained: TrainedDesign, measurer: Measurer) -> Evaluation:
     options, workload = plan.options, plan.variants[candidate.model].workload
-    predicted = estimate(plan.hardware, workload, trained.assignment, batch=options.batch, threads=options.threads)
-    measured = measurer.design(candidate, trained)
+    packed = measurer.packed(candidate, trained)
+    predicted = estimate(
+        plan.hardware,
+        workload,
+        trained.assignment,
+        batch=options.batch,
+        threads=options.threads,
+        choices=packed.choices,
+    )
+    measured = measurer.design(candidate, trained, packed)
     return Evaluation(
         role="int8" if candidate.palette == INT8 and plan.is_reference(candidate) else "design",
         name=design_name(candidate),

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 from soniq_dse import runtime
+from soniq_dse.cost.network import choose_kernels
 from soniq_dse.errors import MissingCapabilityError, UserError
 from soniq_dse.explore._plan import Plan, training_name
 from soniq_dse.kernels.catalog import CPU_FOLDER
@@ -32,12 +33,19 @@ class Measurer:
         self._folder = plan.folder / "designs"
         self._folder.mkdir(exist_ok=True)
 
-    def design(self, candidate: Candidate, trained: TrainedDesign) -> Measurement:
-        """The packed network's latency; its file goes to ``designs/`` of the run's folder."""
+    def packed(self, candidate: Candidate, trained: TrainedDesign) -> PackedNetwork:
+        """The design as it is deployed, on the kernels that the cost model chooses; its file goes to ``designs/``."""
         arrays = {ref.sha256: self._store.get_array(ref) for ref in trained.arrays}
         packed = PackedNetwork(trained.network, arrays)
         packed.save(self._folder / f"{file_name(candidate)}.safetensors")
-        key = result_key("measurement", self._plan.key("design", candidate), *self._conditions())
+        options = self._plan.options
+        shapes = packed.shapes(options.batch)
+        return packed.with_choices(choose_kernels(self._plan.hardware, shapes, threads=options.threads))
+
+    def design(self, candidate: Candidate, trained: TrainedDesign, packed: PackedNetwork) -> Measurement:
+        """The packed network's latency."""
+        inputs = self._plan.key("design", candidate), packed.choices
+        key = result_key("measurement", *inputs, *self._conditions())
         known = self._known(key)
         if known is not None:
             return known

@@ -7,7 +7,7 @@ channels of a tap, or those of a run of taps, or ``taps x channels`` folded into
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, lcm
 from typing import Any
@@ -21,6 +21,7 @@ from soniq_dse.kernels.catalog import token_bits
 from soniq_dse.kernels.layer_structs import CodesOutStruct, LayerStruct, PartStruct, array_of
 from soniq_dse.kernels.library import ALIGNMENT_BYTES, Kernel, round_up
 from soniq_dse.kernels.strips import Geometry, Ints, Strips, granule
+from soniq_dse.records.choice import PartShape
 from soniq_dse.records.palette import Level
 
 TILE_BYTES = 16 * 1024
@@ -126,8 +127,13 @@ class Part:
         )
 
 
-Choose = Callable[[Level, int, int], Kernel]
-"""(level, rows, cols) -> the kernel to use."""
+Choose = Callable[[PartShape], tuple[Kernel, bool | None]]
+"""Shape of a part -> the kernel to use, and whether taps and channels become one k; None: where that pads less."""
+
+
+def part_shapes(layer: LayerWeights, geometry: Geometry) -> tuple[PartShape, ...]:
+    """The shapes of a layer's parts, in the order of ``plan_parts``."""
+    return tuple(_shape_of(layer, geometry, *cut) for cut in _cuts(layer))
 
 
 def plan_parts(layer: LayerWeights, geometry: Geometry, choose: Choose) -> tuple[Part, ...]:
@@ -138,18 +144,38 @@ def plan_parts(layer: LayerWeights, geometry: Geometry, choose: Choose) -> tuple
     """
     out_group, in_group = layer.weight.shape[0] // layer.groups, layer.weight.shape[1]
     parts = []
+    for group, index, positions in _cuts(layer):
+        columns = slice(group * out_group, (group + 1) * out_group)
+        weight = layer.weight[columns][:, layer.in_order[positions] - group * in_group]
+        integers = np.ascontiguousarray(weight.transpose(0, 2, 3, 1))
+        kernel, folded = choose(_shape_of(layer, geometry, group, index, positions))
+        parts.append(_part(kernel, folded, geometry, layer, index, columns.start, positions, integers))
+    return tuple(parts)
+
+
+def _cuts(layer: LayerWeights) -> Iterator[tuple[int, int, Ints]]:
+    """(group, segment, positions in the deployed input) of every part."""
+    in_group = layer.weight.shape[1]
     for group in range(layer.groups):
         for index, segment in enumerate(layer.segments):
             positions = np.arange(segment.first, segment.first + segment.channels)
             positions = positions[layer.in_order[positions] // in_group == group]
-            if not len(positions):
-                continue
-            columns = slice(group * out_group, (group + 1) * out_group)
-            weight = layer.weight[columns][:, layer.in_order[positions] - group * in_group]
-            integers = np.ascontiguousarray(weight.transpose(0, 2, 3, 1))
-            kernel = choose(segment.level, geometry.rows, out_group)
-            parts.append(_part(kernel, geometry, layer, index, columns.start, positions, integers))
-    return tuple(parts)
+            if len(positions):
+                yield group, index, positions
+
+
+def _shape_of(layer: LayerWeights, geometry: Geometry, group: int, index: int, positions: Ints) -> PartShape:
+    return PartShape(
+        level=layer.segments[index].level,
+        signed=layer.signed,
+        rows=geometry.rows,
+        cols=layer.weight.shape[0] // layer.groups,
+        taps=geometry.taps,
+        run=geometry.kernel[1] if geometry.has_runs else 1,
+        channels=len(positions),
+        pixels=geometry.pixels,
+        contiguous=bool(positions[-1] - positions[0] + 1 == len(positions)),
+    )
 
 
 @dataclass(frozen=True)
@@ -312,6 +338,7 @@ def corrections(
 
 def _part(
     kernel: Kernel,
+    folded: bool | None,
     geometry: Geometry,
     layer: LayerWeights,
     segment: int,
@@ -321,7 +348,7 @@ def _part(
 ) -> Part:
     """The part of ``integers [cols, kernel_height, kernel_width, channels]``."""
     level = layer.segments[segment].level
-    strips, skipped, taps_per_row, run_codes = _layout(kernel, geometry, positions, len(layer.in_order))
+    strips, skipped, taps_per_row, run_codes = _layout(kernel, folded, geometry, positions, len(layer.in_order))
     cols, height, width, channels = integers.shape
     taps = 1 if run_codes else height * taps_per_row
     shaped = integers.reshape(cols, taps, -1)
@@ -347,7 +374,9 @@ def _part(
     )
 
 
-def _layout(kernel: Kernel, geometry: Geometry, positions: Ints, in_channels: int) -> tuple[Strips, int, int, int]:
+def _layout(
+    kernel: Kernel, folded: bool | None, geometry: Geometry, positions: Ints, in_channels: int
+) -> tuple[Strips, int, int, int]:
     """(strips, codes skipped in them, pointers per row of the convolution's kernel, codes copied per pointer or 0).
 
     A run is one k only if nothing pads its pixels, and what lies behind it meets weights of zero.
@@ -362,7 +391,9 @@ def _layout(kernel: Kernel, geometry: Geometry, positions: Ints, in_channels: in
     runs = geometry.has_runs and dense and (width * n % group == 0 or ends_in_zeros) and by_run <= by_tap
     if not contiguous:
         return Strips(None, 0, n, tuple(map(int, positions)), geometry.is_flat), 0, width, n
-    if round_up(height * width * n, group) < FOLD_GAIN * (by_run if runs else by_tap):
+    if folded is None:
+        folded = round_up(height * width * n, group) < FOLD_GAIN * (by_run if runs else by_tap)
+    if folded:
         whole_runs = geometry.has_runs and n == in_channels
         strips = Strips(None, 0, in_channels, flat=geometry.is_flat)
         return strips, first, 1 if whole_runs else width, width * n if whole_runs else n

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from soniq_dse.records.base import Record
+from soniq_dse.records.choice import KernelChoice
 
 Bound = Literal["issue", "port", "latency", "load", "store", "l1", "l2", "l3", "dram", "overhead"]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -69,7 +70,7 @@ class CostTerm(Record):
 
 class LayerEstimate(Record):
     """Predicted cost of one operator. ``bound`` names what its largest term waits for; ``padding_waste`` is the part of
-    the multiply-accumulates spent on padding (0..1)."""
+    the multiply-accumulates spent on padding (0..1); ``choices`` say why its kernels, segment by segment."""
 
     name: str
     op: str
@@ -80,6 +81,7 @@ class LayerEstimate(Record):
     terms: tuple[CostTerm, ...] = ()
     macs: int = 0
     padding_waste: Annotated[float, Field(ge=0, le=1)] = 0.0
+    choices: tuple[KernelChoice, ...] = ()
     note: str = ""
 
 

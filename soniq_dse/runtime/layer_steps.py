@@ -10,47 +10,48 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soniq_dse.errors import UserError
-from soniq_dse.kernels.catalog import kernels_for
-from soniq_dse.kernels.layer import LayerWeights, Part, Tiling, layer_struct, plan_parts, tile_layer
+from soniq_dse.kernels.catalog import kernel, kernels_for, missing_features
+from soniq_dse.kernels.layer import LayerWeights, Part, Tiling, layer_struct, part_shapes, plan_parts, tile_layer
 from soniq_dse.kernels.layer_structs import LayerStruct
-from soniq_dse.kernels.library import build_kernels, load_kernel
+from soniq_dse.kernels.library import Kernel, build_kernels, load_kernel, round_up
 from soniq_dse.kernels.strips import Geometry, Strips, bordered
+from soniq_dse.records.choice import Choices, PartShape
 from soniq_dse.records.cost import KernelSpec
 from soniq_dse.records.network import Conv2dNode, LinearNode, PoolNode, QuantizeNode
-from soniq_dse.records.palette import Level
 from soniq_dse.runtime.graph import Epilogue, Graph
 from soniq_dse.runtime.plan import SCRATCH, Addresses, LayerReport, Plan
 from soniq_dse.runtime.structs import Kind, PoolStruct
 
 Arrays = Mapping[str, NDArray[Any]]
 """``ArrayRef.sha256`` -> array."""
+NO_CHOICES = Choices()
+"""Leaves every part to the ranking of the catalog."""
 
 
 class LayerPlanner:
     """Emits the steps of layers; ``absorbed`` holds the nodes that later need no step of their own."""
 
     def __init__(
-        self, graph: Graph, arrays: Arrays, plan: Plan, features: Collection[str], symbols: Collection[str] | None
+        self, graph: Graph, arrays: Arrays, plan: Plan, features: Collection[str], choices: Choices = NO_CHOICES
     ) -> None:
         self.absorbed: set[str] = set()
         self._graph, self._arrays, self._plan = graph, arrays, plan
-        self._features, self._symbols = features, symbols
+        self._features, self._choices = features, choices
         self._packed: set[str] = set()
+
+    def shapes(self) -> tuple[PartShape, ...]:
+        """The shapes of all parts of all layers, in order."""
+        nodes = [node for node in self._graph.nodes.values() if isinstance(node, Conv2dNode | LinearNode)]
+        return tuple(shape for node in nodes for shape in part_shapes(self._weights(node), self._geometry(node)))
 
     def build_kernels(self) -> None:
         """Build the kernels of all layers side by side; ``emit`` loads them one by one."""
-        specs = []
-        for node in self._graph.nodes.values():
-            if isinstance(node, Conv2dNode | LinearNode):
-                geometry, weights = self._geometry(node), self._weights(node)
-                cols = weights.weight.shape[0] // weights.groups
-                specs += [self._choose(weights.signed, s.level, geometry.rows, cols) for s in weights.segments]
-        build_kernels(specs)
+        build_kernels(self._choose(shape)[0] for shape in dict.fromkeys(self.shapes()))
 
     def emit(self, node: Conv2dNode | LinearNode) -> None:
         """Add the steps of ``node`` and of what its epilogue absorbs."""
         geometry, weights = self._geometry(node), self._weights(node)
-        parts = plan_parts(weights, geometry, lambda *asked: load_kernel(self._choose(weights.signed, *asked)))
+        parts = plan_parts(weights, geometry, self._load)
         tiling = tile_layer(parts, geometry, weights.weight.shape[0], self._plan.threads)
         self._plan.buffer(SCRATCH, tiling.shares * tiling.scratch_bytes)
         images = [self._pack(node, part.strips, geometry) for part in parts]
@@ -95,14 +96,20 @@ class LayerPlanner:
             bias=np.ascontiguousarray(self._arrays[node.bias.sha256][out_order], np.float32),
         )
 
-    def _choose(self, signed: bool, level: Level, rows: int, cols: int) -> KernelSpec:
-        if level.is_weight_only:
-            raise UserError(f"level {level.name}: expected activations of 1-8 bits, got float ones")
-        ranked = kernels_for(level, signed=signed, features=self._features, rows=rows, cols=cols)
-        allowed = [spec for spec in ranked if self._symbols is None or spec.symbol in self._symbols]
-        if not allowed:
-            raise UserError(f"level {level.name}: expected a kernel that serves it, got none among those allowed")
-        return allowed[0]
+    def _load(self, shape: PartShape) -> tuple[Kernel, bool | None]:
+        spec, folded = self._choose(shape)
+        return load_kernel(spec), folded
+
+    def _choose(self, shape: PartShape) -> tuple[KernelSpec, bool | None]:
+        """The kernel and layout that were chosen for a part; where none was, the first of the catalog's ranking."""
+        if shape.level.is_weight_only:
+            raise UserError(f"level {shape.level.name}: expected activations of 1-8 bits, got float ones")
+        made = self._choices.of(shape)
+        if made is not None:
+            spec = kernel(made.taken.symbol)
+            if not missing_features(spec, self._features):
+                return spec, made.taken.folded
+        return first_fitting(shape, self._features), None
 
     def _pack(self, node: Conv2dNode | LinearNode, own: Strips, geometry: Geometry) -> tuple[Strips, str]:
         """The strips of a part with their border, shared by the layers that read them, and their buffer."""
@@ -187,6 +194,13 @@ class LayerPlanner:
         padded = sum(geometry.rows * part.cols * part.padded_k for part in parts)
         kernels = tuple(dict.fromkeys(part.kernel.spec.symbol for part in parts))
         self._plan.layers.append(LayerReport(node.name, kernels, macs, padded, any(part.folded for part in parts)))
+
+
+def first_fitting(shape: PartShape, features: Collection[str]) -> KernelSpec:
+    """The first kernel of the catalog's ranking whose bound on k the part keeps in every layout."""
+    ranked = kernels_for(shape.level, signed=shape.signed, features=features, rows=shape.rows, cols=shape.cols)
+    fitting = (spec for spec in ranked if shape.taps * round_up(shape.channels, spec.k_group) <= spec.k_max)
+    return next(fitting, ranked[0])
 
 
 def pool_arguments(

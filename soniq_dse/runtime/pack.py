@@ -20,11 +20,13 @@ from pydantic import ValidationError
 from soniq_dse.errors import UserError
 from soniq_dse.formats import format_of
 from soniq_dse.hardware.host import detect_host
+from soniq_dse.records.choice import Choices, PartShape
 from soniq_dse.records.network import Conv2dNode, IntegerNetwork, LinearNode
 from soniq_dse.records.palette import Level
 from soniq_dse.runtime.executor import Executor
 from soniq_dse.runtime.graph import Graph
-from soniq_dse.runtime.planner import plan_network
+from soniq_dse.runtime.layer_steps import NO_CHOICES
+from soniq_dse.runtime.planner import network_shapes, plan_network
 from soniq_dse.store import array_sha256
 
 FORMAT = "soniq-dse-packed-network-1"
@@ -36,13 +38,31 @@ MatmulNode = Conv2dNode | LinearNode
 
 
 class PackedNetwork:
-    """A network ready to run. ``features`` are the CPU features its kernels may use; default: this host's."""
+    """A network ready to run.
 
-    def __init__(self, network: IntegerNetwork, arrays: Arrays, features: Sequence[str] | None = None) -> None:
+    ``features`` are the CPU features its kernels may use, default: this host's; ``choices`` say which kernels do.
+    """
+
+    def __init__(
+        self,
+        network: IntegerNetwork,
+        arrays: Arrays,
+        features: Sequence[str] | None = None,
+        choices: Choices = NO_CHOICES,
+    ) -> None:
         self.network = network
         self.arrays = {ref.sha256: arrays[ref.sha256] for node in _layers(network) for ref in _refs(node)}
         self.features = tuple(detect_host().features if features is None else features)
+        self.choices = choices
         self._executors: dict[tuple[int, int], Executor] = {}
+
+    def with_choices(self, choices: Choices) -> PackedNetwork:
+        """The same network on the kernels of ``choices``; its results are the same."""
+        return PackedNetwork(self.network, self.arrays, self.features, choices)
+
+    def shapes(self, batch: int) -> tuple[PartShape, ...]:
+        """The shapes of the parts of all layers at ``batch`` samples a call, which ``choices`` may speak of."""
+        return network_shapes(self.network, self.arrays, batch=batch)
 
     @property
     def in_shape(self) -> tuple[int, ...]:
@@ -124,7 +144,9 @@ class PackedNetwork:
         """
         if not keep and (batch, threads) in self._executors:
             return self._executors[batch, threads]
-        plan = plan_network(self.network, self.arrays, batch=batch, features=self.features, threads=threads)
+        plan = plan_network(
+            self.network, self.arrays, batch=batch, features=self.features, choices=self.choices, threads=threads
+        )
         executor = Executor(plan, self.in_shape, self.out_shape, features=self.features, keep=keep)
         if not keep:
             self._executors[batch, threads] = executor

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soniq_dse.errors import UserError
+from soniq_dse.records.choice import Choices, PartShape
 from soniq_dse.records.network import (
     AddNode,
     Conv2dNode,
@@ -26,7 +27,7 @@ from soniq_dse.records.network import (
     ReluNode,
 )
 from soniq_dse.runtime.graph import Graph
-from soniq_dse.runtime.layer_steps import Arrays, LayerPlanner, pool_arguments
+from soniq_dse.runtime.layer_steps import NO_CHOICES, Arrays, LayerPlanner, pool_arguments
 from soniq_dse.runtime.plan import INPUT, OUTPUT, Plan
 from soniq_dse.runtime.structs import CopyStruct, ElementwiseStruct, Kind, QuantizeStruct
 
@@ -39,7 +40,7 @@ def plan_network(
     *,
     batch: int,
     features: Collection[str],
-    symbols: Collection[str] | None = None,
+    choices: Choices = NO_CHOICES,
     threads: int = 1,
 ) -> Plan:
     """The plan of ``network`` for ``batch`` samples a run by ``threads`` threads, which have no influence on results.
@@ -47,7 +48,7 @@ def plan_network(
     Args:
         arrays: ``ArrayRef.sha256`` -> array.
         features: CPU features that kernels may use.
-        symbols: only these kernels may be chosen; default all.
+        choices: the kernel of each part; those not named, or not for these features, by the catalog's ranking.
 
     Raises:
         UserError: the network has weight-only levels, a layer whose sums overflow, or no kernel for a level.
@@ -57,7 +58,12 @@ def plan_network(
         raise UserError(f"batch: expected 1 or more, got {batch}")
     if not 1 <= threads <= MOST_THREADS:
         raise UserError(f"threads: expected 1 to {MOST_THREADS}, got {threads}")
-    return _Planner(network, arrays, Plan(batch, threads), features, symbols).plan()
+    return _Planner(network, arrays, Plan(batch, threads), features, choices).plan()
+
+
+def network_shapes(network: IntegerNetwork, arrays: Arrays, *, batch: int) -> tuple[PartShape, ...]:
+    """The shapes of all parts of ``network`` at ``batch`` samples a run: what kernels are chosen for."""
+    return LayerPlanner(Graph(network), arrays, Plan(batch), ()).shapes()
 
 
 class _Planner:
@@ -67,10 +73,10 @@ class _Planner:
         arrays: Arrays,
         plan: Plan,
         features: Collection[str],
-        symbols: Collection[str] | None,
+        choices: Choices,
     ) -> None:
         self._graph, self._batch, self._plan = Graph(network), plan.batch, plan
-        self._layers = LayerPlanner(self._graph, arrays, self._plan, features, symbols)
+        self._layers = LayerPlanner(self._graph, arrays, self._plan, features, choices)
 
     def plan(self) -> Plan:
         emit: dict[type, Callable[[Any], None]] = {

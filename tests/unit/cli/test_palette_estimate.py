@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from click.testing import CliRunner, Result
@@ -72,3 +73,8 @@ def test_estimate_of_this_host_without_a_name() -> None:
     data = json.loads(run("estimate", *MODEL, "--json").stdout)
     assert data["palette"] is None
     assert data["cycles"] > 0
+
+
+def test_estimate_says_why_each_kernel() -> None:
+    out = run("estimate", "--hw", "avx512", *MODEL, "--palette", "w2a2", "--why").stdout
+    assert re.search(r"^conv\w+: w2a2 \S+: gemm_\S+ predicted \S+ us; second best gemm_", out, re.MULTILINE), out

@@ -19,7 +19,10 @@ from typing import Any
 import pytest
 
 from soniq_dse.cli import main
+from soniq_dse.cost.network import choose_kernels
+from soniq_dse.hardware.load import load_hardware
 from soniq_dse.records.front import ParetoFront, Report, RunInfo
+from soniq_dse.runtime.pack import PackedNetwork
 
 HERE = Path(__file__).parent
 COMMAND = ["explore", "--hw", "avx512", "--model", "tiny_net:build", "--data", "tiny_net:task", "--epochs", "2,1,1"]
@@ -132,6 +135,21 @@ def test_files_of_a_run(finished: Path) -> None:
     assert "<html" in (finished / "report.html").read_text()[:200]
     packed = sorted(path.name for path in (finished / "designs").iterdir())
     assert packed == ["w1a1+w4a4@2-soniq-s0.safetensors", "w2a2-soniq-s0.safetensors", "w8a8-soniq-s0.safetensors"]
+
+
+def test_the_estimate_prices_the_kernels_that_run(finished: Path) -> None:
+    """Shape by shape, so that what the cost model chose is what the runtime finds."""
+    report = Report.from_json((finished / "report.json").read_bytes())
+    ids = {point.name: point.id for point in report.front.points}
+    estimates = {detail.id: detail.estimate for detail in report.details}
+    for name in ("w2a2", "w1a1+w4a4@2"):
+        estimate = estimates[ids[name]]
+        packed = PackedNetwork.load(finished / "designs" / f"{name}-soniq-s0.safetensors")
+        assert estimate is not None
+        priced = {choice.shape: choice.taken.symbol for layer in estimate.per_layer for choice in layer.choices}
+        assert set(priced) == set(packed.shapes(1))
+        made = choose_kernels(load_hardware("avx512"), packed.shapes(1)).made
+        assert {choice.shape: choice.taken.symbol for choice in made} == priced
 
 
 def test_finished_run_is_not_done_again(copied: Path) -> None:

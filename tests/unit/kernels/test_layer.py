@@ -18,6 +18,7 @@ from soniq_dse.kernels.layer import (
     Part,
     block_rows,
     corrections,
+    part_shapes,
     plan_parts,
     shares,
     tile_layer,
@@ -122,7 +123,7 @@ def layer_of(channels: int, kernel_size: int, groups: int = 1, order: np.ndarray
 
 def parts_of(act: str, wgt: str, channels: int, size: int, **window: Any) -> Part:
     geometry = Geometry(1, 8, 8, (size, size), **window)
-    (part,) = plan_parts(layer_of(channels, size), geometry, lambda *_: scalar(act, wgt))
+    (part,) = plan_parts(layer_of(channels, size), geometry, lambda _: (scalar(act, wgt), None))
     return part
 
 
@@ -144,9 +145,25 @@ def test_narrow_layers_fold_taps_into_k() -> None:
 def test_groups_whose_channels_are_scattered_are_gathered() -> None:
     order = np.array([0, 4, 1, 5, 2, 6, 3, 7])
     layer = layer_of(8, 1, groups=2, order=order)
-    parts = plan_parts(layer, Geometry(1, 4, 4), lambda *_: scalar("u1", "z1"))
+    parts = plan_parts(layer, Geometry(1, 4, 4), lambda _: (scalar("u1", "z1"), None))
     assert [part.strips.channels for part in parts] == [(0, 2, 4, 6), (1, 3, 5, 7)]
     assert [(part.first_column, part.folded) for part in parts] == [(0, True), (2, True)]
+
+
+def test_shapes_are_those_of_the_parts() -> None:
+    layer = layer_of(8, 3, groups=2, order=np.array([0, 1, 2, 3, 4, 6, 5, 7]))
+    geometry = Geometry(2, 4, 4, (3, 3))
+    shapes = part_shapes(layer, geometry)
+    assert {(shape.name, shape.run, shape.pixels) for shape in shapes} == {("w1a1 8x2x(9x4)", 3, 32)}
+    parts = plan_parts(layer, geometry, lambda _: (scalar("u1", "z1"), None))
+    assert [shape.contiguous for shape in shapes] == [part.strips.channels is None for part in parts]
+    assert part_shapes(layer, Geometry(2, 8, 8, (3, 3), dilation=(1, 2)))[0].run == 1
+
+
+def test_a_layout_that_is_asked_for_is_taken() -> None:
+    for folded, laid_out in ((True, (1, 72)), (False, (3, 24))):
+        (part,) = plan_parts(layer_of(8, 3), Geometry(1, 8, 8, (3, 3)), lambda _, way=folded: (scalar("u1", "z1"), way))
+        assert (part.folded, part.taps, part.k) == (folded, *laid_out)
 
 
 def test_blocks_fill_the_tile() -> None:

@@ -13,6 +13,7 @@ from network_factory import NetworkFactory
 from soniq_dse.errors import UserError
 from soniq_dse.formats.network import evaluate
 from soniq_dse.hardware.host import detect_host
+from soniq_dse.records.choice import Choices, KernelChoice, KernelOption
 from soniq_dse.runtime.check import check
 from soniq_dse.runtime.pack import PackedNetwork
 
@@ -197,3 +198,17 @@ def test_weight_only_levels_are_refused_in_words() -> None:
     net.linear(net.quantize("x", signed=True, palette="w4"), 3)
     with pytest.raises(UserError, match=r"float|weight-only"):
         packed(net).run(np.ones((1, 8), np.float32))
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_the_chosen_kernel_and_layout_run_with_the_same_result(folded: bool) -> None:
+    free = packed(residual_network("w2a2", signed=True, width=8), "scalar")
+    symbol = "gemm_u8_s8_s32_1x1x8__scalar_direct"  # no ranking prefers it for 2 bits
+    option = KernelOption(symbol=symbol, folded=folded, latency_us=1)
+    shapes = [shape for shape in free.shapes(1) if shape.taps > 1]
+    made = tuple(KernelChoice(shape=shape, source="measured", options=(option,)) for shape in shapes)
+    given = free.with_choices(Choices(made=made))
+    x = np.random.default_rng(3).standard_normal((1, *free.in_shape)).astype(np.float32)
+    np.testing.assert_array_equal(given.run(x, batch=1), free.run(x, batch=1))
+    chosen = [layer for layer in given.executor(1).plan.layers if symbol in layer.kernels and layer.folded == folded]
+    assert len(chosen) >= len(set(shapes)) > 0

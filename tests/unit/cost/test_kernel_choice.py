@@ -1,0 +1,98 @@
+"""The choice of a kernel: the cheapest of all for a shape; what was given is obeyed, and the next best is named."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+
+from soniq_dse.cost.bounds import uniform_assignment
+from soniq_dse.cost.choice import Chooser
+from soniq_dse.cost.incore import InCore
+from soniq_dse.cost.layers import LayerCoster, _padded_depth
+from soniq_dse.cost.network import choose_kernels, estimate
+from soniq_dse.hardware.load import load_hardware
+from soniq_dse.records.choice import Choices, KernelChoice, KernelOption, PartShape
+from soniq_dse.records.hardware import HardwareModel
+from soniq_dse.records.palette import Level
+from soniq_dse.records.workload import GemmLayer, Node, TensorClass, Workload
+
+
+@functools.cache
+def machine(name: str) -> HardwareModel:
+    return load_hardware(name)
+
+
+def shape(level: str, rows: int, cols: int, channels: int, taps: int = 1, **more: bool) -> PartShape:
+    return PartShape(
+        level=Level.parse(level), signed=True, rows=rows, cols=cols, taps=taps, channels=channels, pixels=rows, **more
+    )
+
+
+def chosen(hw: str, asked: PartShape) -> KernelChoice:
+    (choice,) = choose_kernels(machine(hw), [asked]).made
+    return choice
+
+
+@pytest.mark.parametrize("hw", ["avx512", "granite_rapids", "avx2"])
+@pytest.mark.parametrize("level", ["w1a1", "w1a4", "w2a2", "w4a4", "w8a8"])
+@pytest.mark.parametrize("size", [(196, 256, 128, 9), (1, 512, 512, 1), (1024, 16, 16, 9)])
+def test_no_kernel_in_no_layout_is_priced_below_the_chosen_one(hw: str, level: str, size: tuple[int, ...]) -> None:
+    asked = shape(level, *size)
+    coster = LayerCoster(machine(hw), Chooser(machine(hw), InCore()))
+    prices = sorted(
+        coster._part(asked, kernel, folded, 0, asked.cols, 1).cycles
+        for kernel in coster._chooser.kernels(asked.level)
+        for folded in asked.layouts
+        if _padded_depth(asked, kernel, folded=folded) <= kernel.k_max
+    )
+    choice = coster.choose(asked, 0)
+    assert choice is not None
+    per_us = machine(hw).clock_ghz.value * 1e3
+    assert [option.latency_us * per_us for option in choice.options] == pytest.approx(prices[: len(choice.options)])
+
+
+def test_counters_in_bit_slices_pay_from_some_depth_on() -> None:
+    symbols = [chosen("granite_rapids", shape("w1a1", 256, 512, depth)).taken.symbol for depth in (80, 4608)]
+    assert [symbol.endswith("_gfni") for symbol in symbols] == [False, True]
+
+
+def test_narrow_layers_are_folded_where_padding_would_cost_more() -> None:
+    assert chosen("avx512", shape("w1a1", 784, 512, 1, taps=9)).taken.folded
+    assert not chosen("avx512", shape("w1a1", 784, 64, 64, taps=9)).taken.folded
+    assert chosen("avx512", shape("w8a8", 784, 64, 64, taps=9, contiguous=False)).taken.folded
+
+
+def test_what_was_given_is_obeyed_and_priced() -> None:
+    layer = GemmLayer(name="fc", m=64, n=256, k=256)
+    workload = Workload(
+        name="toy",
+        input_shape=(64, 256),
+        nodes=(
+            Node(name="x", op="input", inputs=(), shape=(64, 256)),
+            Node(name="fc", op="linear", inputs=("x",), shape=(64, 256), layer=layer),
+        ),
+        tensor_classes=(TensorClass(name="x", tensors=("x",), channels=256, nonnegative=False, consumers=("fc",)),),
+    )
+    hw, assignment = machine("avx512"), uniform_assignment(workload, Level.parse("w1a1"))
+    free = estimate(hw, workload, assignment, batch=64)
+    (choice,) = free.per_layer[0].choices
+    worst = choice.model_copy(update={"options": choice.options[::-1]})
+    given = estimate(hw, workload, assignment, batch=64, choices=Choices(made=(worst,)))
+    assert given.per_layer[0].kernels == (choice.options[-1].symbol,)
+    assert given.latency_us > free.latency_us
+    assert given.latency_us - free.latency_us == pytest.approx(choice.options[-1].latency_us - choice.taken.latency_us)
+
+
+def test_the_reason_names_what_runs_and_the_second_best() -> None:
+    asked = shape("w1a1", 8, 8, 4, taps=9)
+    options = (
+        KernelOption(symbol="fast", folded=True, latency_us=2.0),
+        KernelOption(symbol="slow", folded=False, latency_us=3.0),
+    )
+    both = KernelChoice(shape=asked, source="measured", options=options)
+    assert both.reason == "fast, taps folded into k: measured 2 us; second best slow: 3 us (+50%)"
+    alone = KernelChoice(shape=asked, source="predicted", options=options[1:])
+    assert alone.reason == "slow: predicted 3 us; nothing else serves w1a1 8x8x(9x4)"
+    assert Choices(made=(both,)).of(asked) is both
+    assert Choices().of(asked) is None
