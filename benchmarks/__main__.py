@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import ast
-import json
 import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks._frame import ROOT
+from benchmarks._frame import kept_documents
 
 
 def benchmark_files() -> list[Path]:
@@ -18,14 +17,15 @@ def benchmark_files() -> list[Path]:
 
 
 def describe(path: Path) -> str:
-    """A line on one benchmark: its first docstring line and how many of its goals the kept result meets."""
+    """A line on one benchmark: its first docstring line and how many of its goals each kept result meets."""
     summary = (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n", maxsplit=1)[0]
-    kept = ROOT / "reports" / "benchmarks" / f"{path.stem}.json"
-    if not kept.is_file():
-        return f"{path.stem:14} {summary}  [never run in full]"
-    document = json.loads(kept.read_text())
-    met = sum(goal["met"] for goal in document["goals"])
-    return f"{path.stem:14} {summary}  [{met} of {len(document['goals'])} goals met, {document['date']}]"
+    kept = kept_documents(path.stem)
+    said = [
+        f"{sum(goal['met'] for goal in one['goals'])} of {len(one['goals'])} goals met on {one['host']['processor']}, "
+        f"{one['date']}"
+        for one in kept
+    ]
+    return f"{path.stem:14} {summary}  [{'; '.join(said) or 'never run in full'}]"
 
 
 def succeeds(path: Path, flags: list[str]) -> bool:
