@@ -267,16 +267,22 @@ def _update(file: Path, *, quick: bool, as_json: bool) -> None:
     _warn(unsteady, ())
     if as_json:
         rows = [
-            {"figure": c.figure, "old": c.old, "old_kind": c.old_kind, "new": c.new, "change_percent": c.percent}
+            {
+                "figure": c.figure, "old": c.old, "old_kind": c.old_kind, "new": c.new, "change_percent": c.percent,
+                "beyond_spread": c.beyond_spread,
+            }
             for c in changes
-        ]
+        ]  # fmt: skip
         print_json({"file": str(file), "changes": rows, "unsteady": list(unsteady)})
         return
-    columns = {"figure": "left", "old": "right", "was": "left", "new": "right", "change %": "right"}
+    columns = {"figure": "left", "old": "right", "was": "left", "new": "right", "change %": "right", "": "left"}
     cells = [
-        [c.figure, f"{c.old:g}", c.old_kind, f"{c.new:g}", "-" if c.percent is None else f"{c.percent:+.1f}"]
+        [
+            c.figure, "-" if c.old is None else f"{c.old:g}", c.old_kind, f"{c.new:g}",
+            "-" if c.percent is None else f"{c.percent:+.1f}", "beyond the spread" if c.beyond_spread else "",
+        ]
         for c in sorted(changes, key=lambda c: -abs(c.percent or 0))
-    ]
+    ]  # fmt: skip
     console().print(table(f"{file}: {len(changes)} figures measured", columns, cells))
 
 

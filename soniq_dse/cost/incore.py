@@ -110,7 +110,7 @@ def _use(hw: HardwareModel, symbol: str, ins: LoopInstruction) -> _Use:
         memory.append(_timing(hw, symbol, "store", ins.width_bits))
     latency = timing.latency_cycles.value if timing.latency_cycles else 1.0
     unknown = timing.latency_cycles is None and ins.width_bits > 0
-    return _Use(max(1, len(timing.micro_ops)), (timing, *memory), latency, assumed or unknown)
+    return _Use(timing.issue_slots, (timing, *memory), latency, assumed or unknown)
 
 
 def _leaves_no_operation(ins: LoopInstruction) -> bool:

@@ -247,7 +247,14 @@ def _syntax_error(document: Document, error: Exception) -> DescriptorError:
     message = str(getattr(error, "problem", None) or getattr(error, "reason", None) or error).splitlines() or [""]
     hint = "; indent by spaces, not tabs" if re.search(r"\btab\b|\t|\\t", message[0]) else ""
     place = Place(document.file, mark.line + 1, mark.column + 1) if mark else Place(document.file)
-    return DescriptorError([*document.problems, Problem(place, "", f"expected YAML, got: {message[0]}{hint}")])
+    # libyaml reads ahead, and recent releases have a limit of their own.
+    too_deep = "nesting depth" in message[0]
+    text = (
+        f"expected at most {DEPTH_LIMIT} levels of nesting, got more"
+        if too_deep
+        else f"expected YAML, got: {message[0]}{hint}"
+    )
+    return DescriptorError([*document.problems, Problem(place, "", text)])
 
 
 def _kind(event: Any) -> str:

@@ -6,7 +6,7 @@ descriptor adds a level, and removing one takes it away.
 
 from __future__ import annotations
 
-from soniq_dse.hardware.ports import micro_op_count, port_bound, port_loads
+from soniq_dse.hardware.ports import issue_slots, port_bound, port_loads
 from soniq_dse.records.hardware import HardwareModel, InstructionTiming, NativeLevel, Recipe
 from soniq_dse.records.palette import Level
 
@@ -69,7 +69,7 @@ def _rank(native: NativeLevel) -> tuple[int, int, float, int, str]:
 def _native_level(hw: HardwareModel, name: str, recipe: Recipe, width_bits: int) -> NativeLevel:
     uses = recipe_uses(hw, recipe, width_bits)
     ports = port_bound(port_loads(uses))
-    issue_cycles = micro_op_count(uses) / hw.issue_width.value
+    issue_cycles = issue_slots(uses) / hw.issue_width.value
     cycles, bound = max((ports.cycles, ports.text), (issue_cycles, f"issue width {hw.issue_width.value:g}"))
     macs = recipe.macs_per_width_bit * width_bits
     level = Level(weight_bits=recipe.weight_bits, activation_bits=recipe.activation_bits)

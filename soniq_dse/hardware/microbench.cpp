@@ -39,8 +39,8 @@ __attribute__((noinline)) static void nothing(int64_t, int64_t, int64_t, int64_t
 __attribute__((unused)) static void (*volatile soniq_nothing)(int64_t, int64_t, int64_t, int64_t, const char*, int64_t,
                                                               const char*, char*, int64_t) = nothing;
 
-// cycles[s]: core cycles per iteration of loop `index`; gigahertz[s]: additions of the chain per nanosecond.
-extern "C" void soniq_sample(int index, int64_t iterations, char* buffer, int64_t bytes, int samples, double* cycles,
+// nanoseconds[s]: of one iteration of loop `index`; gigahertz[s]: additions of the chain per nanosecond, beside it.
+extern "C" void soniq_sample(int index, int64_t iterations, char* buffer, int64_t bytes, int samples, double* nanoseconds,
                              double* gigahertz) {
   const int64_t adds = 1 << 16, cost = clock_cost_ns();
   Loop loop = soniq_loops[index];
@@ -59,7 +59,7 @@ extern "C" void soniq_sample(int index, int64_t iterations, char* buffer, int64_
     double before = (double)adds / (double)(t1 - t0 - cost), after = (double)adds / (double)(t3 - t2 - cost);
     // What disturbs a chain makes it slower: the faster of the two is the clock.
     gigahertz[s] = before > after ? before : after;
-    cycles[s] = (double)(t2 - start - cost) * gigahertz[s] / (double)iterations;
+    nanoseconds[s] = (double)(t2 - start - cost) / (double)iterations;
   }
 }
 

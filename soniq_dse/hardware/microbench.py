@@ -3,19 +3,25 @@
 Method (Abel and Reineke, uops.info, ASPLOS 2019): unrolled loops of one instruction, without dependences for the
 reciprocal throughput, each waiting for the one before for the latency, two alternating to see whether they share a
 pipe. Virtual machines have no counters, so cycles come from a chain of dependent additions timed in the same sample,
-on the thread's CPU clock. A reading is the median of a batch of samples with the smallest spread; while none is steady,
-more batches are read. Of an instruction's readings, spread over the run, the least of the steady ones counts: a core
-that deals micro-operations out to its pipes can fall into an uneven pattern, up to 40 % slower, for milliseconds.
+on the thread's CPU clock. Whatever else runs on the machine makes both slower, never faster: the clock is the fastest
+chain of a batch of samples, the time its median, and the batch with the smallest spread counts; while none is steady,
+more are read. Readings are repeated, spread over the run, until ``AGREEING`` of the least steady ones agree; their
+median counts. The least, as a core that deals micro-operations out to its pipes can fall into an uneven pattern, up to
+40 % slower, for milliseconds; and none with a slower clock than the rest, as a busy sibling thread slows the chain and
+the loop by different factors.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import datetime
+import itertools
+import mmap
 import platform
 import statistics
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +30,7 @@ import numpy as np
 
 from soniq_dse.errors import MissingCapabilityError
 from soniq_dse.hardware.features import plain
-from soniq_dse.hardware.probes import X86_PROBES, Probe, latency_body, throughput_body
+from soniq_dse.hardware.probes import NOPS, UNROLL, X86_PROBES, Probe, latency_body, slots_body, throughput_body
 from soniq_dse.native.compiler import build_library
 from soniq_dse.records.hardware import Figure
 
@@ -34,8 +40,18 @@ STEADY = 0.02
 PATIENCE = 3
 """How many times the batches asked for are read at most."""
 
+AGREEING, AGREEMENT = 3, 0.01
+"""How many of the least readings have to lie how near to one another, relative to the least."""
+
+LEAST_ROUNDS = 12
+"""How often every loop is read at least (or as often as the effort allows)."""
+
+FULL_SPEED = 0.99
+"""Part of the clock of a run (the ninth decile of its batches) down to which a reading counts as undisturbed."""
+
 _FRAME = Path(__file__).with_name("microbench.cpp")
 _LINE_BYTES = 64
+_HUGE_PAGE_BYTES = 1 << 21
 _BYTES_PER_SAMPLE = 1 << 22
 _LOADS_PER_PASS = 16
 
@@ -44,8 +60,8 @@ _LOADS_PER_PASS = 16
 class Effort:
     """``batches`` of ``samples`` samples; each runs its loop for about ``sample_instructions`` instructions.
 
-    Up to ``PATIENCE`` times as many batches are read while none is steady. ``rounds`` is how often all loops are gone
-    through.
+    Up to ``PATIENCE`` times as many batches are read while none is steady. All loops are gone through
+    ``LEAST_ROUNDS`` times, and those whose readings do not agree up to ``rounds`` times.
     """
 
     batches: int = 5
@@ -91,10 +107,12 @@ class Reading:
 
 @dataclass(frozen=True)
 class InstructionReading:
-    """Cycles of one instruction; no latency where its result cannot feed itself."""
+    """Cycles of one instruction, without latency where its result cannot feed itself, and its micro-operations: the
+    slots it takes of the front end."""
 
     reciprocal_throughput_cycles: Reading
     latency_cycles: Reading | None
+    micro_ops: int = 1
 
 
 @dataclass(frozen=True)
@@ -103,7 +121,7 @@ class MemoryReading:
 
     read_bytes_per_cycle: Reading
     latency_cycles: Reading
-    clock_ghz: Reading
+    clock_ghz: float
 
 
 def available_probes(features: Collection[str]) -> tuple[Probe, ...]:
@@ -123,7 +141,16 @@ def measure_instructions(probes: Sequence[Probe], effort: Effort = Effort()) -> 
     chained = [probe for probe in probes if probe.has_latency]
     rates = _measure_bodies([throughput_body([probe]) for probe in probes], effort)
     latencies = dict(zip(chained, _measure_bodies([latency_body(probe) for probe in chained], effort), strict=True))
-    return {p: InstructionReading(rate, latencies.get(p)) for p, rate in zip(probes, rates, strict=True)}
+    slots = _micro_op_counts(probes, effort)
+    return {p: InstructionReading(rate, latencies.get(p), n) for p, rate, n in zip(probes, rates, slots, strict=True)}
+
+
+def _micro_op_counts(probes: Sequence[Probe], effort: Effort) -> list[int]:
+    """Slots of the front end that each takes: by how many ``nop`` it makes a row of them longer than the median one,
+    which takes one."""
+    nop, *mixed = _measure_bodies([["nop"] * UNROLL, *(slots_body(probe) for probe in probes)], effort)
+    rows = [reading.value * (NOPS + 1) for reading in mixed]
+    return [max(1, 1 + round((row - statistics.median(rows)) / nop.value)) for row in rows]
 
 
 def measure_mixes(mixes: Sequence[Sequence[Probe]], effort: Effort = Effort()) -> list[Reading]:
@@ -161,18 +188,23 @@ def measure_all_cores(total_bytes: int, cores: int, width_bits: int, effort: Eff
 def measure_clock(effort: Effort = Effort()) -> Reading:
     """Core clock in GHz, from dependent additions."""
     bench = _Bench([_loop_source(throughput_body([Probe("add", "scalar", 0)]))])
-    return bench.read(0, 1000, effort).clock_ghz
+    clocks = sorted((bench.read(0, 1000, effort).clock_ghz for _ in range(effort.rounds)), key=lambda r: r.value)
+    return clocks[9 * (len(clocks) - 1) // 10]
 
 
 def measure_call(effort: Effort = Effort()) -> Reading:
     """Nanoseconds of an indirect call with the nine arguments of a kernel (``soniq_kernel.h``) that does nothing."""
     arguments = "1, 2, 3, 4, p, 6, p, p, 9"
-    read = _Bench([f"{{ while (n--) soniq_nothing({arguments}); (void)bytes; }}"]).read(0, 2000, effort)
-    return read.cycles.scaled(1 / read.clock_ghz.value)
+    bench = _Bench([f"{{ while (n--) soniq_nothing({arguments}); (void)bytes; }}"])
+    readings = _read_until_settled(lambda: bench.read(0, 2000, effort), effort)
+    clock_ghz = _clock_of(readings)
+    return _best(readings, clock_ghz).scaled(1 / clock_ghz)
 
 
 @dataclass(frozen=True)
 class _Sampled:
+    """A batch: cycles at the fastest clock in it."""
+
     cycles: Reading
     clock_ghz: Reading
 
@@ -201,7 +233,7 @@ class _Bench:
     def read(self, index: int, iterations: int, effort: Effort, buffer: np.ndarray | None = None) -> _Sampled:
         """Cycles per iteration of a loop: the batch with the smallest relative spread."""
         memory = self._small if buffer is None else buffer
-        cycles, clock = np.empty(effort.samples), np.empty(effort.samples)
+        times, clock = np.empty(effort.samples), np.empty(effort.samples)
         double_p = ctypes.POINTER(ctypes.c_double)
         batches: list[_Sampled] = []
         while len(batches) < effort.batches or (
@@ -209,42 +241,73 @@ class _Bench:
         ):
             self._sample(
                 index, iterations, memory.ctypes.data, memory.nbytes, effort.samples,
-                cycles.ctypes.data_as(double_p), clock.ctypes.data_as(double_p),
+                times.ctypes.data_as(double_p), clock.ctypes.data_as(double_p),
             )  # fmt: skip
-            batches.append(_Sampled(_median(cycles), _median(clock)))
+            fastest = Reading(float(clock.max()), _median(clock).spread, effort.samples)
+            batches.append(_Sampled(_median(times).scaled(fastest.value), fastest))
         return min(batches, key=lambda batch: batch.cycles.relative_spread)
 
 
 def _measure_bodies(bodies: Sequence[Sequence[str]], effort: Effort) -> list[Reading]:
     bench = _Bench([_loop_source(body) for body in bodies])
-    rounds: list[list[Reading]] = [[] for _ in bodies]
-    for _ in range(effort.rounds):
-        for index, body in enumerate(bodies):
-            iterations = max(1, effort.sample_instructions // len(body))
-            rounds[index].append(bench.read(index, iterations, effort).cycles.scaled(1 / len(body)))
-    return [_best(readings) for readings in rounds]
+    readings: list[list[_Sampled]] = [[] for _ in bodies]
+    open_loops = list(range(len(bodies)))
+    for done in range(effort.rounds):
+        for index in open_loops:
+            iterations = max(1, effort.sample_instructions // len(bodies[index]))
+            readings[index].append(bench.read(index, iterations, effort))
+        if done + 1 >= LEAST_ROUNDS:
+            clock_ghz = _clock_of(itertools.chain(*readings))
+            open_loops = [index for index in open_loops if not _settled(_undisturbed(readings[index], clock_ghz))]
+    clock_ghz = _clock_of(itertools.chain(*readings))
+    return [_best(read, clock_ghz).scaled(1 / len(body)) for body, read in zip(bodies, readings, strict=True)]
 
 
-def _best(readings: Sequence[Reading]) -> Reading:
-    """The least of the steady ones; the steadiest where none is."""
-    steady = [reading for reading in readings if reading.is_steady]
-    if steady:
-        return min(steady, key=lambda reading: reading.value)
-    return min(readings, key=lambda reading: reading.relative_spread)
+def _read_until_settled(read: Callable[[], _Sampled], effort: Effort) -> list[_Sampled]:
+    """The readings of one loop."""
+    readings: list[_Sampled] = []
+    while len(readings) < effort.rounds:
+        readings.append(read())
+        if len(readings) >= LEAST_ROUNDS and _settled(_undisturbed(readings, _clock_of(readings))):
+            break
+    return readings
+
+
+def _clock_of(sampled: Iterable[_Sampled]) -> float:
+    return float(np.quantile([s.clock_ghz.value for s in sampled] or [0.0], 0.9))
+
+
+def _undisturbed(sampled: Sequence[_Sampled], clock_ghz: float) -> list[Reading]:
+    """The readings at full speed, the least first; where there are none, the one nearest to it."""
+    full = [s.cycles for s in sampled if s.clock_ghz.value >= FULL_SPEED * clock_ghz]
+    return sorted(full or [max(sampled, key=lambda s: s.clock_ghz.value).cycles], key=lambda reading: reading.value)
+
+
+def _settled(readings: Sequence[Reading]) -> bool:
+    """Whether enough of the least steady ones of ``readings`` (the least first) agree."""
+    steady = [reading.value for reading in readings if reading.is_steady][:AGREEING]
+    return len(steady) == AGREEING and steady[-1] <= steady[0] * (1 + AGREEMENT)
+
+
+def _best(sampled: Sequence[_Sampled], clock_ghz: float) -> Reading:
+    """The median of the least of those that are undisturbed and steady; of what comes nearest to that where none is."""
+    readings = _undisturbed(sampled, clock_ghz)
+    steady = [reading for reading in readings if reading.is_steady][:AGREEING]
+    return steady[(len(steady) - 1) // 2] if steady else min(readings, key=lambda reading: reading.relative_spread)
 
 
 def _measure_working_set(bench: _Bench, size_bytes: int, effort: Effort) -> MemoryReading:
     n_bytes = max(_LINE_BYTES * _LOADS_PER_PASS, size_bytes // 1024 * 1024)
     buffer = _aligned(n_bytes)
     passes = max(1, _BYTES_PER_SAMPLE // n_bytes)
-    stream = bench.read(0, passes, effort, buffer)
+    streams = _read_until_settled(lambda: bench.read(0, passes, effort, buffer), effort)
     _link(buffer)
-    chase = bench.read(bench.chase, 20_000, effort, buffer)
-    rate = n_bytes / stream.cycles.value
+    chases = _read_until_settled(lambda: bench.read(bench.chase, 20_000, effort, buffer), effort)
+    clock_ghz = _clock_of((*streams, *chases))
+    stream = _best(streams, clock_ghz)
+    rate = n_bytes / stream.value
     return MemoryReading(
-        Reading(rate, rate * stream.cycles.relative_spread, stream.cycles.samples),
-        chase.cycles,
-        stream.clock_ghz,
+        Reading(rate, rate * stream.relative_spread, stream.samples), _best(chases, clock_ghz), clock_ghz
     )
 
 
@@ -282,9 +345,17 @@ def _link(buffer: np.ndarray) -> None:
 
 
 def _aligned(n_bytes: int) -> np.ndarray:
-    """``n_bytes`` bytes at the start of a page. Written once: pages never written to all map to one page of zeros."""
-    raw = np.full(n_bytes + 4096, 1, dtype=np.uint8)
-    return raw[-raw.ctypes.data % 4096 :][:n_bytes]
+    """``n_bytes`` bytes at the start of a page, of 2 MiB where the system grants those: else a load over megabytes
+    measures the walk through the page tables too. Written once: pages never written to all map to one page of zeros.
+    """
+    area = mmap.mmap(-1, n_bytes + _HUGE_PAGE_BYTES)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):
+            area.madvise(mmap.MADV_HUGEPAGE)
+    raw = np.frombuffer(area, dtype=np.uint8)
+    buffer = raw[-raw.ctypes.data % _HUGE_PAGE_BYTES :][:n_bytes]
+    buffer.fill(1)
+    return buffer
 
 
 def _median(values: np.ndarray) -> Reading:

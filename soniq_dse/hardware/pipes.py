@@ -95,13 +95,14 @@ def infer_pipes(rates: Mapping[str, float], mixes: Mapping[Mix, float], issue_wi
 
 
 def occupations(rate: float) -> list[tuple[int, float]]:
-    """(number of pipes, cycles) that give a reciprocal throughput: whole cycles where they can, shortest first."""
+    """(number of pipes, cycles) that give a reciprocal throughput: whole cycles where they can, fewest pipes first."""
     found = []
     for cycles in range(1, _MAX_CYCLES + 1):
         count = round(cycles / rate)
         if 1 <= count <= MAX_PIPES and abs(cycles / count - rate) <= TOLERANCE * rate:
             found.append((count, float(cycles)))
-    return found or [(1, round(rate, 3))]
+        uneven = [(count, round(rate * count, 3)) for count in range(1, MAX_PIPES + 1) if rate * count <= _MAX_CYCLES]
+    return found or uneven or [(1, round(rate, 3))]
 
 
 def mixed_cycles(mix: Mix, first: Occupation, second: Occupation, issue_width: float) -> float:

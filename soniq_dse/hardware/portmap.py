@@ -24,7 +24,7 @@ from soniq_dse.records.hardware import HardwareModel, MicroOp, Port
 MISFITS = 0.05
 """Share of a family's readings that may contradict the base map before it is given up."""
 _SCALAR_SLACK = 0.35
-_RENAMED = ("mov", "movzx", "lea")
+RENAMED = ("mov", "movzx", "lea")
 """Recent cores do these while renaming, at the width of the front end: their rates tell nothing about ports."""
 
 Timed = tuple[str, int]
@@ -48,6 +48,7 @@ class _Evidence:
 
     group: Group
     rates: Mapping[str, Reading]
+    counts: Mapping[str, int]
     mixes: Mapping[Mix, Reading]
     issue_width: float
 
@@ -73,6 +74,7 @@ def judged_ports(base: HardwareModel, survey: Survey) -> PortMap:
         _Evidence(
             group,
             {name: survey.instructions[probe].reciprocal_throughput_cycles for name, probe in group.members.items()},
+            {name: survey.instructions[probe].micro_ops for name, probe in group.members.items()},
             survey.mixes.get(group.name, {}),
             issue,
         )
@@ -124,8 +126,8 @@ def _kept(base: HardwareModel, family: Sequence[_Evidence]) -> tuple[dict[Timed,
         candidates = {port for ops in known.values() for op in ops for port in op.ports}
         for name, probe in evidence.group.members.items():
             tests = [mix for mix in evidence.of(name) if {mix.first, mix.second} <= known.keys()]
-            misfits = sum(not evidence.explained(mix, known) for mix in tests)
-            if name in known and _fits_alone(evidence, name, known) and misfits <= len(tests) // 3:
+            misfits = [not evidence.explained(mix, known) for mix in tests]
+            if name in known and sum(misfits, not _fits_alone(evidence, name, known)) <= len(misfits) // 3:
                 found[_timed(probe)] = known[name]
                 continue
             found[_timed(probe)] = _placed(evidence, name, known, candidates)
@@ -138,7 +140,7 @@ def _replaced(family: Sequence[_Evidence], prefix: str) -> dict[Timed, MicroOps]
     found: dict[Timed, MicroOps] = {}
     before: dict[str, Occupation] = {}
     for evidence in family:
-        landmarks = evidence.group.landmarks
+        landmarks = [name for name in evidence.group.landmarks if evidence.counts[name] == 1]
         rates = {name: evidence.rates[name].value for name in landmarks}
         mixes = {
             mix: reading.value
@@ -159,16 +161,21 @@ def _placed(evidence: _Evidence, name: str, known: Mapping[str, MicroOps], candi
     tests = [mix for mix in evidence.of(name) if (mix.first if mix.second == name else mix.second) in others]
     ports = sorted(candidates)[:MAX_PIPES]
     options = [
-        (MicroOp(ports=chosen, cycles=cycles),)
+        _split(chosen, cycles, evidence.counts[name])
         for count, cycles in occupations(evidence.rates[name].value)
         for chosen in itertools.combinations(ports, min(count, len(ports)))
     ]
     return min(options, key=lambda ops: sum(evidence.error(mix, {**others, name: ops}) ** 2 for mix in tests))
 
 
+def _split(ports: Sequence[str], cycles: float, count: int) -> MicroOps:
+    """``count`` micro-operations that hold one of ``ports`` for ``cycles`` in all."""
+    return (MicroOp(ports=tuple(ports), cycles=round(cycles / count, 3)),) * count
+
+
 def _scalar(base: HardwareModel, probe: Probe, reading: Reading) -> tuple[MicroOps, bool]:
     """Ports of a scalar instruction, and whether they are inferred: those of ``add`` and new ones beyond them."""
-    timing, renamed = base.timing(probe.key, 0), probe.key in _RENAMED
+    timing, renamed = base.timing(probe.key, 0), probe.key in RENAMED
     if timing and (renamed or _explains([timing.micro_ops], reading, base.issue_width.value, _SCALAR_SLACK)):
         return timing.micro_ops, False
     add = base.timing("add", 0)

@@ -71,9 +71,9 @@ def evenly_spread(loads: Mapping[frozenset[str], float]) -> PortBound:
     return PortBound(cycles, tuple(sorted(port for port, load in busy.items() if load > cycles * (1 - 1e-12))))
 
 
-def micro_op_count(uses: Iterable[tuple[InstructionTiming, float]]) -> float:
-    """Micro-operations over ``uses``."""
-    return sum(count * len(timing.micro_ops) for timing, count in uses)
+def issue_slots(uses: Iterable[tuple[InstructionTiming, float]]) -> float:
+    """Slots of the issue width over ``uses``."""
+    return sum(count * timing.issue_slots for timing, count in uses)
 
 
 def role_of(hw: HardwareModel, bound: PortBound) -> str:

@@ -15,6 +15,8 @@ CHAINS = 12
 """Independent destinations: covers latency / reciprocal throughput up to 12 (5 cycles at two a cycle needs 10)."""
 UNROLL = 48
 """Instructions per pass of the loop: its counter and branch add one fused micro-operation to 48."""
+NOPS = 10
+"""No-operations to an instruction where its micro-operations are counted."""
 
 Form = Literal[
     "binary", "accumulate", "unary", "immediate", "binary_immediate", "narrow", "broadcast", "load", "store", "scalar",
@@ -115,6 +117,12 @@ def latency_body(probe: Probe) -> list[str]:
     return [probe.line(0, dependent=True) for _ in range(UNROLL)]
 
 
+def slots_body(probe: Probe) -> list[str]:
+    """An instruction among so many ``nop`` that the front end alone sets the time."""
+    lines = [probe.line(chain, dependent=False, step=chain) for chain in range(UNROLL // (NOPS + 1))]
+    return [text for line in lines for text in (line, *["nop"] * NOPS)]
+
+
 def _vector(form: Form, *features: str, names: str) -> list[Probe]:
     """Probes at 128, 256 and 512 bits; below 512 an AVX-512 instruction needs ``avx512vl`` besides its own feature."""
     wide = any(feature.startswith("avx512") for feature in features)
@@ -181,7 +189,7 @@ X86_PROBES: tuple[Probe, ...] = (
 """What the CPU kernels emit, on x86-64, with the features (names of ``/proc/cpuinfo``) that each needs."""
 
 LANDMARKS = (
-    "vpaddd", "vpand", "vpandd", "vpsrld", "vpshufb", "vpermd", "vpbroadcastd", "vpmaddwd", "vpdpbusd", "vpsadbw",
+    "vpaddd", "vpand", "vpandd", "vpsrld", "vpshufb", "vpermd", "vpmaddwd", "vpdpbusd", "vpsadbw",
     "vpopcntq", "vgf2p8affineqb", "vaddps", "vfmadd231ps", "vcvtdq2ps",
 )  # fmt: skip
 """One instruction of each kind of vector unit: which of them share pipes tells the pipes apart."""

@@ -17,20 +17,32 @@ from soniq_dse.hardware.writing import dumped, editable_tree, leading_comment, r
 from soniq_dse.records.cost import Host
 from soniq_dse.records.hardware import Figure, HardwareModel
 
+SPREADS = 3
+"""A change of more than so many spreads, old and new ones together, is more than noise."""
+
 
 @dataclass(frozen=True)
 class Change:
-    """A figure before and after, by its place in the descriptor."""
+    """A figure before (None: the descriptor had none) and after, by its place in the descriptor.
+
+    ``spread`` is the spread of both.
+    """
 
     figure: str
-    old: float
+    old: float | None
     old_kind: str
     new: float
+    spread: float
 
     @property
     def percent(self) -> float | None:
-        """By how much it changed; None from 0."""
+        """By how much it changed; None from 0 or from nothing."""
         return 100 * (self.new / self.old - 1) if self.old else None
+
+    @property
+    def beyond_spread(self) -> bool:
+        """Whether it changed by more than noise explains."""
+        return self.old is None or abs(self.new - self.old) > SPREADS * self.spread
 
 
 def own_descriptor(path: Path, host: Host) -> HardwareModel:
@@ -52,8 +64,8 @@ def own_descriptor(path: Path, host: Host) -> HardwareModel:
 def update(path: Path, survey: Survey) -> tuple[Change, ...]:
     """Replace every figure of ``path`` that ``survey`` measured; comments, order and the rest stay.
 
-    A figure that the file takes from the one it extends is written into the file. Figures that the descriptor does not
-    have are not added.
+    A figure that the file takes from the one it extends is written into the file. Of instructions that the descriptor
+    does not list at a width, nothing is added.
 
     Raises:
         UserError: the file is not valid, or would not be with the new figures; it is then left as it is.
@@ -67,9 +79,13 @@ def update(path: Path, survey: Survey) -> tuple[Change, ...]:
     changes = []
     for place, figure in measured_figures(survey, key).items():
         old = _found(resolved, place)
-        if isinstance(old, dict):
-            changes.append(Change(".".join(map(str, place)), float(old["value"]), str(old["kind"]), figure.value))
-            _put(tree, resolved, place, _entry(figure, old, extends=EXTENDS in tree))
+        if old is None and not isinstance(_found(resolved, place[:-1]), dict):
+            continue
+        old = old or {}
+        spread = (figure.spread or 0.0) + float(old.get("spread") or 0.0)
+        before = float(old["value"]) if old else None
+        changes.append(Change(".".join(map(str, place)), before, str(old.get("kind", "absent")), figure.value, spread))
+        _put(tree, resolved, place, _entry(figure, old, extends=EXTENDS in tree))
     if changes and key not in hw.sources:
         entry = styled({name: value for name, value in source.model_dump().items() if value is not None})
         tree.setdefault("sources", styled({}))[key] = entry

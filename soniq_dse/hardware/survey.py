@@ -114,14 +114,14 @@ def take_survey(
         MissingCapabilityError: there is no C++ compiler.
     """
     compiler = host_compiler().version
-    effort = Effort(1, 5, 60_000, rounds=12) if quick else Effort(1, 9, 60_000, rounds=24)
+    effort = Effort(1, 5, 60_000, rounds=12) if quick else Effort(1, 9, 60_000, rounds=48)
     progress(f"{len(probes)} instructions alone")
     readings = microbench.measure_instructions(probes, effort)
     width = max((probe.width_bits for probe in probes), default=0) or 128
     mixes = _survey_mixes(readings, progress, quick=quick) if with_mixes else {}
     progress("caches")
-    caches = _survey_caches(width, Effort(1, 5) if quick else Effort(3, 9))
-    dram = _survey_dram(host, caches, width, progress, Effort(1, 3) if quick else Effort(2, 5))
+    caches = _survey_caches(width, Effort(1, 5, rounds=12) if quick else Effort(1, 7, rounds=48))
+    dram = _survey_dram(host, caches, width, progress, Effort(1, 3, rounds=6) if quick else Effort(1, 3, rounds=12))
     progress("clock and call")
     return Survey(
         host=host,
@@ -140,7 +140,7 @@ def take_survey(
 def _survey_mixes(
     readings: Mapping[Probe, InstructionReading], progress: Callable[[str], None], *, quick: bool
 ) -> dict[str, dict[Mix, Reading]]:
-    effort = Effort(1, 3, 40_000, rounds=12) if quick else Effort(1, 3, 40_000, rounds=30)
+    effort = Effort(1, 3, 40_000, rounds=12) if quick else Effort(1, 3, 40_000, rounds=60)
     rate = {probe: reading.reciprocal_throughput_cycles.value for probe, reading in readings.items()}
     found = {}
     for group in groups_of(list(readings)):
@@ -170,13 +170,14 @@ def _survey_caches(width_bits: int, effort: Effort) -> tuple[CacheReading, ...]:
 def working_sets(caches: Sequence[CacheGeometry]) -> list[int]:
     """Bytes that fit into each cache and not into the one before.
 
-    At most 16 times the one before: a virtual machine is told the size of an outer cache that it shares with others.
+    At most four times the one before: beyond, the translation of addresses takes its part, and of an outer cache that
+    is shared, what is read slowly has been evicted by others.
     """
     sizes, inner = [], 0
     for cache in caches:
         half = cache.size_bytes // 2
         size = half if half >= 2 * inner else (cache.size_bytes + inner) // 2
-        sizes.append(min(size, 16 * inner) if inner else size)
+        sizes.append(min(size, 4 * inner) if inner else size)
         inner = cache.size_bytes
     return sizes
 
@@ -190,7 +191,7 @@ def _survey_dram(
     progress(f"main memory, {size >> 20} MiB")
     one = microbench.measure_memory({"dram": size}, width_bits, effort)["dram"]
     together = microbench.measure_all_cores(size, host.cores, width_bits, effort)
-    clock = one.clock_ghz.value
+    clock = one.clock_ghz
     return DramReading(
         size, one.read_bytes_per_cycle.scaled(clock), together, one.latency_cycles.scaled(1 / clock), host.cores
     )

@@ -79,13 +79,22 @@ class MicroOp(Record):
 
 
 class InstructionTiming(Record):
-    """One instruction at one vector width, register operands (a memory operand adds the machine's load)."""
+    """One instruction at one vector width, register operands (a memory operand adds the machine's load).
+
+    ``slots`` is what it takes of the issue width, where that is not one for each of ``micro_ops``.
+    """
 
     latency_cycles: Figure | None = None
     reciprocal_throughput_cycles: Figure
     micro_ops: Annotated[tuple[MicroOp, ...], Field(min_length=1)]
+    slots: PositiveInt | None = None
     ports_kind: FigureKind
     ports_source: SourceKey
+
+    @property
+    def issue_slots(self) -> int:
+        """Slots of the issue width."""
+        return self.slots or len(self.micro_ops)
 
 
 class Instruction(Record):

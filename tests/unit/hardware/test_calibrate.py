@@ -197,9 +197,12 @@ def test_update_changes_measured_figures_and_nothing_else(base: HardwareModel, s
     before = load_hardware(file)
     changes = {change.figure: change for change in update(file, survey_like(base, factor=2.0))}
     latency = changes["instructions.vpaddd.widths.512.latency_cycles"]
+    assert latency.old is not None
     assert latency.new == pytest.approx(2 * latency.old)
     assert latency.percent == pytest.approx(100)
+    assert latency.beyond_spread
     assert changes["clock_ghz"].percent == pytest.approx(0)
+    assert not changes["clock_ghz"].beyond_spread
     after = load_hardware(file)
     vpaddd = after.instructions["vpaddd"].widths[512]
     assert vpaddd.latency_cycles is not None
@@ -229,6 +232,21 @@ def test_update_of_a_file_that_extends_another_writes_only_the_figures(
     text = file.read_text(encoding="utf-8")
     assert text.startswith("extends: granite_rapids\nname: mine  # mine\n")
     assert "recipes" not in text
+
+
+def test_update_adds_the_latency_that_a_listed_instruction_lacks(
+    base: HardwareModel, survey: Survey, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.yaml"
+    match = "{vendor: GenuineIntel, family: 6, models: [151]}"
+    lacks = "instructions: {vpaddd: {widths: {512: {latency_cycles: null}}}}"
+    file.write_text(f"extends: granite_rapids\nname: mine\nmatches: [{match}]\n{lacks}\n", encoding="utf-8")
+    changes = {change.figure: change for change in update(file, survey)}
+    added = changes["instructions.vpaddd.widths.512.latency_cycles"]
+    assert (added.old, added.old_kind, added.percent, added.beyond_spread) == (None, "absent", None, True)
+    latency = load_hardware(file).instructions["vpaddd"].widths[512].latency_cycles
+    assert latency is not None
+    assert latency.value == added.new
 
 
 def test_a_descriptor_of_another_machine_is_not_updated(survey: Survey) -> None:
@@ -263,7 +281,7 @@ def test_caches_are_read_as_the_system_tells_them(tmp_path: Path) -> None:
 
 def test_working_sets_lie_between_two_caches() -> None:
     caches = [CacheGeometry(1, 48 << 10, 64, 1), CacheGeometry(2, 2 << 20, 64, 1), CacheGeometry(3, 480 << 20, 64, 2)]
-    assert working_sets(caches) == [24 << 10, 768 << 10, 32 << 20]
+    assert working_sets(caches) == [24 << 10, 192 << 10, 8 << 20]
     tight = [CacheGeometry(1, 32 << 10, 64, 1), CacheGeometry(2, 48 << 10, 64, 1)]
     assert working_sets(tight) == [16 << 10, 40 << 10]
     assert dram_working_set(64 << 30, 480 << 20) == 1 << 30
