@@ -5,6 +5,13 @@ The only place where the two meet: neither is made with knowledge of the other.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
 from soniq_dse.records.cost import Agreement, Estimate, Measurement
 
 
@@ -74,3 +81,72 @@ def _largest_gap(estimate: Estimate, measurement: Measurement) -> str:
         f"; most of it in {name} ({layer.op}, bound by {layer.bound}): "
         f"predicted {layer.latency_us:.4g} us, measured {layer.latency_us + gap:.4g} us"
     )
+
+
+class Pair(NamedTuple):
+    """A prediction and the measurement of the same thing, in the same unit."""
+
+    predicted: float
+    measured: float
+
+    @property
+    def error(self) -> float:
+        """``predicted / measured - 1``: above 0 where the prediction is too slow."""
+        return self.predicted / self.measured - 1
+
+
+@dataclass(frozen=True)
+class Score:
+    """Relative errors of ``n`` predictions in per cent (mean, median, 95th percentile and largest of their absolute
+    values; ``bias_percent`` is the median with its sign), and Kendall's tau of their order (None below two)."""
+
+    n: int
+    mape_percent: float | None
+    median_percent: float | None
+    p95_percent: float | None
+    worst_percent: float | None
+    bias_percent: float | None
+    tau: float | None
+
+
+def score(pairs: Sequence[Pair], rates: Sequence[Pair] | None = None) -> Score:
+    """How well ``pairs`` agree; the order is that of ``rates`` (cycles per multiply-accumulate), where given."""
+    if not pairs:
+        return Score(0, None, None, None, None, None, None)
+    signed = np.array([100 * pair.error for pair in pairs])
+    errors = np.abs(signed)
+    return Score(
+        n=len(pairs),
+        mape_percent=float(errors.mean()),
+        median_percent=float(np.median(errors)),
+        p95_percent=float(np.percentile(errors, 95)),
+        worst_percent=float(errors.max()),
+        bias_percent=float(np.median(signed)),
+        tau=kendall_tau(rates or pairs),
+    )
+
+
+def kendall_tau(pairs: Sequence[Pair]) -> float | None:
+    """Kendall's tau-b between predicted and measured order; None below two pairs, or where all are equal."""
+    from scipy.stats import kendalltau
+
+    if len(pairs) < 2:
+        return None
+    tau = float(kendalltau([p.predicted for p in pairs], [p.measured for p in pairs]).statistic)
+    return None if math.isnan(tau) else tau
+
+
+def regret(choices: Iterable[Sequence[Pair]]) -> list[float]:
+    """Per choice between two or more: what taking the best predicted costs over the best measured, in per cent."""
+    return [
+        100 * (min(options, key=lambda pair: pair.predicted).measured / min(pair.measured for pair in options) - 1)
+        for options in choices
+        if len(options) > 1
+    ]
+
+
+def coverage_p_value(inside: int, n: int, nominal: float = 0.9) -> float:
+    """How likely a coverage at least as far from ``nominal`` is by chance (exact two-sided binomial test)."""
+    from scipy.stats import binomtest
+
+    return float(binomtest(inside, n, nominal).pvalue)

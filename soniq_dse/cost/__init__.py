@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from soniq_dse.records.cost import Bound, HotLoop
 from soniq_dse.records.hardware import HardwareModel
 
-HELPERS = frozenset({"bounds", "choice", "layers", "memory", "network", "operators", "registers", "vector_loops"})
+HELPERS = frozenset(
+    {"bounds", "choice", "intervals", "layers", "memory", "network", "operators", "registers", "vector_loops"}
+)
 """Files here that are no cost model."""
 
 

@@ -12,7 +12,7 @@ from soniq_dse.errors import UserError
 from soniq_dse.kernels.catalog import CPU_FOLDER, catalog, instruction_set
 from soniq_dse.kernels.library import build_kernel_library, isa_flags, load_kernel
 from soniq_dse.kernels.loops import ISA, kept_loop, kept_loops_folder
-from soniq_dse.native.compiler import BASE_FLAGS, host_compiler, sources_sha256
+from soniq_dse.native.compiler import BASE_FLAGS, Compiler, host_compiler, sources_sha256
 from soniq_dse.native.disassembly import TileShape, hot_loop
 from soniq_dse.records.cost import HotLoop, KernelSpec
 
@@ -32,14 +32,15 @@ def source_sha256(path: str, folder: Path = CPU_FOLDER) -> str:
     return sources_sha256([folder / Path(path).name], [CPU_FOLDER])
 
 
-def read_loop(spec: KernelSpec, folder: Path = CPU_FOLDER) -> HotLoop:
-    """The hot loop of ``spec`` as this machine's compiler makes it, on x86-64; the CPU need not be able to run it.
+def read_loop(spec: KernelSpec, folder: Path = CPU_FOLDER, compiler: Compiler | None = None) -> HotLoop:
+    """The hot loop of ``spec`` as ``compiler`` makes it (the host's), on x86-64; the CPU need not be able to run it.
 
     Raises:
         UserError: no loop of it can be understood.
         MissingCapabilityError: there is no compiler or no objdump.
     """
-    kernel = load_kernel(spec, folder)
+    compiler = compiler or host_compiler()
+    kernel = load_kernel(spec, folder, compiler)
     rows, cols, _ = spec.tile
     depth = 64 * spec.k_group  # whole groups, so that padding does not blur the bytes of one k
     activation_bytes = Fraction(kernel.a_row_bytes(2 * depth) - kernel.a_row_bytes(depth), depth)
@@ -50,10 +51,10 @@ def read_loop(spec: KernelSpec, folder: Path = CPU_FOLDER) -> HotLoop:
         weight_bytes_per_k=Fraction(kernel.w_bytes(cols, 1, 2 * depth) - kernel.w_bytes(cols, 1, depth), depth),
     )
     return hot_loop(
-        build_kernel_library(spec, folder),
+        build_kernel_library(spec, folder, compiler),
         spec.symbol,
         tile,
-        compiler=host_compiler().version,
+        compiler=compiler.version,
         flags=(*BASE_FLAGS, *isa_flags(spec.features)),
         source_sha256=source_sha256(spec.path, folder),
     )

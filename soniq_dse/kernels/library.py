@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ _A_ROW_BYTES = ctypes.CFUNCTYPE(_I64, _I64)
 _W_BYTES = ctypes.CFUNCTYPE(_I64, _I64, _I64, _I64)
 _PACK_A = ctypes.CFUNCTYPE(None, _I64, _I64, _POINTER, _I64, _POINTER, _I64)
 _PACK_W = ctypes.CFUNCTYPE(None, _I64, _I64, _I64, _POINTER, _POINTER)
-_RUN = ctypes.CFUNCTYPE(None, _I64, _I64, _I64, _I64, _POINTER, _I64, _POINTER, _POINTER, _I64)
+_RUN_ARGUMENTS = (_I64, _I64, _I64, _I64, _POINTER, _I64, _POINTER, _POINTER, _I64)
+_RUN = ctypes.CFUNCTYPE(None, *_RUN_ARGUMENTS)
 
 
 class KernelStruct(ctypes.Structure):
@@ -46,6 +47,14 @@ class KernelStruct(ctypes.Structure):
         ("pack_w", _PACK_W),
         ("run", _RUN),
     )
+
+
+@functools.lru_cache(maxsize=1)
+def _time_kernel() -> Callable[..., float]:
+    library = ctypes.CDLL(str(build_library([CPU_FOLDER / "repeat.cpp"])))
+    function = library.soniq_time_kernel
+    function.argtypes, function.restype = [_I64, _RUN, *_RUN_ARGUMENTS], ctypes.c_double
+    return lambda *arguments: float(function(*arguments))
 
 
 def isa_flags(features: Sequence[str]) -> tuple[str, ...]:
@@ -278,6 +287,10 @@ class PreparedCall:
         self._run_arguments = (
             rows, cols, 1, k, pointers.ctypes.data, rows, w.ctypes.data, acc.ctypes.data, padded_cols,
         )  # fmt: skip
+
+    def run_seconds(self, repeats: int) -> float:
+        """CPU seconds of the thread for ``repeats`` products, timed in C++."""
+        return _time_kernel()(repeats, self._run, *self._run_arguments)
 
     def pack(self) -> None:
         """Pack the activations."""

@@ -38,6 +38,11 @@ class Compiler:
     path: str
     version: str
 
+    @property
+    def name(self) -> str:
+        """How it is called, without its folder."""
+        return Path(self.path).name
+
 
 def host_compiler() -> Compiler:
     """The compiler for this machine: ``$CXX``, else ``g++``, else ``clang++``.
@@ -47,6 +52,11 @@ def host_compiler() -> Compiler:
         UserError: ``$CXX`` names something that does not run.
     """
     return _host_compiler(os.environ.get("CXX", ""), os.environ.get("PATH", ""))
+
+
+def find_compiler(name: str) -> Compiler | None:
+    """The C++ compiler called ``name`` (``clang++-19``); None where it is not on PATH."""
+    return _host_compiler(name, os.environ["PATH"]) if shutil.which(name) else None
 
 
 def cross_compiler(isa: str) -> Compiler:

@@ -33,6 +33,10 @@ class Timing:
         return cls(median, mad, len(seconds), len(seconds) >= 5 and mad <= SPREAD_LIMIT * median)
 
 
+_CLOCK_ADDS = 1 << 17
+"""Length of a quick reading of the clock: 40 microseconds."""
+
+
 def thread_seconds() -> float:
     """CPU time of the calling thread: other processes that take the core do not count."""
     return time.clock_gettime_ns(time.CLOCK_THREAD_CPUTIME_ID) * 1e-9
@@ -64,6 +68,59 @@ def time_call(
     return settle(sample, min_samples=min_samples, max_s=max_s)
 
 
+QUIET = 1.03
+"""Independent additions beside an undisturbed sample take no more than this times their usual time."""
+
+
+@dataclass(frozen=True)
+class CycleTiming:
+    """Core cycles of one call: the median of ``samples`` undisturbed ones, and how far these scatter around it."""
+
+    median_cycles: float
+    mad_cycles: float
+    samples: int
+    settled: bool
+    clock_hz: float
+
+
+def time_cycles(
+    seconds_of: Callable[[int], float],
+    *,
+    sample_s: float = 3e-4,
+    best_of: int = 3,
+    samples: int = 5,
+    max_s: float = 1.0,
+) -> CycleTiming:
+    """Cycles of one call, each sample by a clock read beside it.
+
+    Left out are samples taken while another hardware thread shared the core: independent additions, tried before and
+    after each, tell. A sample is the best of a few short runs.
+
+    Args:
+        seconds_of: CPU seconds of the thread for so many calls on end.
+        sample_s: length of a run.
+        samples: undisturbed ones to take, as long as ``max_s`` lasts; without any, all count and it has not settled.
+    """
+    seconds_of(1)
+    calls = max(1, round(sample_s / max(seconds_of(1), 1e-8)))
+    calls = max(1, round(sample_s * calls / max(seconds_of(calls), 1e-8)))
+    taken: list[tuple[bool, float, float]] = []
+    end = thread_seconds() + max_s
+    before = _undisturbed()
+    while True:
+        seconds = min(seconds_of(calls) for _ in range(best_of)) / calls
+        after = _undisturbed()
+        taken.append((before and after, seconds, cycles_per_second(_CLOCK_ADDS)))
+        before = after
+        n_quiet = sum(quiet for quiet, _, _ in taken)
+        if n_quiet >= samples or (len(taken) >= samples and thread_seconds() > end):
+            break
+    used = [entry for entry in taken if entry[0]] or taken
+    timing = Timing.of([seconds * clock for _, seconds, clock in used])
+    clock_hz = statistics.median(clock for _, _, clock in used)
+    return CycleTiming(timing.median_s, timing.mad_s, len(used), n_quiet > 0 and timing.settled, clock_hz)
+
+
 def settle(sample: Callable[[], float], *, min_samples: int = 9, max_s: float = 1.0) -> Timing:
     """Take samples (seconds) until they settle; ``settled`` is false where ``max_s`` of CPU time ran out."""
     seconds: list[float] = []
@@ -76,7 +133,7 @@ def settle(sample: Callable[[], float], *, min_samples: int = 9, max_s: float = 
             return timing
 
 
-def cycles_per_second() -> float:
+def cycles_per_second(n_adds: int = 1 << 20) -> float:
     """Core clock now, in cycles per second: a chain of dependent additions takes one cycle each.
 
     The best of a few short runs, since anything that disturbs one makes it slower.
@@ -85,19 +142,42 @@ def cycles_per_second() -> float:
         MissingCapabilityError: there is no compiler.
     """
     chain = _dependent_adds()
-    n_adds = 1 << 20
-    chain(n_adds)
-    best = float("inf")
-    for _ in range(7):
-        start = thread_seconds()
-        chain(n_adds)
-        best = min(best, thread_seconds() - start)
-    return n_adds / best
+
+    def best_s(n: int) -> float:
+        taken = []
+        for _ in range(7):
+            start = thread_seconds()
+            chain(n)
+            taken.append(thread_seconds() - start)
+        return min(taken)
+
+    return n_adds / (best_s(n_adds) - best_s(0))  # less what the call itself takes
+
+
+def _undisturbed() -> bool:
+    """Whether independent additions run now as fast as they usually do."""
+    return _independent_adds_seconds() <= QUIET * _usual_seconds()
 
 
 @functools.lru_cache(maxsize=1)
+def _usual_seconds() -> float:
+    """The lower quartile of many readings, once in a process."""
+    return statistics.quantiles((_independent_adds_seconds() for _ in range(200)), n=4)[0]
+
+
+def _independent_adds_seconds() -> float:
+    start = thread_seconds()
+    _additions("soniq_independent_adds")(4 * _CLOCK_ADDS)
+    return thread_seconds() - start
+
+
 def _dependent_adds() -> Callable[[int], int]:
+    return _additions("soniq_dependent_adds")
+
+
+@functools.lru_cache(maxsize=2)
+def _additions(name: str) -> Callable[[int], int]:
     library = ctypes.CDLL(str(build_library([Path(__file__).with_name("dependent_adds.cpp")])))
-    function = library.soniq_dependent_adds
+    function = getattr(library, name)
     function.argtypes, function.restype = [ctypes.c_int64], ctypes.c_int64
     return lambda n: int(function(n))
