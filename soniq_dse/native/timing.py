@@ -48,12 +48,13 @@ def time_call(
     sample_s: float = 2e-3,
     min_samples: int = 9,
     max_s: float = 1.0,
-    clock: Callable[[], float] = thread_seconds,
+    clock: Callable[[], float] | None = None,
 ) -> Timing:
     """Seconds per ``call()``: samples of at least ``sample_s`` until the spread is small or ``max_s`` is spent.
 
     The first call warms caches and is not counted. ``clock``: of the wall, where a call uses several threads.
     """
+    clock = clock or thread_seconds
     call()
     start = clock()
     call()
