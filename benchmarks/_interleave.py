@@ -10,7 +10,8 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -45,6 +46,37 @@ def interleave(samples: Mapping[str, Sample], rounds: int) -> dict[str, float]:
         for name, sample in samples.items():
             taken[name].append(sample())
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
+
+
+def least_wall_seconds(calls: Sequence[Call], samples: int = 41) -> list[float]:
+    """The least wall seconds of each call over ``samples`` turns: whatever else runs only ever adds to them."""
+    for call in calls:
+        call()
+    least = [float("inf")] * len(calls)
+    for _ in range(samples):
+        for index, call in enumerate(calls):
+            start = time.perf_counter()
+            call()
+            least[index] = min(least[index], time.perf_counter() - start)
+    return least
+
+
+def idle_share(seconds: float = 0.2) -> float:
+    """The share of all cores' time that is idle now, by the system's count; 0 where it keeps none."""
+    before = _ticks()
+    time.sleep(seconds)
+    idle, total = (late - early for early, late in zip(before, _ticks(), strict=True))
+    return idle / total if total else 0.0
+
+
+def _ticks() -> tuple[int, int]:
+    """(idle, all) ticks of all cores since the system started."""
+    try:
+        with open("/proc/stat") as file:
+            counts = [int(count) for count in file.readline().split()[1:9]]
+    except OSError:
+        return 0, 0
+    return counts[3] + counts[4], sum(counts)
 
 
 class LimitedPeers:

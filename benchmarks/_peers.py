@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,22 +24,46 @@ STEP, OUT_STEP, ZERO_POINT = 0.02, 1.0, 128
 
 @dataclass(frozen=True)
 class Shape:
-    """A product ``[rows, k] x [k, cols]``; with ``size``, the 3x3 convolution of a ``size x size`` image, padding 1."""
+    """A product ``[rows, k] x [k, cols]``; with ``size``, the convolution of a ``size x size`` image, padded by half
+    its kernel: ``k`` are the taps times the input channels of a group."""
 
     rows: int
     cols: int
     k: int
     size: int = 0
+    kernel: int = 1
+    stride: int = 1
+    groups: int = 1
 
     @classmethod
-    def conv(cls, channels: int, size: int) -> Shape:
-        """A convolution that keeps its channels."""
-        return cls(size * size, channels, 9 * channels, size)
+    def conv(
+        cls, channels: int, size: int, out: int | None = None, *, kernel: int = 3, stride: int = 1, groups: int = 1
+    ) -> Shape:
+        """A convolution; by default 3x3, and as many channels come out as go in."""
+        out_size = (size - 1) // stride + 1
+        k = kernel * kernel * channels // groups
+        return cls(out_size * out_size, out or channels, k, size, kernel, stride, groups)
+
+    @property
+    def in_channels(self) -> int:
+        """Of a product: k."""
+        return self.k * self.groups // (self.kernel * self.kernel)
+
+    @property
+    def padding(self) -> int:
+        """Pixels on each side."""
+        return self.kernel // 2
 
     @property
     def name(self) -> str:
-        """``256x512x2304`` or ``conv3x3 64@56``."""
-        return f"conv3x3 {self.cols}@{self.size}" if self.size else f"{self.rows}x{self.cols}x{self.k}"
+        """``256x512x2304``, ``conv3x3 64@56``, ``conv3x3 64-128@56 /2``, ``depthwise3x3 144@56``."""
+        if not self.size:
+            return f"{self.rows}x{self.cols}x{self.k}"
+        kind = "depthwise" if self.groups == self.in_channels else "conv"
+        channels = f"{self.cols}" if self.cols == self.in_channels else f"{self.in_channels}-{self.cols}"
+        return f"{kind}{self.kernel}x{self.kernel} {channels}@{self.size}" + (
+            f" /{self.stride}" if self.stride > 1 else ""
+        )
 
     @property
     def macs(self) -> int:
@@ -46,11 +71,17 @@ class Shape:
         return self.rows * self.cols * self.k
 
     def operands(self) -> tuple[NDArray[np.uint8], NDArray[np.int8]]:
-        """Codes ``[rows, k]`` or ``[1, size, size, channels]``; weights ``[k, cols]`` or ``[cols, channels, 3, 3]``."""
-        rng, channels = np.random.default_rng(0), self.cols
+        """Codes ``[rows, k]`` or ``[1, size, size, channels]``; weights ``[k, cols]`` or ``[cols, k / taps, taps]``."""
+        rng, channels, side = np.random.default_rng(0), self.in_channels, self.kernel
         codes = (1, self.size, self.size, channels) if self.size else (self.rows, self.k)
-        weights = (channels, channels, 3, 3) if self.size else (self.k, self.cols)
+        weights = (self.cols, channels // self.groups, side, side) if self.size else (self.k, self.cols)
         return rng.integers(0, 256, codes).astype(np.uint8), rng.integers(-127, 128, weights).astype(np.int8)
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        """Of a product ``[rows, cols]``, of a convolution channels last."""
+        side = math.isqrt(self.rows)
+        return (1, side, side, self.cols) if self.size else (self.rows, self.cols)
 
 
 def _model(shape: Shape, op: str) -> bytes:
@@ -62,17 +93,21 @@ def _model(shape: Shape, op: str) -> bytes:
         "w": weights, "sx": np.float32(STEP), "so": np.float32(OUT_STEP), "zx": np.uint8(ZERO_POINT), "zw": np.int8(0),
     }  # fmt: skip
     node = helper.make_node
+    window = {"pads": [shape.padding] * 4, "strides": [shape.stride] * 2, "group": shape.groups}
     if op == "MatMulInteger":
         nodes = [node(op, ["x", "w", "zx"], ["y"])]
     elif op == "QLinearConv":
         inputs = ["x", "sx", "zx", "w", "sx", "zw", "so", "zx"]
-        nodes = [node(op, inputs, ["y"], domain="com.microsoft", channels_last=1, kernel_shape=[3, 3], pads=[1] * 4)]
+        side = [shape.kernel] * 2
+        nodes = [node(op, inputs, ["y"], domain="com.microsoft", channels_last=1, kernel_shape=side, **window)]
     else:
-        product = node("Conv", ["a", "b"], ["c"], pads=[1] * 4) if shape.size else node("MatMul", ["a", "b"], ["c"])
+        product = node("Conv", ["a", "b"], ["c"], **window) if shape.size else node("MatMul", ["a", "b"], ["c"])
         nodes = [node("DequantizeLinear", ["x", "sx", "zx"], ["a"]), node("DequantizeLinear", ["w", "sx", "zw"], ["b"])]
         nodes += [product, node("QuantizeLinear", ["c", "so", "zx"], ["y"])]
-    in_shape = list(codes.shape) if op != "QDQ" or not shape.size else [1, shape.cols, shape.size, shape.size]
-    out_shape = in_shape if shape.size else [shape.rows, shape.cols]
+    shapes = [list(codes.shape), list(shape.out_shape)]
+    if op == "QDQ" and shape.size:  # channels first
+        shapes = [[one[0], one[3], one[1], one[2]] for one in shapes]
+    in_shape, out_shape = shapes
     out_type = TensorProto.INT32 if op == "MatMulInteger" else TensorProto.UINT8
     graph = helper.make_graph(
         nodes, "peer",
@@ -93,7 +128,7 @@ def _onnxruntime(shape: Shape) -> Call:
     model = _model(shape, "QLinearConv" if shape.size else "MatMulInteger")
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     codes, _ = shape.operands()
-    out = np.empty(codes.shape, np.uint8) if shape.size else np.empty((shape.rows, shape.cols), np.int32)
+    out = np.empty(shape.out_shape, np.uint8 if shape.size else np.int32)
     binding = session.io_binding()
     binding.bind_cpu_input("x", codes)
     binding.bind_output("y", "cpu", 0, out.dtype.type, out.shape, out.ctypes.data)
@@ -134,7 +169,8 @@ def _torch_int8(shape: Shape, engine: str) -> Call:
         codes = torch.quantize_per_tensor((codes.float() - ZERO_POINT) * STEP, STEP, ZERO_POINT, torch.quint8)
     bias, ops = torch.zeros(shape.cols), torch.ops.quantized
     if shape.size:
-        packed = ops.conv2d_prepack(weights, bias, [1, 1], [1, 1], [1, 1], 1)
+        stride, padding = [shape.stride] * 2, [shape.padding] * 2
+        packed = ops.conv2d_prepack(weights, bias, stride, padding, [1, 1], shape.groups)
         return lambda: ops.conv2d(codes, packed, OUT_STEP, ZERO_POINT)
     packed = ops.linear_prepack(weights, bias)
     return lambda: ops.linear(codes, packed, OUT_STEP, ZERO_POINT)
@@ -147,7 +183,8 @@ def _torch_float(shape: Shape, dtype: str) -> Call:
     codes, weights = (torch.from_numpy(array).to(getattr(torch, dtype)) for array in shape.operands())
     if shape.size:
         codes, weights = codes.permute(0, 3, 1, 2), weights.contiguous(memory_format=torch.channels_last)
-        return lambda: torch.nn.functional.conv2d(codes, weights, padding=1)
+        window = {"stride": shape.stride, "padding": shape.padding, "groups": shape.groups}
+        return lambda: torch.nn.functional.conv2d(codes, weights, **window)
     weights = weights.T.contiguous()
     return lambda: torch.nn.functional.linear(codes, weights)
 

@@ -1,4 +1,4 @@
-"""CPU kernels against the best INT8 library of every shape, one thread: the goals K1-K7."""
+"""CPU kernels against the best INT8 library of every shape: the goals K1-K7 for one thread, T1 for two."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from benchmarks._frame import Goal, Result, main
-from benchmarks._interleave import LimitedPeers, Sample, interleave, sampler
-from benchmarks._ours import Ours, choose, gemm, layer
+from benchmarks._frame import Goal, Result, Row, main
+from benchmarks._interleave import LimitedPeers, Sample, idle_share, interleave, least_wall_seconds, sampler
+from benchmarks._ours import Features, Ours, choose, gemm, layer, part_of, solo
 from benchmarks._peers import PEERS, Shape, is_present, prepare
 from soniq_dse.hardware.host import detect_host
 from soniq_dse.kernels.library import build_kernels
@@ -19,18 +19,36 @@ GEMMS = (
     Shape(16, 1024, 1024), Shape(128, 1024, 1024), Shape(256, 512, 2304), Shape(1024, 128, 1152), Shape(1024, 64, 576),
 )  # fmt: skip
 GEMVS = (Shape(1, 4096, 4096), Shape(1, 16384, 4096))
+TRANSFORMER = (
+    Shape(128, 768, 768), Shape(128, 3072, 768), Shape(128, 768, 3072), Shape(1, 3072, 768), Shape(1, 768, 3072),
+)  # fmt: skip
+"""Prefill of 128 tokens and decode of one: width 768."""
 WIDE = (Shape.conv(64, 56), Shape.conv(128, 28), Shape.conv(256, 14), Shape.conv(512, 7))
 NARROW = (Shape.conv(16, 32), Shape.conv(32, 16), Shape.conv(64, 8))
+RESNET18 = (
+    Shape.conv(3, 224, 64, kernel=7, stride=2), Shape.conv(64, 56, 128, stride=2),
+    Shape.conv(64, 56, 128, kernel=1, stride=2), Shape.conv(256, 14, 512, stride=2),
+)  # fmt: skip
+RESNET20 = (Shape.conv(3, 32, 16), Shape.conv(16, 32, 32, stride=2))
+MOBILENETV2 = (
+    Shape.conv(24, 56, 144, kernel=1), Shape.conv(144, 56, groups=144), Shape.conv(192, 14, 64, kernel=1),
+    Shape.conv(96, 14, 576, kernel=1), Shape.conv(576, 14, groups=576), Shape.conv(960, 7, 320, kernel=1),
+)  # fmt: skip
+"""Pointwise and depthwise. What ResNet-18 and ResNet-20 have besides is in WIDE and NARROW."""
 DEEP, GEMV = GEMMS[2], GEMVS[0]
 QUICK = (DEEP, GEMV, WIDE[0], NARROW[0])
+SHAPES = (*GEMMS, *GEMVS, *TRANSFORMER, *WIDE, *NARROW, *RESNET18, *RESNET20, *MOBILENETV2)
+PASSES = 3
 
-SINGLE = ("w1a1", "w1a2", "w1a4", "w2a2", "w2a4", "w4a4", "w4a8", "w2a8", "w8a8", "w4", "w2")
+NARROW_LEVELS = ("w1a1", "w1a2", "w1a4", "w2a2", "w2a4")
+WIDE_LEVELS = ("w4a4", "w4a8", "w2a8", "w8a8", "w4", "w2")
+SINGLE = (*NARROW_LEVELS, *WIDE_LEVELS)
 AVX2_LEVELS = ("w1a1", "w2a2", "w8a8")
 MIXES = ((("w1a1", 0.8), ("w4a4", 0.2)), (("w1a1", 0.8), ("w2a2", 0.2)))
 CONV_LEVELS = ("w1a1", "w2a2", "w4a4", "w8a8")
 NO_AMX, AVX2 = "AVX512_CORE_VNNI", "AVX2"
 AVX2_FEATURES = ("avx2", "fma")
-GFNI = "gfni"
+POPCOUNT, GFNI = "popcount", "gfni"
 
 
 @dataclass(frozen=True)
@@ -45,7 +63,7 @@ class Measured:
     clock_hz: float
     int8_s: dict[str, float]
     no_amx_s: dict[str, float]
-    fp32_s: float
+    float_s: dict[str, float]
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -60,8 +78,8 @@ class Measured:
         """Times the best INT8 library; None without one."""
         return min(self.int8_s.values()) / (self.both_s if packing else self.run_s) if self.int8_s else None
 
-    def row(self) -> dict[str, object]:
-        """A row of the table."""
+    def row(self) -> Row:
+        """A row as it is kept."""
         best, free = _best(self.int8_s), _best(self.no_amx_s)
         return {
             "shape": self.shape.name,
@@ -78,7 +96,10 @@ class Measured:
             "best INT8 peer without AMX": free or "missing",
             "its MAC/cycle without AMX": self.per_cycle(self.no_amx_s[free]) if free else "",
             "x that, with packing": self.no_amx_s[free] / self.both_s if free else "",
-            "torch fp32 MAC/cycle": self.per_cycle(self.fp32_s) if self.fp32_s else "",
+            **{
+                f"{name} MAC/cycle": self.per_cycle(seconds) if seconds else ""
+                for name, seconds in self.float_s.items()
+            },
         }
 
 
@@ -91,46 +112,87 @@ def _best(seconds: dict[str, float]) -> str | None:
     return min(seconds, key=lambda name: seconds[name]) if seconds else None
 
 
-def our_calls(shape: Shape, features: Sequence[str]) -> list[Ours]:
-    """Everything of ours on a shape: single products and mixes, or convolutions."""
-    mixes = [[(Level.parse(name), share) for name, share in mix] for mix in MIXES]
+@dataclass(frozen=True)
+class Scaling:
+    """Wall seconds of one layer by one thread and by two; ``idle``: the share of the cores that nobody used."""
+
+    shape: Shape
+    level: str
+    one_s: float
+    two_s: float
+    idle: float
+
+    @property
+    def gain(self) -> float:
+        """Times one thread."""
+        return self.one_s / self.two_s
+
+    def row(self, like: Row) -> Row:
+        """A row as it is kept, with the keys of ``like``."""
+        told = {"shape": self.shape.name, "level": self.level, "isa": "2 threads"}
+        told |= {"kernel": f"{self.gain:.2f} times one thread, cores {self.idle:.0%} idle before"}
+        told |= {"MAC/cycle with packing": self.shape.macs / self.two_s / cycles_per_second()}
+        return dict.fromkeys(like, "") | told
+
+
+def two_threads(features: Features) -> list[Scaling]:
+    """Compute-bound layers by one thread and by two, in turns."""
+    found = []
+    for shape, name in ((DEEP, "w1a1"), (DEEP, "w8a8"), (WIDE[1], "w1a1"), (WIDE[1], "w4a4"), (WIDE[2], "w8a8")):
+        calls = [solo(shape, mix_of([(name, 1.0)]), features, threads=threads).pack_and_run for threads in (1, 2)]
+        idle = idle_share()
+        one_s, two_s = least_wall_seconds(calls)
+        found.append(Scaling(shape, name, one_s, two_s, idle))
+    return found
+
+
+def our_calls(shape: Shape, features: Features) -> list[tuple[Ours, str]]:
+    """Everything of ours on a shape, with the kind of its row: single products and mixes, or convolutions."""
+    mixes = [mix_of(mix) for mix in MIXES]
     if shape.size:
-        single = [[(Level.parse(name), 1.0)] for name in CONV_LEVELS]
-        return [layer(shape, mix, features) for mix in (*single, *mixes)]
-    return [gemm(shape, Level.parse(name), features) for name in SINGLE] + [
-        layer(shape, mix, features) for mix in mixes
-    ]
+        single = [mix_of([(name, 1.0)]) for name in CONV_LEVELS]
+        depthwise = shape.groups > 1
+        return [(layer(shape, mix, features), "host") for mix in (single if depthwise else (*single, *mixes))]
+    calls = [(gemm(shape, Level.parse(name), features), "host") for name in SINGLE]
+    calls += [(layer(shape, mix, features), "host") for mix in mixes]
+    if shape in GEMMS:
+        calls += [(gemm(shape, Level.parse(name), AVX2_FEATURES), "avx2") for name in AVX2_LEVELS]
+    if shape == DEEP:
+        calls += [call for algorithm in (POPCOUNT, GFNI) for call in _forced(features, algorithm)]
+    return [(ours, isa) for ours, isa in calls if ours is not None]
 
 
-def gfni_calls(features: Sequence[str]) -> list[Ours]:
-    """The deep product and the first mix by the GFNI kernel, which the runtime does not prefer; none without it."""
+def mix_of(named: Iterable[tuple[str, float]]) -> list[tuple[Level, float]]:
+    """Levels by name."""
+    return [(Level.parse(name), share) for name, share in named]
+
+
+def _forced(features: Features, algorithm: str) -> list[tuple[Ours | None, str]]:
+    """The deep product and the first mix by a kernel that the runtime may not prefer; none without it."""
     level = Level.parse("w1a1")
-    if choose(level, DEEP.rows, DEEP.cols, features, GFNI).algorithm != GFNI:
+    if choose(part_of(DEEP, level), features, algorithm)[0].algorithm != algorithm:
         return []
-    mix = [(Level.parse(name), share) for name, share in MIXES[0]]
-    return [gemm(DEEP, level, features, GFNI), layer(DEEP, mix, features, GFNI)]
+    mix = mix_of(MIXES[0])
+    return [(gemm(DEEP, level, features, algorithm), algorithm), (layer(DEEP, mix, features, algorithm), algorithm)]
 
 
-def build_all(shapes: Iterable[Shape], features: Sequence[str]) -> None:
-    """Compile side by side what the shapes need."""
+def build_all(shapes: Iterable[Shape], features: Features) -> None:
+    """Compile side by side what the products need."""
     wanted = [
-        choose(Level.parse(name), shape.rows, shape.cols, chosen)
+        choose(part_of(shape, Level.parse(name)), chosen)[0]
         for shape in shapes
-        for names, chosen in ((CONV_LEVELS if shape.size else SINGLE, features), (AVX2_LEVELS, AVX2_FEATURES))
+        if not shape.size
+        for names, chosen in ((SINGLE, features), (AVX2_LEVELS, AVX2_FEATURES))
         for name in names
     ]
-    build_kernels(wanted)
+    build_kernels(spec for spec in wanted if spec.features)
 
 
 def measure_shape(
-    shape: Shape, features: Sequence[str], limited: dict[str, LimitedPeers], rounds: int, sample_s: float
+    shape: Shape, features: Features, limited: dict[str, LimitedPeers], rounds: int, sample_s: float
 ) -> list[Measured]:
     """All of ours and all peers on one shape, interleaved."""
-    groups = [(ours, "host") for ours in our_calls(shape, features)]
-    if shape in GEMMS:
-        groups += [(gemm(shape, Level.parse(name), AVX2_FEATURES), "avx2") for name in AVX2_LEVELS]
-    if shape == DEEP:
-        groups += [(ours, GFNI) for ours in gfni_calls(features)]
+    groups = our_calls(shape, features)
     samples: dict[str, Sample] = {}
     for index, (ours, _) in enumerate(groups):
         samples[f"{index} run"] = sampler(ours.run, sample_s)
@@ -142,14 +204,15 @@ def measure_shape(
     samples["clock"] = lambda: 1 / cycles_per_second()
     seconds = interleave(samples, rounds)
     int8 = {peer.name: seconds[peer.name] for peer in PEERS if peer.bits == 8 and peer.name in seconds}
+    floats = {peer.name: seconds.get(peer.name, 0.0) for peer in PEERS if peer.bits > 8}
     under = {
         isa: {name.removeprefix(f"{isa} "): s for name, s in seconds.items() if name.startswith(f"{isa} ")}
-        for isa in limited
+        for isa in (NO_AMX, AVX2)
     }
     return [
         Measured(
             shape, ours, isa, seconds[f"{index} run"], seconds[f"{index} both"], 1 / seconds["clock"],
-            under[AVX2] if isa == "avx2" else int8, {} if isa == "avx2" else under[NO_AMX], seconds["torch fp32"],
+            under[AVX2] if isa == "avx2" else int8, {} if isa == "avx2" else under[NO_AMX], floats,
         )
         for index, (ours, isa) in enumerate(groups)
     ]  # fmt: skip
@@ -158,16 +221,19 @@ def measure_shape(
 class Goals:
     """The goals K1-K7 from what was measured; the value of one whose parts are missing is None."""
 
-    def __init__(self, measured: Sequence[Measured]) -> None:
+    def __init__(self, measured: Sequence[Measured], scaling: Sequence[Scaling] = ()) -> None:
         self._found = {one.key: one for one in measured}
+        self._scaling = scaling
 
     def all(self) -> list[Goal]:
         """Every goal, in order."""
-        return [*self._products(), *self._convolutions_and_mixes(), *self._vectors(), *self._avx2(), *self._narrow()]
+        one_thread = (self._products, self._convolutions_and_mixes, self._vectors, self._avx2, self._narrow)
+        return [*(goal for goals in one_thread for goal in goals()), self._threads()]
 
     def _products(self) -> Iterable[Goal]:
         deep = DEEP.name
-        yield self._speed("K1a", f"W1A1 by popcount, {deep}, kernel alone", DEEP, "w1a1", 320)
+        popcount = POPCOUNT if (deep, "w1a1", POPCOUNT) in self._found else "host"
+        yield self._speed("K1a", f"W1A1 without GFNI, {deep}, kernel alone", DEEP, "w1a1", 320, isa=popcount)
         yield self._speed("K1b", f"W1A1 by GFNI, {deep}, kernel alone", DEEP, "w1a1", 380, isa=GFNI)
         for letter, shape in zip("cde", GEMMS, strict=False):
             yield self._gain(f"K1{letter}", f"W1A1 with packing, {shape.name}", [shape], ["w1a1"], 5.5)
@@ -183,7 +249,9 @@ class Goals:
         for letter, shape, least in zip("abc", (WIDE[2], WIDE[3], WIDE[0]), (300, 300, 250), strict=True):
             what = f"W1A1 {shape.name} with packing and epilogue"
             yield self._speed(f"K3{letter}", what, shape, "w1a1", least, packing=True)
-        yield self._speed("K4a", f"80 % W1A1 + 20 % W4A4 by popcount, {DEEP.name}", DEEP, "w1a1+w4a4", 165)
+        popcount = POPCOUNT if (DEEP.name, "w1a1+w4a4", POPCOUNT) in self._found else "host"
+        what = f"80 % W1A1 + 20 % W4A4 without GFNI, {DEEP.name}"
+        yield self._speed("K4a", what, DEEP, "w1a1+w4a4", 165, isa=popcount)
         yield self._speed("K4b", f"80 % W1A1 + 20 % W4A4 by GFNI, {DEEP.name}", DEEP, "w1a1+w4a4", 175, isa=GFNI)
         yield self._speed("K4c", f"80 % W1A1 + 20 % W2A2, {DEEP.name}", DEEP, "w1a1+w2a2", 230)
 
@@ -193,7 +261,7 @@ class Goals:
             yield self._gain(f"K5{letter}", f"{name.upper()} with packing, {GEMV.name}", [GEMV], [name], least)
         for letter, name, least in (("e", "w4", 3.0), ("f", "w2", 5.0)):
             one = self._found.get((GEMV.name, name, "host"))
-            value = one.fp32_s / one.both_s if one and one.fp32_s else None
+            value = one.float_s["torch fp32"] / one.both_s if one and one.float_s.get("torch fp32") else None
             yield Goal(
                 f"K5{letter}", f"{name.upper()} weight-only against torch fp32, {GEMV.name}", "x", value, at_least=least
             )
@@ -213,6 +281,11 @@ class Goals:
         what = "slowest of all levels and narrow convolutions, with packing and epilogue"
         yield self._gain("K7e", what, NARROW, kinds, 1)
 
+    def _threads(self) -> Goal:
+        what = "two threads against one, slowest of the compute-bound layers, wall clock"
+        gains = [one.gain for one in self._scaling]
+        return Goal("T1", what, "x one thread", min(gains, default=None), at_least=1.8)
+
     def _speed(
         self, id_: str, what: str, shape: Shape, kind: str, least: float, *, packing: bool = False, isa: str = "host"
     ) -> Goal:
@@ -229,38 +302,86 @@ class Goals:
         return Goal(id_, what, "x best INT8", min(known) if len(known) == len(gains) else None, at_least=least)
 
 
+def tables(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows -> a line per shape and a column per level: MAC/cycle with packing, and times the best INT8 library."""
+    host = [row for row in rows if row["isa"] == "host"]
+    mixes = ["+".join(name for name, _ in mix) for mix in MIXES]
+    products = [row for row in host if not _is_layer(row)]
+    asked = {
+        "Products, narrow levels, with packing": (products, NARROW_LEVELS),
+        "Products, wide levels and weight-only, with packing": (products, WIDE_LEVELS),
+        "Products through the layer driver, mixed": (products, mixes),
+        "Convolutions with packing and epilogue": ([row for row in host if _is_layer(row)], (*CONV_LEVELS, *mixes)),
+        "Limited to AVX2, libraries too": ([row for row in rows if row["isa"] == "avx2"], AVX2_LEVELS),
+        "By a kernel that is not preferred": ([row for row in rows if row["isa"] in (POPCOUNT, GFNI)], None),
+        "Two threads, wall clock": ([row for row in rows if row["isa"] == "2 threads"], None),
+    }
+    found = {heading: _pivoted(some, columns) for heading, (some, columns) in asked.items() if some}
+    return {f"{heading}: MAC/cycle (x best INT8)": lines for heading, lines in found.items() if lines}
+
+
+def _is_layer(row: Row) -> bool:
+    return row["shape"].startswith(("conv", "depthwise"))
+
+
+def _pivoted(rows: Sequence[Row], levels: Sequence[str] | None) -> list[Row]:
+    """A line per shape; ``levels`` None: a line per row, with its kernel."""
+    if levels is None:
+        return [
+            {"shape": row["shape"], "level": kind_of(row["level"]), "kernel": row["kernel"], "value": _cell(row)}
+            for row in rows
+        ]
+    lines: dict[str, Row] = {}
+    for row in rows:
+        best = row["its MAC/cycle"]
+        peer = f"{row['best INT8 peer']} {best:.3g}" if best else "missing"
+        line = lines.setdefault(row["shape"], {"shape": row["shape"], "best INT8": peer, **dict.fromkeys(levels, "")})
+        if kind_of(row["level"]) in levels:
+            line[kind_of(row["level"])] = _cell(row)
+    return [line for line in lines.values() if any(line[level] for level in levels)]
+
+
+def _cell(row: Row) -> str:
+    gain = row["x best, with packing"]
+    return f"{row['MAC/cycle with packing']:.3g}" + (f" ({gain:.2g}x)" if gain else "")
+
+
 def notes() -> list[str]:
-    """How to read the table."""
+    """How to read the tables."""
     absent = [peer.name for peer in PEERS if not is_present(peer)]
+    amx = "amx-tile" in detect_host().features
     return [
         *([f"Missing peers: {', '.join(absent)}; ratios are against the others.", ""] if absent else []),
         "Thread CPU time, medians over interleaved rounds, one thread; MAC without padding; a cycle is one dependent "
-        "addition.",
+        "addition. Kernels alone, their names and padding are in the kept JSON.",
         "",
-        "Goals are judged against the strongest library as it runs by default: where the processor has AMX, oneDNN, "
-        "OpenVINO and onnxruntime use it. Without AMX: oneDNN (torch) and OpenVINO in a process with "
-        f"ONEDNN_MAX_CPU_ISA={NO_AMX}; rows with isa avx2 name peers under ONEDNN_MAX_CPU_ISA={AVX2}.",
+        "Goals are judged against the strongest library as it runs by default"
+        + (f", with AMX; the JSON has it under ONEDNN_MAX_CPU_ISA={NO_AMX} too." if amx else ".")
+        + f" Limited to AVX2: oneDNN (torch) and OpenVINO in a process with ONEDNN_MAX_CPU_ISA={AVX2}.",
         "",
         "Products give raw sums, as MatMulInteger does; convolutions and mixes run the layer driver with its epilogue "
         "to u8 codes, as their peers do. Shares of a mix are rounded to segments of 64 channels in wide layers. "
-        "Rows with isa gfni run the GFNI kernel, which the runtime does not prefer, against the same peers as host.",
+        "Kernels are those that the cost model chooses, where a descriptor speaks of the host. Two threads: the least "
+        "of several wall times of each, since other processes share the cores; how idle these were is in the JSON.",
     ]  # fmt: skip
 
 
 def measure(quick: bool) -> Result:
     """Four shapes shortly, or all."""
     features = detect_host().features
-    shapes = QUICK if quick else (*GEMMS, *GEMVS, *WIDE, *NARROW)
+    shapes = QUICK if quick else SHAPES
     build_all(shapes, features)
     measured: list[Measured] = []
     with contextlib.ExitStack() as stack:
-        limited = {isa: LimitedPeers(isa) for isa in (NO_AMX, AVX2)}
+        limited = {isa: LimitedPeers(isa) for isa in (NO_AMX, AVX2) if isa == AVX2 or "amx-tile" in features}
         for peers in limited.values():
             stack.callback(peers.close)
         for shape in shapes:
-            measured += measure_shape(shape, features, limited, 3 if quick else 9, 2e-3 if quick else 8e-3)
-    return Result(Goals(measured).all(), [one.row() for one in measured], notes())
+            measured += measure_shape(shape, features, limited, 3 if quick else 7, 2e-3 if quick else 5e-3)
+    scaling = [] if quick else two_threads(features)
+    rows = [one.row() for one in measured]
+    return Result(Goals(measured, scaling).all(), rows + [one.row(rows[0]) for one in scaling], notes())
 
 
 if __name__ == "__main__":
-    main("kernels", "CPU kernels", measure)
+    main("kernels", "CPU kernels", measure, passes=PASSES, tables=tables)

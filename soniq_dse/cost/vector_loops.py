@@ -43,6 +43,8 @@ GATHER_CYCLES = 8.0
 TILE_CYCLES = 12.0
 """Per tile of a kernel: call, loop set-up, the last products' way through the pipe."""
 
+_INDEXED = ("table", "gfni", "shuffle", "tbl")
+"""Algorithms that pack several activations into one index."""
 _ADDERS = ("vaddps", "fadd")
 
 
@@ -73,5 +75,5 @@ class VectorLoops:
         elif packed_bits > 8:
             cycles = self.bytes(rows * k * packed_bits / 8, BUILD_OPERATIONS)
         else:
-            cycles = self.bytes(rows * k, TABLE_OPERATIONS if algorithm in ("table", "gfni") else COPY_OPERATIONS)
+            cycles = self.bytes(rows * k, TABLE_OPERATIONS if algorithm in _INDEXED else COPY_OPERATIONS)
         return rows * ROW_CYCLES + cycles

@@ -16,13 +16,13 @@ kernels = pytest.importorskip("benchmarks.kernels")
 def measured(shape: object, label: str, both_s: float) -> object:
     ours = kernels.Ours(label, ("gemm",), lambda: None, lambda: None, 0.25)
     peers = {"slow": 4.0, "best": 2.0}
-    return kernels.Measured(shape, ours, "host", 0.5, both_s, 1e9, peers, {}, 8.0)
+    return kernels.Measured(shape, ours, "host", 0.5, both_s, 1e9, peers, {}, {"torch fp32": 8.0})
 
 
 def test_every_goal_is_listed_and_unmet_when_nothing_was_measured() -> None:
     goals = kernels.Goals([]).all()
     assert len({goal.id for goal in goals}) == len(goals)
-    assert {goal.id[:2] for goal in goals} == {f"K{i}" for i in range(1, 8)}
+    assert {goal.id[:2] for goal in goals} == {f"K{i}" for i in range(1, 8)} | {"T1"}
     assert not any(goal.met for goal in goals)
     assert all(goal.value is None for goal in goals)
 
@@ -48,7 +48,45 @@ def test_a_kernel_that_is_not_preferred_has_its_own_goals() -> None:
     gfni = replace(preferred, isa="gfni", run_s=0.25)
     goals = {goal.id: goal.value for goal in kernels.Goals([preferred, gfni]).all()}
     assert goals["K1b"] == 2 * goals["K1a"]
-    assert kernels.gfni_calls(()) == []
+    assert kernels._forced((), "gfni") == []
+
+
+def test_popcount_is_judged_by_itself_where_the_runtime_prefers_gfni() -> None:
+    preferred = measured(kernels.DEEP, "w1a1", 1.0)
+    popcount = replace(preferred, isa="popcount", run_s=1.0)
+    goals = {goal.id: goal.value for goal in kernels.Goals([preferred, popcount]).all()}
+    assert goals["K1a"] == kernels.DEEP.macs / 1e9
+
+
+def test_two_threads_are_judged_by_the_slowest_layer() -> None:
+    scaling = [kernels.Scaling(kernels.DEEP, "w1a1", 2.0, two_s, 0.5) for two_s in (1.0, 1.25)]
+    goals = {goal.id: goal.value for goal in kernels.Goals([], scaling).all()}
+    assert goals["T1"] == 1.6
+    row = scaling[0].row({"shape": "", "x best": ""})
+    assert "50% idle" in row["kernel"]
+    assert row["x best"] == ""
+
+
+def test_the_page_has_a_line_per_shape_and_a_column_per_level() -> None:
+    rows = [measured(kernels.DEEP, level, both_s).row() for level, both_s in (("w1a1", 0.5), ("w2a2", 1.0))]
+    (heading,) = kernels.tables(rows)
+    (line,) = kernels.tables(rows)[heading]
+    assert "narrow levels" in heading
+    assert line["best INT8"] == f"best {kernels.DEEP.macs / 2e9:.3g}"
+    assert (line["w1a1"], line["w1a2"]) == (f"{kernels.DEEP.macs / 0.5e9:.3g} (4x)", "")
+
+
+@pytest.mark.parametrize("shape", kernels.SHAPES, ids=lambda shape: shape.name)
+def test_shapes_agree_with_the_layers_geometry(shape: object) -> None:
+    ours = pytest.importorskip("benchmarks._ours")
+    geometry = ours.geometry_of(shape)
+    assert geometry.rows == shape.rows
+    assert geometry.taps * shape.in_channels // shape.groups == shape.k
+    assert shape.out_shape[-1] == shape.cols
+    codes, weights = shape.operands() if shape.macs < 3e7 else (None, None)
+    if codes is not None:
+        assert weights.size == shape.k * shape.cols
+        assert codes.shape[-1] == shape.in_channels
 
 
 def test_a_mix_is_known_by_its_levels() -> None:

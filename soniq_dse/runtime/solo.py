@@ -1,0 +1,132 @@
+"""One layer by itself in the layer driver, on random codes: what autotuning and benchmarks time."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from soniq_dse.kernels.layer import (
+    GUARD_BYTES,
+    Choose,
+    InputSegment,
+    LayerWeights,
+    layer_struct,
+    plan_parts,
+    tile_layer,
+)
+from soniq_dse.kernels.layer_structs import LayerStruct, PackStruct
+from soniq_dse.kernels.library import aligned_empty
+from soniq_dse.kernels.strips import Geometry, bordered
+from soniq_dse.records.palette import Level
+from soniq_dse.runtime.executor import Team, driver_flags, load_drivers
+from soniq_dse.runtime.structs import Kind, StepStruct
+
+_TO_U8 = {"inverse": 1.0, "shift": 128.0, "lo": 1.0, "hi": 255.0}
+"""Requantisation of the output to int8 codes."""
+
+
+def random_layer(
+    segments: Sequence[tuple[Level, int]], cols: int, kernel: tuple[int, int], *, groups: int = 1, seed: int = 0
+) -> LayerWeights:
+    """A layer of random integers over ``(level, input channels)`` segments, in groups of equally many channels."""
+    rng, blocks, parts, first = np.random.default_rng(seed), [], [], 0
+    for level, channels in segments:
+        c = 127 if level.weight_bits == 8 else 2**level.weight_bits - 1
+        values = rng.integers(-c, c + 1, (cols, channels // groups, *kernel))
+        blocks.append(values if level.weight_bits == 8 else np.clip(values // 2 * 2 + 1, -c, c))
+        parts.append(InputSegment(level, first, channels))
+        first += channels
+    return LayerWeights(
+        weight=np.concatenate(blocks, axis=1).astype(np.int8),
+        in_order=np.arange(first),
+        segments=tuple(parts),
+        signed=True,
+        groups=groups,
+        scale=np.full((len(parts), cols), 1e-3, np.float32),
+        bias=np.zeros(cols, np.float32),
+    )
+
+
+class SoloLayer:
+    """A layer bound to memory; ``parts`` are how it was laid out. Its output are u8 codes.
+
+    Raises:
+        UserError: a sum could overflow, or a part is too deep for its kernel.
+        MissingCapabilityError: there is no compiler.
+    """
+
+    def __init__(
+        self,
+        weights: LayerWeights,
+        geometry: Geometry,
+        choose: Choose,
+        *,
+        features: Collection[str],
+        threads: int = 1,
+    ) -> None:
+        self.parts = plan_parts(weights, geometry, choose)
+        self._library = load_drivers(driver_flags(features))
+        self._team = Team(self._library, threads)
+        self._kept = self._structs(weights, geometry, threads)
+        kinds = [Kind.PACK if isinstance(one, PackStruct) else Kind.LAYER for one in self._kept]
+        self._steps = (StepStruct * len(kinds))(
+            *(StepStruct(int(kind), ctypes.addressof(one)) for kind, one in zip(kinds, self._kept, strict=True))
+        )
+        self._all = self._team.address, ctypes.addressof(self._steps), len(kinds)
+        last = ctypes.addressof(self._steps) + (len(kinds) - 1) * ctypes.sizeof(StepStruct)
+        self._layer = self._team.address, last, 1
+        self.pack_and_run()
+
+    def run(self) -> None:
+        """The layer on the input packed last."""
+        self._library.soniq_run(*self._layer)
+
+    def pack_and_run(self) -> None:
+        """The packing of its input, and the layer."""
+        self._library.soniq_run(*self._all)
+
+    def _structs(self, weights: LayerWeights, geometry: Geometry, threads: int) -> list[PackStruct | LayerStruct]:
+        """The arguments of the packs and, last, of the layer, which keeps every buffer alive."""
+        channels, cols = len(weights.in_order), weights.weight.shape[0]
+        bits = np.concatenate([np.full(s.channels, s.level.activation_bits) for s in weights.segments])
+        codes = _random_codes(geometry.pixels, bits)
+        images = {
+            strips: aligned_empty((strips.size_bytes(geometry) + GUARD_BYTES,))
+            for strips in dict.fromkeys(bordered(part.strips, [geometry]) for part in self.parts)
+        }
+        pad = (2 ** (bits - 1)).astype(np.uint8)
+        packs: list[PackStruct | LayerStruct] = [
+            strips.struct(geometry, codes=codes.ctypes.data, ld_codes=channels, pad_codes=pad, out=image.ctypes.data)
+            for strips, image in images.items()
+        ]
+        tiling = tile_layer(self.parts, geometry, cols, threads)
+        scratch = aligned_empty((tiling.shares * tiling.scratch_bytes,))
+        out = aligned_empty((geometry.rows * cols + GUARD_BYTES,))
+        vectors: dict[str, Any] = {name: np.full(cols, value, np.float32) for name, value in _TO_U8.items()}
+        struct = layer_struct(
+            weights,
+            geometry,
+            self.parts,
+            tiling,
+            images=[(used, images[used].ctypes.data) for used in (bordered(p.strips, [geometry]) for p in self.parts)],
+            scratch=scratch.ctypes.data,
+            codes_out=[{"codes": out.ctypes.data, **vectors}],
+            residual=None,
+            relu_first=0,
+            relu_last=0,
+            out=None,
+        )
+        struct.kept += [codes, *images.values(), scratch, out]
+        return [*packs, struct]
+
+
+def _random_codes(pixels: int, bits: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Uniform codes ``[pixels, channels]`` of each channel's bits, with the guard bytes behind them."""
+    codes = aligned_empty((pixels * len(bits) + GUARD_BYTES,))
+    values = np.random.default_rng(1).integers(0, 256, (pixels, len(bits))).astype(np.uint8)
+    codes[:-GUARD_BYTES] = (values & (2**bits - 1).astype(np.uint8)).reshape(-1)
+    return codes
