@@ -203,7 +203,8 @@ def main(
     n_passes = 1 if arguments.quick else max(1, arguments.passes)
     result = combined([measure(arguments.quick) for _ in range(n_passes)])
     host = detect_host().to_json_value()
-    kept, here = kept_documents(name), processor_slug(host)
+    here = processor_slug(host)
+    kept = kept_documents(name) if arguments.quick else []  # what is kept of a processor was measured on it
     document = {
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "host": host,

@@ -48,12 +48,12 @@ def interleave(samples: Mapping[str, Sample], rounds: int) -> dict[str, float]:
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 
-def least_wall_seconds(calls: Sequence[Call], samples: int = 41) -> list[float]:
-    """The least wall seconds of each call over ``samples`` turns: whatever else runs only ever adds to them."""
+def least_wall_seconds(calls: Sequence[Call], seconds: float = 2.0) -> list[float]:
+    """The least wall seconds of each call over turns of ``seconds``: whatever else runs only ever adds to them."""
     for call in calls:
         call()
-    least = [float("inf")] * len(calls)
-    for _ in range(samples):
+    least, end = [float("inf")] * len(calls), time.perf_counter() + seconds
+    while time.perf_counter() < end:
         for index, call in enumerate(calls):
             start = time.perf_counter()
             call()

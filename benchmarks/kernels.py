@@ -377,7 +377,7 @@ def measure(quick: bool) -> Result:
         for peers in limited.values():
             stack.callback(peers.close)
         for shape in shapes:
-            measured += measure_shape(shape, features, limited, 3 if quick else 7, 2e-3 if quick else 5e-3)
+            measured += measure_shape(shape, features, limited, 3 if quick else 5, 2e-3 if quick else 5e-3)
     scaling = [] if quick else two_threads(features)
     rows = [one.row() for one in measured]
     return Result(Goals(measured, scaling).all(), rows + [one.row(rows[0]) for one in scaling], notes())

@@ -10,8 +10,10 @@ from soniq_dse.cli._common import console, json_option, print_json, table
 from soniq_dse.cli.palette import hw_option, machine, model_option
 
 if TYPE_CHECKING:
+    from soniq_dse.records.choice import Choices
     from soniq_dse.records.cost import Estimate, LayerEstimate
     from soniq_dse.records.design import Assignment
+    from soniq_dse.records.hardware import HardwareModel
     from soniq_dse.records.workload import Workload
 
 
@@ -42,7 +44,7 @@ def command(
     hardware = machine(hw_name)
     workload = load_workload(model)
     assignment = _even_assignment(workload, palette) if palette else None
-    found = estimate(hardware, workload, assignment, batch=batch, threads=threads)
+    found = estimate(hardware, workload, assignment, batch=batch, threads=threads, choices=_tuned(hardware, threads))
     if as_json:
         print_json(found.to_json_value() | {"workload": model, "palette": palette})
         return
@@ -51,6 +53,15 @@ def command(
         for layer in found.per_layer:
             for choice in layer.choices:
                 click.echo(f"{layer.name}: {choice.shape.name}: {choice.reason}")
+
+
+def _tuned(hardware: HardwareModel, threads: int) -> Choices:
+    """What autotuning found on this processor, where the descriptor speaks of it: the runtime uses these kernels."""
+    from soniq_dse.hardware.host import detect_host, match_host
+    from soniq_dse.records.choice import Choices
+    from soniq_dse.runtime.autotune import tuned_choices
+
+    return tuned_choices(threads=threads) if match_host(hardware, detect_host())[0] else Choices()
 
 
 def _even_assignment(workload: Workload, palette: str) -> Assignment:

@@ -80,6 +80,8 @@ def _widths(ctx: click.Context, option: click.Parameter, text: str | None) -> tu
 @click.option("--store", type=click.Path(file_okay=False, path_type=Path), help="Folder of finished results, to be "
               "shared by runs.  [default: in the run's folder]")  # fmt: skip
 @click.option("--measure/--no-measure", default=True, help="Time the designs on this processor.  [default: measure]")
+@click.option("--autotune", is_flag=True, help="Measure once which kernel is the fastest for each part of a layer; "
+              "later runs use what was found.")  # fmt: skip
 @click.option("--fresh", is_flag=True, help="Do everything again, whatever an earlier run finished.")
 @click.option(
     "--dry-run", is_flag=True, help="Say what would be done, what is left out and why, and how long it takes."

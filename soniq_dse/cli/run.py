@@ -14,6 +14,7 @@ from soniq_dse.cli._common import console, json_option, print_json, table
 from soniq_dse.errors import UserError, nearest
 
 if TYPE_CHECKING:
+    from soniq_dse.records.choice import KernelChoice
     from soniq_dse.runtime.check import Parity
     from soniq_dse.runtime.latency import Latency
     from soniq_dse.runtime.pack import PackedNetwork
@@ -30,9 +31,21 @@ ROOT = Path("reports") / "runs"
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many test examples.  [default: all]")
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Samples per timed run.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of a run.")
+@click.option("--hw", "hw_name", metavar="NAME", help="Machine whose figures choose the kernels: path or name of a "
+              "descriptor.  [default: the shipped one that matches this processor]")  # fmt: skip
+@click.option("--autotune", "tune", is_flag=True, help="Measure once which kernel is the fastest for each part of a "
+              "layer; later runs use what was found.")  # fmt: skip
 @json_option
 def command(
-    design: str, root: Path, data: str | None, limit: int | None, batch: int, threads: int, as_json: bool
+    design: str,
+    root: Path,
+    data: str | None,
+    limit: int | None,
+    batch: int,
+    threads: int,
+    hw_name: str | None,
+    tune: bool,
+    as_json: bool,
 ) -> None:
     """Run one trained design on this CPU and check it against the golden arithmetic.
 
@@ -45,14 +58,14 @@ def command(
     from soniq_dse.runtime.pack import PackedNetwork
 
     path = find_design(design, root)
-    packed = PackedNetwork.load(path)
+    packed = _on_chosen_kernels(PackedNetwork.load(path), hw_name, batch, threads, tune)
     task = _load_task(path, data, limit)
     inputs = task.test.inputs
     if inputs.shape[1:] != packed.in_shape:
         raise UserError(
             f"data {task.name}: expected examples of shape {list(packed.in_shape)}, got {list(inputs.shape[1:])}"
         )
-    parity = check(packed, inputs, threads=threads)
+    parity = check(packed, inputs, batch=batch, threads=threads)
     metric = task.metric.compute(packed.run(inputs, threads=threads), task.test.targets)
     timed = latency(packed, batch=batch, threads=threads)
     if as_json:
@@ -61,6 +74,26 @@ def command(
         _show(path, packed, task, metric, parity, timed)
     if not parity.exact:
         sys.exit(1)
+
+
+def _on_chosen_kernels(
+    packed: PackedNetwork, hw_name: str | None, batch: int, threads: int, tune: bool
+) -> PackedNetwork:
+    """The network on the kernels that were measured, or that the cost model chooses if a descriptor fits the host."""
+    from soniq_dse.cost.network import choose_kernels
+    from soniq_dse.hardware.host import default_descriptor, detect_host, match_host
+    from soniq_dse.hardware.load import load_hardware
+    from soniq_dse.runtime.autotune import autotune, tuned_choices
+
+    def told(done: int, total: int, choice: KernelChoice) -> None:
+        click.echo(f"autotuned {choice.shape.name} ({done} of {total}): {choice.reason}", err=True)
+
+    host = detect_host()
+    hardware = load_hardware(hw_name or default_descriptor(host)[0])
+    choices = autotune(packed, batch=batch, threads=threads, notify=told) if tune else tuned_choices(threads=threads)
+    if hw_name or match_host(hardware, host)[0]:
+        choices = choose_kernels(hardware, packed.shapes(batch), threads=threads, known=choices)
+    return packed.with_choices(choices)
 
 
 def find_design(design: str, root: Path) -> Path:

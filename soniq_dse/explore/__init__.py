@@ -128,7 +128,7 @@ def _forget(plan: Plan, store: Store) -> None:
 
 def _evaluate(plan: Plan, store: Store, failures: dict[str, str], notify: Notify) -> Iterator[Evaluation]:
     """Estimates and measurements of all that was trained, references first, in the order of the plan."""
-    measurer = Measurer(plan, store, failures)
+    measurer = Measurer(plan, store, failures, notify)
     for candidate in plan.baselines:
         trained = stored(plan, store, "baseline", candidate)
         if isinstance(trained, TrainedBaseline) and plan.is_reference(candidate):

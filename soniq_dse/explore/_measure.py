@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
-
-from soniq_dse import runtime
 from soniq_dse.cost.network import choose_kernels
 from soniq_dse.errors import MissingCapabilityError, UserError
 from soniq_dse.explore._plan import Plan, training_name
-from soniq_dse.kernels.catalog import CPU_FOLDER
+from soniq_dse.explore._train import Notify, Progress
+from soniq_dse.records.choice import Choices, KernelChoice
 from soniq_dse.records.cost import Measurement
 from soniq_dse.records.design import Candidate, TrainedDesign
+from soniq_dse.runtime.autotune import autotune, sources_sha256, tuned_choices
 from soniq_dse.runtime.check import check
 from soniq_dse.runtime.latency import measure
 from soniq_dse.runtime.pack import PackedNetwork
@@ -27,9 +25,8 @@ class Measurer:
     To be used when no training runs, so that nothing disturbs the timings.
     """
 
-    def __init__(self, plan: Plan, store: Store, failures: dict[str, str]) -> None:
-        self._plan, self._store, self.failures = plan, store, failures
-        self._sources = _sources_sha256()
+    def __init__(self, plan: Plan, store: Store, failures: dict[str, str], notify: Notify) -> None:
+        self._plan, self._store, self.failures, self._notify = plan, store, failures, notify
         self._folder = plan.folder / "designs"
         self._folder.mkdir(exist_ok=True)
 
@@ -40,7 +37,25 @@ class Measurer:
         packed.save(self._folder / f"{file_name(candidate)}.safetensors")
         options = self._plan.options
         shapes = packed.shapes(options.batch)
-        return packed.with_choices(choose_kernels(self._plan.hardware, shapes, threads=options.threads))
+        tuned = self._tuned(packed)
+        return packed.with_choices(choose_kernels(self._plan.hardware, shapes, threads=options.threads, known=tuned))
+
+    def _tuned(self, packed: PackedNetwork) -> Choices:
+        """What was measured on this processor, now or before; nothing where the descriptor speaks of another."""
+        options = self._plan.options
+        if self._plan.host_mismatch is not None:
+            return Choices()
+        if not (options.autotune and options.measure):
+            return tuned_choices(threads=options.threads)
+
+        def told(done: int, total: int, choice: KernelChoice) -> None:
+            line = f"autotuned {choice.shape.name} ({done} of {total}): {choice.reason}"
+            self._notify(Progress("autotuning", 1.0, None, line))
+
+        try:
+            return autotune(packed, batch=options.batch, threads=options.threads, notify=told)
+        except MissingCapabilityError:  # the measurement will say so
+            return Choices()
 
     def design(self, candidate: Candidate, trained: TrainedDesign, packed: PackedNetwork) -> Measurement:
         """The packed network's latency."""
@@ -91,13 +106,13 @@ class Measurer:
         return measure(packed, batch=self._plan.options.batch, threads=self._plan.options.threads)
 
     def _conditions(self) -> tuple[object, ...]:
-        return self._plan.host, self._plan.options.batch, self._plan.options.threads, self._sources
+        return self._plan.host, self._plan.options.batch, self._plan.options.threads, sources_sha256()
 
     def _unequal(self, packed: PackedNetwork, trained: TrainedDesign) -> str | None:
         """What differs from the golden arithmetic that gave the design its accuracy; None: nothing."""
         inputs = self._plan.task.test.inputs
         threads = self._plan.options.threads
-        parity = check(packed, inputs[:CHECKED_EXAMPLES], threads=threads)
+        parity = check(packed, inputs[:CHECKED_EXAMPLES], batch=self._plan.options.batch, threads=threads)
         if not parity.exact:
             codes = sum(parity.unequal_codes.values())
             return f"the runtime differs from the golden arithmetic in {codes} codes of {parity.samples} examples"
@@ -111,13 +126,3 @@ class Measurer:
 def file_name(candidate: Candidate) -> str:
     """The design's name as a file name: ``w1a1+w4a4@2-soniq-s0``."""
     return candidate.name
-
-
-def _sources_sha256() -> str:
-    """Hash of all that is compiled to run a network: a changed kernel is measured again."""
-    folders = (CPU_FOLDER, Path(runtime.__file__).parent)
-    sources = sorted(path for folder in folders for path in folder.glob("*") if path.suffix in (".cpp", ".h"))
-    digest = hashlib.sha256()
-    for path in sources:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()

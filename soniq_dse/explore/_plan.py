@@ -46,8 +46,8 @@ class Options:
     ``palettes`` are names (``w1a1+w4a4``, with ``@2.0`` a budget in bits per weight); empty: those worth exploring.
     ``widths`` multiply the model's channels, the widest first; empty: the model's own where ``palettes`` is empty too.
     ``epochs`` are those of the FP32 warm start, of phase 1 and of phase 2. ``limit`` bounds the examples of each split.
-    ``timeout_s`` bounds one training. ``jobs``, ``timeout_s``, ``measure``, ``out``, ``store`` and ``fresh`` do not
-    change what is trained.
+    ``timeout_s`` bounds one training. ``jobs``, ``timeout_s``, ``measure``, ``autotune``, ``out``, ``store`` and
+    ``fresh`` do not change what is trained.
     """
 
     hw: str | None = None
@@ -65,6 +65,7 @@ class Options:
     out: Path | None = None
     store: Path | None = None
     measure: bool = True
+    autotune: bool = False
     fresh: bool = False
     timeout_s: float = 3600.0
 

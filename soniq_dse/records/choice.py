@@ -106,3 +106,21 @@ class Choices(Record):
 
 def _layout(option: KernelOption) -> str:
     return f"{option.symbol}, taps folded into k" if option.folded else option.symbol
+
+
+class TunedKernel(Record):
+    """A choice that was measured, with all that it holds for: the processor, compiler and sources, and ``threads``.
+
+    ``processor`` names vendor, family, model and stepping too; ``sources_sha256`` is of everything that is compiled.
+    ``settled`` is false where the spread of a measurement stayed above the helper's limit.
+    """
+
+    choice: KernelChoice
+    processor: str
+    features: tuple[str, ...]
+    compiler: str
+    sources_sha256: str
+    threads: PositiveInt
+    settled: bool
+    date: str
+    versions: dict[str, str] = {}

@@ -29,16 +29,17 @@ class Parity:
         return not self.unequal_outputs and not any(self.unequal_codes.values())
 
 
-def check(packed: PackedNetwork, x: FloatArray, *, threads: int = 1) -> Parity:
+def check(packed: PackedNetwork, x: FloatArray, *, batch: int | None = None, threads: int = 1) -> Parity:
     """Run ``x [n, ...]`` through the runtime, by ``threads`` threads, and the golden arithmetic; count what differs.
+
+    ``batch``: samples a call (default up to 32), which decide the kernels.
 
     Raises:
         UserError: as ``PackedNetwork.run``.
     """
     graph = Graph(packed.network)
     names = [node.name for node in packed.network.nodes if graph.holds_codes(node.name)]
-    batch = min(max(len(x), 1), RUN_BATCH)
-    executor = packed.executor(batch, threads=threads, keep=names)
+    executor = packed.executor(batch or min(max(len(x), 1), RUN_BATCH), threads=threads, keep=names)
     unequal, unequal_outputs = dict.fromkeys(names, 0), 0
     for outputs, at in run_chunks(executor, np.asarray(x, np.float32)):
         golden = evaluate(packed.network, packed.arrays, x[at], keep=True)

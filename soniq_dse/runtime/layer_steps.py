@@ -39,14 +39,15 @@ class LayerPlanner:
         self._features, self._choices = features, choices
         self._packed: set[str] = set()
 
-    def shapes(self) -> tuple[PartShape, ...]:
-        """The shapes of all parts of all layers, in order."""
+    def windows(self) -> tuple[tuple[PartShape, Geometry], ...]:
+        """The shapes of all parts of all layers in order, with the geometry of their layers."""
         nodes = [node for node in self._graph.nodes.values() if isinstance(node, Conv2dNode | LinearNode)]
-        return tuple(shape for node in nodes for shape in part_shapes(self._weights(node), self._geometry(node)))
+        laid_out = [(self._weights(node), self._geometry(node)) for node in nodes]
+        return tuple((shape, window) for weights, window in laid_out for shape in part_shapes(weights, window))
 
     def build_kernels(self) -> None:
         """Build the kernels of all layers side by side; ``emit`` loads them one by one."""
-        build_kernels(self._choose(shape)[0] for shape in dict.fromkeys(self.shapes()))
+        build_kernels(self._choose(shape)[0] for shape in dict(self.windows()))
 
     def emit(self, node: Conv2dNode | LinearNode) -> None:
         """Add the steps of ``node`` and of what its epilogue absorbs."""

@@ -20,13 +20,14 @@ from pydantic import ValidationError
 from soniq_dse.errors import UserError
 from soniq_dse.formats import format_of
 from soniq_dse.hardware.host import detect_host
+from soniq_dse.kernels.strips import Geometry
 from soniq_dse.records.choice import Choices, PartShape
 from soniq_dse.records.network import Conv2dNode, IntegerNetwork, LinearNode
 from soniq_dse.records.palette import Level
 from soniq_dse.runtime.executor import Executor
 from soniq_dse.runtime.graph import Graph
 from soniq_dse.runtime.layer_steps import NO_CHOICES
-from soniq_dse.runtime.planner import network_shapes, plan_network
+from soniq_dse.runtime.planner import network_windows, plan_network
 from soniq_dse.store import array_sha256
 
 FORMAT = "soniq-dse-packed-network-1"
@@ -62,7 +63,11 @@ class PackedNetwork:
 
     def shapes(self, batch: int) -> tuple[PartShape, ...]:
         """The shapes of the parts of all layers at ``batch`` samples a call, which ``choices`` may speak of."""
-        return network_shapes(self.network, self.arrays, batch=batch)
+        return tuple(shape for shape, _ in self.windows(batch))
+
+    def windows(self, batch: int) -> tuple[tuple[PartShape, Geometry], ...]:
+        """``shapes`` with the geometry of their layers."""
+        return network_windows(self.network, self.arrays, batch=batch)
 
     @property
     def in_shape(self) -> tuple[int, ...]:

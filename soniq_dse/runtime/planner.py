@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soniq_dse.errors import UserError
+from soniq_dse.kernels.strips import Geometry
 from soniq_dse.records.choice import Choices, PartShape
 from soniq_dse.records.network import (
     AddNode,
@@ -61,9 +62,10 @@ def plan_network(
     return _Planner(network, arrays, Plan(batch, threads), features, choices).plan()
 
 
-def network_shapes(network: IntegerNetwork, arrays: Arrays, *, batch: int) -> tuple[PartShape, ...]:
-    """The shapes of all parts of ``network`` at ``batch`` samples a run: what kernels are chosen for."""
-    return LayerPlanner(Graph(network), arrays, Plan(batch), ()).shapes()
+def network_windows(network: IntegerNetwork, arrays: Arrays, *, batch: int) -> tuple[tuple[PartShape, Geometry], ...]:
+    """The shapes of all parts of ``network`` at ``batch`` samples a run, which kernels are chosen for, and where each
+    finds its input."""
+    return LayerPlanner(Graph(network), arrays, Plan(batch), ()).windows()
 
 
 class _Planner:

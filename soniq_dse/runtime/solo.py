@@ -30,7 +30,13 @@ _TO_U8 = {"inverse": 1.0, "shift": 128.0, "lo": 1.0, "hi": 255.0}
 
 
 def random_layer(
-    segments: Sequence[tuple[Level, int]], cols: int, kernel: tuple[int, int], *, groups: int = 1, seed: int = 0
+    segments: Sequence[tuple[Level, int]],
+    cols: int,
+    kernel: tuple[int, int],
+    *,
+    groups: int = 1,
+    signed: bool = True,
+    seed: int = 0,
 ) -> LayerWeights:
     """A layer of random integers over ``(level, input channels)`` segments, in groups of equally many channels."""
     rng, blocks, parts, first = np.random.default_rng(seed), [], [], 0
@@ -44,7 +50,7 @@ def random_layer(
         weight=np.concatenate(blocks, axis=1).astype(np.int8),
         in_order=np.arange(first),
         segments=tuple(parts),
-        signed=True,
+        signed=signed,
         groups=groups,
         scale=np.full((len(parts), cols), 1e-3, np.float32),
         bias=np.zeros(cols, np.float32),

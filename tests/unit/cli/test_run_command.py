@@ -12,6 +12,7 @@ from network_factory import NetworkFactory
 from soniq_dse.cli import run
 from soniq_dse.errors import UserError
 from soniq_dse.records.front import RunInfo
+from soniq_dse.runtime import autotune
 from soniq_dse.runtime.check import Parity
 from soniq_dse.runtime.pack import PackedNetwork
 
@@ -56,12 +57,23 @@ def test_json(root: Path) -> None:
     assert found["layers"][0]["macs"] == 2 * 6 * 6 * 8 * 9
 
 
+def test_autotune_measures_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(autotune, "_default_file", lambda: root / "tuned.jsonl")
+    monkeypatch.setattr(autotune, "SETTLE_S", 1e-3)
+    first = invoke(root, "other", "--autotune")
+    assert first.exit_code == 0
+    assert "autotuned w8a8 36x8x9 (1 of " in first.stderr.replace("(9x1)", "9")
+    assert "equal the golden arithmetic, bit for bit" in first.stdout
+    again = invoke(root, "other", "--autotune")
+    assert "autotuned" not in again.stderr
+
+
 def test_a_file_by_its_path(root: Path) -> None:
     assert invoke(root, str(root / "two" / "designs" / "tiny.safetensors")).exit_code == 0
 
 
 def test_a_difference_ends_with_exit_code_1(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("soniq_dse.runtime.check.check", lambda *_: Parity(40, {"q1": 3}, 2))
+    monkeypatch.setattr("soniq_dse.runtime.check.check", lambda *_, **__: Parity(40, {"q1": 3}, 2))
     result = invoke(root, "other")
     assert result.exit_code == 1
     assert "DIFFERS from the golden arithmetic in 3 codes and 2 outputs" in result.output
