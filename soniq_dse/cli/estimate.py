@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from soniq_dse.cli._common import console, json_option, print_json, table
-from soniq_dse.cli.palette import hw_option, machine, model_option
+from soniq_dse.cli.palette import hw_option, machine, model_option, set_option
 
 if TYPE_CHECKING:
     from soniq_dse.records.choice import Choices
@@ -25,30 +25,41 @@ if TYPE_CHECKING:
     metavar="LEVELS",
     help="Levels joined by +, such as w1a1+w4a4: each takes an equal part of every layer's channels. Default: fp32.",
 )
+@set_option
 @click.option("--batch", default=1, show_default=True, type=click.IntRange(1), help="Inputs per run.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1), help="Cores that share each layer.")
 @click.option("--why", is_flag=True, help="Say for every part of a layer why its kernel, and what the next best costs.")
 @json_option
 def command(
-    hw_name: str | None, model: str, palette: str | None, batch: int, threads: int, why: bool, as_json: bool
+    hw_name: str | None,
+    model: str,
+    palette: str | None,
+    settings: tuple[str, ...],
+    batch: int,
+    threads: int,
+    why: bool,
+    as_json: bool,
 ) -> None:
     """Predict the latency of a model on a machine, layer by layer, and what bounds each.
 
-    Nothing is measured: the estimate follows from the descriptor and the kernels kept with it.
+    Nothing is measured: the estimate follows from the descriptor and the kernels kept with it. With --set it follows a
+    machine that does not exist: what no kernel has (a wider vector, a hypothetical instruction) is priced by recipe.
 
-    Example:  soniq-dse estimate --hw avx512.yaml --model digits_cnn --palette w1a1+w4a4
+    Example:  soniq-dse estimate --hw avx512.yaml --model digits_cnn --palette w1a1+w4a4 --set simd_width_bits=1024
     """
     from soniq_dse.cost.network import estimate
     from soniq_dse.workloads import load_workload
 
-    hardware = machine(hw_name)
+    hardware = machine(hw_name, settings)
     workload = load_workload(model)
     assignment = _even_assignment(workload, palette) if palette else None
     found = estimate(hardware, workload, assignment, batch=batch, threads=threads, choices=_tuned(hardware, threads))
     if as_json:
-        print_json(found.to_json_value() | {"workload": model, "palette": palette})
+        print_json(found.to_json_value() | {"workload": model, "palette": palette, "what_if": list(settings)})
         return
     _print(found, f"{model} at {palette or 'fp32'} on {hardware.name}")
+    if settings:
+        click.echo(f"Not measured: what if {hardware.name} had {', '.join(settings)}.")
     if why:
         for layer in found.per_layer:
             for choice in layer.choices:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from soniq_dse.cli._common import console, json_option, print_json, table
+from soniq_dse.cli.palette import set_option
 from soniq_dse.errors import UserError
 
 if TYPE_CHECKING:
@@ -78,8 +79,9 @@ def _list_entry(path: Path) -> dict[str, Any]:
 
 @command.command("show")
 @click.argument("name")
+@set_option
 @json_option
-def show_command(name: str, as_json: bool) -> None:
+def show_command(name: str, settings: tuple[str, ...], as_json: bool) -> None:
     """Show a machine: its figures with kind and source, and the bit-widths that it computes natively.
 
     Example:  soniq-dse hw show avx512
@@ -88,8 +90,9 @@ def show_command(name: str, as_json: bool) -> None:
     from soniq_dse.hardware.levels import native_levels
     from soniq_dse.hardware.load import load_hardware
     from soniq_dse.hardware.render import sheets
+    from soniq_dse.hardware.whatif import what_if
 
-    hw = load_hardware(name)
+    hw = what_if(load_hardware(name), settings)
     levels = native_levels(hw)
     matches, reason = match_host(hw, detect_host())
     if as_json:

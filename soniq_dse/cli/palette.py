@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +14,14 @@ if TYPE_CHECKING:
     from soniq_dse.records.palette import LevelCost, PaletteChoice
 
 hw_option = click.option("--hw", "hw_name", metavar="NAME", help="Descriptor: a path or a name. Default: this host's.")
+set_option = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="FIELD=NUMBER",
+    help="What if a field of the descriptor were another number, such as simd_width_bits=1024, ports.load=3, "
+    "memory.read_gb_per_s_one_core=12. Repeatable; nothing is measured.",
+)
 model_option = click.option(
     "--model", default="digits_cnn", show_default=True, metavar="NAME", help="Model whose layers are costed."
 )
@@ -29,22 +38,26 @@ def command() -> None:
 @command.command("list")
 @hw_option
 @model_option
+@set_option
 @click.option("--limit", default=10, show_default=True, type=click.IntRange(1), help="Palettes to explore at most.")
 @click.option("--all", "show_all", is_flag=True, help="Show those left out too, with the reason.")
 @json_option
-def list_command(hw_name: str | None, model: str, limit: int, show_all: bool, as_json: bool) -> None:
+def list_command(
+    hw_name: str | None, model: str, settings: tuple[str, ...], limit: int, show_all: bool, as_json: bool
+) -> None:
     """List palettes: what is explored by default, its budgets in bits per weight, and why.
 
     Example:  soniq-dse palette list --hw avx512.yaml --model digits_cnn
     """
     from soniq_dse.palettes import propose_palettes
 
-    hardware, costs = costed(hw_name, model)
+    hardware, costs = costed(hw_name, model, settings)
     choices = propose_palettes(hardware, costs, limit=limit)
     if as_json:
         print_json(
             {
                 "hardware": hardware.name,
+                "what_if": list(settings),
                 "model": model,
                 "levels": [cost.to_json_value() | {"name": cost.level.name} for cost in costs],
                 "palettes": [choice.to_json_value() for choice in choices],
@@ -105,21 +118,24 @@ def show_command(name: str, hw_name: str | None, model: str, as_json: bool) -> N
         console().print(_palettes_table([choice], ""))
 
 
-def costed(hw_name: str | None, model: str) -> tuple[HardwareModel, tuple[LevelCost, ...]]:
+def costed(
+    hw_name: str | None, model: str, settings: Sequence[str] = ()
+) -> tuple[HardwareModel, tuple[LevelCost, ...]]:
     """The machine (default: the one that describes this host) and what its native levels cost over the model."""
     from soniq_dse.cost.network import level_costs
     from soniq_dse.workloads import load_workload
 
-    hardware = machine(hw_name)
+    hardware = machine(hw_name, settings)
     return hardware, level_costs(hardware, load_workload(model))
 
 
-def machine(hw_name: str | None) -> HardwareModel:
-    """The machine called ``hw_name``; None: the descriptor that speaks of this host, or stands for it."""
+def machine(hw_name: str | None, settings: Sequence[str] = ()) -> HardwareModel:
+    """The machine ``hw_name`` with ``settings``; None: the descriptor that speaks of this host, or stands for it."""
     from soniq_dse.hardware.host import default_descriptor, detect_host
     from soniq_dse.hardware.load import load_hardware
+    from soniq_dse.hardware.whatif import what_if
 
-    return load_hardware(default_descriptor(detect_host())[0] if hw_name is None else hw_name)
+    return what_if(load_hardware(default_descriptor(detect_host())[0] if hw_name is None else hw_name), settings)
 
 
 def _levels_table(hardware: HardwareModel, model: str, costs: tuple[LevelCost, ...] | list[LevelCost]) -> Any:

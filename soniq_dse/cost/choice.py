@@ -11,13 +11,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from math import inf
+from math import inf, prod
 from typing import Literal
 
 from soniq_dse.cost import Base, LoopCost
 from soniq_dse.errors import UserError, nearest
 from soniq_dse.hardware.levels import native_levels, recipe_uses, step_timing
-from soniq_dse.hardware.ports import evenly_spread, port_bound, port_loads
+from soniq_dse.hardware.ports import evenly_spread, issue_slots, port_bound, port_loads
 from soniq_dse.kernels.catalog import (
     COUNTER_INSTRUCTIONS,
     kernel,
@@ -33,8 +33,12 @@ from soniq_dse.records.palette import FLOAT_BITS, Level
 PricedBy = Literal["loop", "recipe", "fp32"]
 FMA = ("vfmadd231ps", "fmla")
 """Fused multiply-add of fp32 by mnemonic."""
-RECIPE_TILE = (6, 4)
-"""Rows and vectors of output channels of the tile that stands for a kernel that does not exist: 24 accumulators."""
+RECIPE_TILES = ((6, 4), (12, 2), (24, 1))
+"""Rows and vectors of output channels of the tiles that stand for a kernel that does not exist: 24 accumulators.
+Recipes speak of the first."""
+_OPERAND_LOADS = ("load", "load_broadcast")
+WIDEST_KERNEL_BITS = {"x86_64": 512, "aarch64": 128}
+"""The widest vectors that kernels are written for, by instruction set."""
 _ACCUMULATES = ("vpdpbusd", "sdot", "udot", *FMA, "vpaddq", "vpaddd", "vpaddw", "vpaddb", "add", "uadalp")
 
 
@@ -102,15 +106,26 @@ class Chooser:
         return self._priced[symbol]
 
     def _price_all(self, level: Level) -> list[Kernel]:
-        """Kernels with a kept loop where there are any: a recipe is the machine's bound, and would win unfairly."""
+        """Kernels with a kept loop where there are any: a recipe is the machine's bound, and would win unfairly.
+
+        Save where it needs what no kernel has, a wider vector or a hypothetical instruction.
+        """
         specs = kernels_for(level, signed=False, features=self.hw.features)
         found = []
         for spec in specs:
             with contextlib.suppress(UserError):  # a machine without figures for this one may have them for another
                 found += [self.named(spec.symbol)] if spec.features else []
-        if not found:
-            return [self._of_recipe(self._native(level))]
-        return [one for one in found if one.priced_by == "loop"] or found
+        found = [one for one in found if one.priced_by == "loop"] or found
+        new = [native for native in self._natives if native.level == level and self._is_new(native)]
+        found += [self._of_recipe(native, tile=tile) for native in new for tile in RECIPE_TILES]
+        return found or [self._of_recipe(self._native(level), tile=tile) for tile in RECIPE_TILES]
+
+    def _is_new(self, native: NativeLevel) -> bool:
+        """Whether no kernel could run as this recipe does: wider than any, or with an instruction that none uses."""
+        instructions = self.hw.recipes[native.recipe].instructions
+        return native.width_bits > WIDEST_KERNEL_BITS.get(self.hw.isa, 0) or any(
+            self.hw.instructions[name].hypothetical for name in instructions
+        )
 
     def fp32(self) -> Kernel:
         """Multiply-accumulates in fp32, as of a well-tuned library: the bound of its fused multiply-adds and loads.
@@ -164,33 +179,38 @@ class Chooser:
             return None
         return self._step_cost(max(alike, key=lambda native: native.macs_per_cycle), macs)
 
-    def _step_cost(self, native: NativeLevel, macs: float) -> LoopCost:
-        """What ``macs`` products cost by a recipe, other than the recurrence."""
+    def _step_cost(self, native: NativeLevel, macs: float, tile: tuple[int, int] = RECIPE_TILES[0]) -> LoopCost:
+        """What ``macs`` products cost by a recipe, other than the recurrence; a narrower tile loads more for each."""
         recipe = self.hw.recipes[native.recipe]
+        more = (sum(tile) / prod(tile)) / (sum(RECIPE_TILES[0]) / prod(RECIPE_TILES[0]))
+        counts = {name: n * (more if name in _OPERAND_LOADS else 1.0) for name, n in recipe.instructions.items()}
         steps = macs / (recipe.macs_per_width_bit * native.width_bits)
-        loads = port_loads(recipe_uses(self.hw, recipe, native.width_bits))
-        cycles = macs / native.macs_per_cycle
+        uses = recipe_uses(self.hw, recipe.model_copy(update={"instructions": counts}), native.width_bits)
+        loads = port_loads(uses)
+        issue = issue_slots(uses) / self.hw.issue_width.value
+        cycles = steps * max(port_bound(loads).cycles, issue)
         return LoopCost(
             cycles=cycles,
             contended_cycles=max(cycles, steps * evenly_spread(loads).cycles),
-            bound="issue" if native.bound.startswith("issue") else "port",
+            bound="issue" if issue > port_bound(loads).cycles else "port",
             bound_text=f"{native.bound}, by recipe",
             latency_cycles=0.0,
         )
 
-    def _of_recipe(self, native: NativeLevel, spec: KernelSpec | None = None) -> Kernel:
+    def _of_recipe(
+        self, native: NativeLevel, spec: KernelSpec | None = None, tile: tuple[int, int] = RECIPE_TILES[0]
+    ) -> Kernel:
         recipe = self.hw.recipes[native.recipe]
-        rows, vectors = RECIPE_TILE
-        rows, cols = (spec.tile[0], spec.tile[1]) if spec else (rows, vectors * native.n_group)
+        rows, cols = (spec.tile[0], spec.tile[1]) if spec else (tile[0], tile[1] * native.n_group)
         group = spec.k_group if spec else recipe.k_group
         step_k = recipe.macs_per_width_bit / recipe.lanes_per_width_bit
         algorithm = native.recipe.partition("_")[0]
         accumulator = next((n for n in recipe.instructions if n in _ACCUMULATES), None)
         timing = step_timing(self.hw, accumulator, native.width_bits) if accumulator else None
         latency = timing.latency_cycles.value if timing and timing.latency_cycles else 1.0
-        cost = replace(self._step_cost(native, rows * cols * group), latency_cycles=latency * group / step_k)
+        cost = replace(self._step_cost(native, rows * cols * group, tile), latency_cycles=latency * group / step_k)
         return Kernel(
-            name=spec.symbol if spec else native.recipe,
+            name=spec.symbol if spec else f"{native.recipe} at {native.width_bits} bits",
             rows=rows,
             cols=cols,
             k_group=group,
@@ -228,7 +248,7 @@ class Chooser:
         if found is None:
             raise UserError(f"descriptor {self.hw.name}: expected a fused multiply-add ({' or '.join(FMA)}), got none")
         width = max(self.hw.instructions[found].widths)
-        lanes, (rows, vectors) = max(1, width // 32), RECIPE_TILE
+        lanes, (rows, vectors) = max(1, width // 32), RECIPE_TILES[0]
         uses: list[tuple[InstructionTiming, float]] = []
         for name, count in ((found, float(rows * vectors)), ("load", float(vectors)), ("load_broadcast", float(rows))):
             timing = step_timing(self.hw, name, width)

@@ -38,6 +38,10 @@ OPTIONS_KEPT = 3
 """Of a choice: what is taken, and the next best."""
 
 
+_Way = tuple[Kernel, bool, KernelChoice | None]
+"""A kernel, whether taps are folded into k, and the record of the choice; none where only a recipe prices it."""
+
+
 @dataclass(frozen=True)
 class PartCost:
     """Cycles of one part and how it was laid out; ``padded_macs`` include padding of k and of columns."""
@@ -68,7 +72,7 @@ class LayerCoster:
         self.hierarchy, self.threads = Hierarchy(hw, threads), threads
         self.call_cycles = hw.overhead.call_ns.value * hw.clock_ghz.value
         self._us_per_cycle = 1e-3 / hw.clock_ghz.value
-        self._given, self._chosen = choices or Choices(), dict[tuple[PartShape, int], KernelChoice | None]()
+        self._given, self._chosen = choices or Choices(), dict[tuple[PartShape, int], _Way]()
 
     def parts(
         self, layer: MatmulLayer, segments: Sequence[Segment] | None, *, signed: bool, home: int = 0
@@ -90,48 +94,50 @@ class LayerCoster:
         Raises:
             UserError: as ``parts``.
         """
+        return self._way(shape, home)[2]
+
+    def _segment(self, layer: MatmulLayer, segment: Segment, *, signed: bool, home: int) -> PartCost:
+        groups = min(layer.n_groups, segment.channels)
+        shape = _shape_of(layer, segment.level, -(-segment.channels // groups), signed=signed)
+        kernel, folded, choice = self._way(shape, home)
+        cost = self._part(shape, kernel, folded, home, layer.out_channels, groups)
+        return replace(cost, choice=choice)
+
+    def _way(self, shape: PartShape, home: int) -> _Way:
         given = self._given.of(shape)
         if given is not None:
-            return given
+            return self._chooser.named(given.taken.symbol), given.taken.folded, given
         key = (shape, home)
         if key not in self._chosen:
             self._chosen[key] = self._cheapest(shape, home)
         return self._chosen[key]
 
-    def _segment(self, layer: MatmulLayer, segment: Segment, *, signed: bool, home: int) -> PartCost:
-        groups = min(layer.n_groups, segment.channels)
-        shape = _shape_of(layer, segment.level, -(-segment.channels // groups), signed=signed)
-        choice = self.choose(shape, home)
-        if choice is None:
-            kernel = self._chooser.kernels(shape.level)[0]
-            folded = min(shape.layouts, key=lambda way: _padded_depth(shape, kernel, folded=way))
-        else:
-            kernel, folded = self._chooser.named(choice.taken.symbol), choice.taken.folded
-        cost = self._part(shape, kernel, folded, home, layer.out_channels, groups)
-        return replace(cost, choice=choice)
-
-    def _cheapest(self, shape: PartShape, home: int) -> KernelChoice | None:
-        """All kernels in all layouts by what the part costs on them.
+    def _cheapest(self, shape: PartShape, home: int) -> _Way:
+        """The best of all kernels in all layouts by what the part costs on them.
 
         They come by the rate of their loops, which no part undercuts: the first that is too slow ends the search.
         """
-        found: list[tuple[float, KernelOption]] = []
-        for kernel in self._chooser.kernels(shape.level):
-            if not kernel.exists:
-                return None
+        found: list[tuple[float, Kernel, bool]] = []
+        kernels = self._chooser.kernels(shape.level)
+        for kernel in kernels:
             least = shape.macs / self.threads * kernel.cycles_per_mac
             if len(found) >= OPTIONS_KEPT and least > found[OPTIONS_KEPT - 1][0]:
                 break
             for folded in shape.layouts:
                 if _padded_depth(shape, kernel, folded=folded) <= kernel.k_max:
-                    cycles = self._part(shape, kernel, folded, home, shape.cols, 1).cycles
-                    us = cycles * self._us_per_cycle
-                    found.append((cycles, KernelOption(symbol=kernel.name, folded=folded, latency_us=us)))
+                    found.append((self._part(shape, kernel, folded, home, shape.cols, 1).cycles, kernel, folded))
             found.sort(key=lambda entry: entry[0])
         if not found:
-            return None
-        options = tuple(option for _, option in found[:OPTIONS_KEPT])
-        return KernelChoice(shape=shape, source="predicted", options=options)
+            return kernels[0], min(shape.layouts, key=lambda way: _padded_depth(shape, kernels[0], folded=way)), None
+        _, best, folded = found[0]
+        if not best.exists:
+            return best, folded, None
+        options = tuple(
+            KernelOption(symbol=kernel.name, folded=folded, latency_us=cycles * self._us_per_cycle)
+            for cycles, kernel, folded in found[:OPTIONS_KEPT]
+            if kernel.exists
+        )
+        return best, folded, KernelChoice(shape=shape, source="predicted", options=options)
 
     def finish(self, layer: MatmulLayer) -> float:
         """Cycles of bias and activation, once per layer."""

@@ -98,9 +98,13 @@ class InstructionTiming(Record):
 
 
 class Instruction(Record):
-    """An instruction by its mnemonic: the feature it needs and its timing per vector width in bits (0: scalar)."""
+    """An instruction by its mnemonic: the feature it needs and its timing per vector width in bits (0: scalar).
+
+    ``hypothetical``: no processor has it, so no kernel uses it, and what it would bring follows from recipes.
+    """
 
     features: tuple[str, ...] = ()
+    hypothetical: bool = False
     widths: Annotated[dict[int, InstructionTiming], Field(min_length=1)]
 
 
@@ -144,6 +148,13 @@ class Memory(Record):
     latency_ns: Figure
 
 
+class Branches(Record):
+    """The branch predictor: how many branches back it tells contexts apart, and what a wrong guess costs."""
+
+    history: Figure
+    mispredict_cycles: Figure
+
+
 class Overhead(Record):
     """What a call costs besides its loop."""
 
@@ -173,6 +184,9 @@ class HardwareModel(Record):
     issue_width: Figure
     reorder_buffer_entries: Figure
     scheduler_entries: Figure
+    retire_width: Figure | None = None
+    store_forward_cycles: Figure | None = None
+    branches: Branches | None = None
     ports: Annotated[tuple[Port, ...], Field(min_length=1)]
     instructions: Annotated[dict[str, Instruction], Field(min_length=1)]
     recipes: dict[str, Recipe] = {}
