@@ -33,6 +33,13 @@ SONIQ_INLINE __m256i broadcast4(const uint8_t* row) {
   return _mm256_set1_epi32(four);
 }
 
+// One-row tiles read each weight once: `bytes` of them 2 KB ahead, where the hardware's prefetcher stops at page ends. A prefetch
+// past the end of the buffer does nothing.
+template <int bytes>
+SONIQ_INLINE void prefetch_stream(const uint8_t* weights) {
+  unroll<bytes / 64>([&](auto i) SONIQ_INLINE_LAMBDA { __builtin_prefetch(weights + 2048 + i * 64); });
+}
+
 // 4-bit codes, one a byte, to the zero-free integers 2 code - 15.
 SONIQ_INLINE __m256i odd_integers(__m256i codes) {
   const __m128i table = _mm_setr_epi8(-15, -13, -11, -9, -7, -5, -3, -1, 1, 3, 5, 7, 9, 11, 13, 15);
