@@ -21,7 +21,7 @@ from soniq_dse.cost.vector_loops import (
     TILE_CYCLES,
     VectorLoops,
 )
-from soniq_dse.kernels.layer import BLOCK_MULTIPLE, TILE_BYTES
+from soniq_dse.kernels.walk import BLOCK_MULTIPLE, TILE_BYTES
 from soniq_dse.records.choice import Choices, KernelChoice, KernelOption, PartShape
 from soniq_dse.records.cost import Bound
 from soniq_dse.records.hardware import HardwareModel

@@ -7,10 +7,8 @@ channels of a tap, or those of a run of taps, or ``taps x channels`` folded into
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from math import ceil, lcm
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,22 +16,16 @@ from numpy.typing import NDArray
 from soniq_dse.errors import UserError
 from soniq_dse.formats import Grid, grid_of
 from soniq_dse.kernels.catalog import token_bits
-from soniq_dse.kernels.layer_structs import CodesOutStruct, LayerStruct, PartStruct, array_of
-from soniq_dse.kernels.library import ALIGNMENT_BYTES, Kernel, round_up
+from soniq_dse.kernels.layer_structs import PartStruct
+from soniq_dse.kernels.library import Kernel, round_up
 from soniq_dse.kernels.strips import Geometry, Ints, Strips, granule
 from soniq_dse.records.choice import PartShape
 from soniq_dse.records.palette import Level
 
-TILE_BYTES = 16 * 1024
-"""Block of rows: its fp32 tile and its accumulators take this much each, so that both stay in a 32 KiB L1."""
-BLOCK_MULTIPLE = 12
-"""Blocks hold a multiple of the tiles of 4, 6 and 12 rows."""
-EPILOGUE_COLUMNS = 64
-"""Narrower layers go through the epilogue several rows at once, so that its loops are about this long."""
+MERGED_COLUMNS = 16
+"""Groups of fewer output channels than the narrowest vector tiles are done together."""
 FOLD_GAIN = 0.85
 """Folding gathers codes per output row; it is chosen where it brings the padded k below this part of the other ways."""
-GUARD_BYTES = 64
-"""Room behind every buffer: kernels and the layer driver may go up to a vector past the end (``cpu/layer.h``)."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +55,16 @@ class LayerWeights:
     scale: NDArray[np.float32]
     bias: NDArray[np.float32]
 
+    @property
+    def grids(self) -> tuple[Grid, ...]:
+        """What the codes of each segment mean."""
+        return tuple(grid_of(segment.level.activation_format(signed=self.signed)) for segment in self.segments)
+
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether every output channel reads one input channel of several, and one rule turns sums into asked ones."""
+        return self.groups == len(self.in_order) > 1 and len({grid.multiplier for grid in self.grids}) == 1
+
 
 @dataclass(frozen=True, eq=False)
 class Part:
@@ -75,8 +77,6 @@ class Part:
     """
 
     kernel: Kernel
-    segment: int
-    level: Level
     first_column: int
     cols: int
     strips: Strips
@@ -89,6 +89,8 @@ class Part:
     left: int
     right: int
     offset: NDArray[np.int32]
+    scale: NDArray[np.float32]
+    depthwise: bool = False
 
     @property
     def folded(self) -> bool:
@@ -101,15 +103,15 @@ class Part:
         return self.taps * round_up(self.k, self.kernel.spec.k_group)
 
     def struct(
-        self, layer: LayerWeights, geometry: Geometry, strips: Strips, image: int, at_once: int, **place: int
+        self, geometry: Geometry, strips: Strips, image: int, pad_codes: NDArray[np.uint8], at_once: int, **place: int
     ) -> PartStruct:
-        """Its arguments for the driver; ``image`` is the address of ``strips``, its own with their border."""
-        columns = slice(self.first_column, self.first_column + self.cols)
+        """Its arguments for the driver; ``image`` is the address of ``strips``, its own with their border, and
+        ``pad_codes`` a pixel for what lies outside of bare ones."""
         return PartStruct(
             kernel=self.kernel.address,
             weights=self.packed,
             offset=np.tile(self.offset, at_once),
-            scale=np.tile(layer.scale[self.segment, columns], at_once),
+            scale=np.tile(self.scale, at_once),
             left=self.left,
             right=self.right,
             taps=self.taps,
@@ -119,7 +121,9 @@ class Part:
             image=image + self.skipped,
             ld_image=strips.ld(geometry),
             pixel_bytes=strips.pixel_bytes,
-            first_pixel=0 if strips.flat else strips.left - geometry.padding[1],
+            column_bytes=int(self.depthwise),
+            pad_pixel=pad_codes if strips.bare else None,
+            first_pixel=0 if strips.flat or strips.bare else strips.left - geometry.padding[1],
             taps_per_row=self.taps_per_row,
             run_codes=self.run_codes,
             ld_folded=self.kernel.a_row_stride(self.k),
@@ -136,12 +140,37 @@ def part_shapes(layer: LayerWeights, geometry: Geometry) -> tuple[PartShape, ...
     return tuple(_shape_of(layer, geometry, *cut) for cut in _cuts(layer))
 
 
-def plan_parts(layer: LayerWeights, geometry: Geometry, choose: Choose) -> tuple[Part, ...]:
-    """The parts of a layer, groups outermost, segments in palette order.
+def merge_groups(layer: LayerWeights) -> LayerWeights:
+    """The same layer with fewer groups, up to ``MERGED_COLUMNS`` output channels each, zeros between those that were
+    apart: no more work than the padding of narrow columns, in fewer parts. Where a level has no zero, or the channels
+    are not in their order, the layer as it is.
+    """
+    out_group, in_group = layer.weight.shape[0] // layer.groups, layer.weight.shape[1]
+    in_order = np.array_equal(layer.in_order, np.arange(len(layer.in_order)))
+    has_zero = all(segment.level.weight_bits == 8 for segment in layer.segments)
+    fitting = [n for n in range(1, layer.groups + 1) if layer.groups % n == 0 and n * out_group <= MERGED_COLUMNS]
+    if layer.is_depthwise or not (fitting and in_order and has_zero):
+        return layer
+    n = fitting[-1]
+    apart = layer.weight.reshape(-1, n, out_group, in_group, *layer.weight.shape[2:])
+    merged = np.zeros((len(apart), n, out_group, n, in_group, *layer.weight.shape[2:]), np.int8)
+    for index in range(n):
+        merged[:, index, :, index] = apart[:, index]
+    weight = merged.reshape(len(layer.weight), n * in_group, *layer.weight.shape[2:])
+    return replace(layer, weight=weight, groups=layer.groups // n)
+
+
+def plan_parts(
+    layer: LayerWeights, geometry: Geometry, choose: Choose, depthwise: Kernel | None = None
+) -> tuple[Part, ...]:
+    """The parts of a layer, groups outermost, segments in palette order; one for all of a depthwise convolution where
+    its kernel is given.
 
     Raises:
         UserError: a sum could overflow int32.
     """
+    if depthwise is not None and layer.is_depthwise:
+        return (_depthwise_part(depthwise, geometry, layer),)
     out_group, in_group = layer.weight.shape[0] // layer.groups, layer.weight.shape[1]
     parts = []
     for group, index, positions in _cuts(layer):
@@ -176,136 +205,6 @@ def _shape_of(layer: LayerWeights, geometry: Geometry, group: int, index: int, p
         pixels=geometry.pixels,
         contiguous=bool(positions[-1] - positions[0] + 1 == len(positions)),
     )
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """How the driver walks a layer: blocks of rows, narrow rows done at once, shares of its threads, and the scratch of
-    one share (offsets by name, all of it in bytes)."""
-
-    block_rows: int
-    rows_at_once: int
-    row_shares: int
-    column_shares: int
-    column_step: int
-    scratch: Mapping[str, int]
-    scratch_bytes: int
-
-    @property
-    def shares(self) -> int:
-        """Threads that have work."""
-        return self.row_shares * self.column_shares
-
-
-def tile_layer(parts: Sequence[Part], geometry: Geometry, cols: int, threads: int = 1) -> Tiling:
-    """The walk over a layer of ``cols`` output channels by ``threads`` threads."""
-    one_group = all(part.cols == cols for part in parts)
-    step = lcm(*(part.kernel.spec.tile[1] for part in parts)) if one_group else parts[0].cols
-    row_shares, column_shares = shares(geometry.rows, cols, step, threads)
-    rows = block_rows(parts, ceil(geometry.rows / row_shares), cols)
-    sums_are_dense = one_group and all(cols % part.kernel.spec.tile[1] == 0 for part in parts)
-    at_once = max(1, EPILOGUE_COLUMNS // cols) if sums_are_dense and column_shares == 1 else 1
-    sizes = {
-        "acc": 4 * rows * max(round_up(part.cols, part.kernel.spec.tile[1]) for part in parts),
-        "tile": 4 * rows * cols,
-        "pointers": 8 * rows * geometry.taps,
-        "folded_codes": max(rows * part.k if part.folded else 0 for part in parts),
-        "folded_rows": max(rows * part.kernel.a_row_stride(part.k) if part.folded else 0 for part in parts),
-    }
-    scratch, total = {}, 0
-    for name, size in sizes.items():
-        scratch[name] = total
-        total += round_up(size + GUARD_BYTES, ALIGNMENT_BYTES)
-    return Tiling(rows, at_once, row_shares, column_shares, step, scratch, total)
-
-
-def block_rows(parts: Sequence[Part], rows: int, cols: int) -> int:
-    """Rows of a block: see ``TILE_BYTES``."""
-    widest = max(cols, *(round_up(part.cols, part.kernel.spec.tile[1]) for part in parts))
-    fitting = TILE_BYTES // (4 * widest) // BLOCK_MULTIPLE * BLOCK_MULTIPLE
-    return int(min(max(fitting, BLOCK_MULTIPLE), rows))
-
-
-def shares(rows: int, cols: int, column_step: int, threads: int) -> tuple[int, int]:
-    """(row shares, column shares) of a layer, at most ``threads`` together: the split whose largest share is least.
-
-    A share costs its tiles (``BLOCK_MULTIPLE`` rows x ``column_step`` columns), and one column of tiles more for what
-    each share of columns does again: packing folded rows, pointers.
-    """
-    panels = ceil(cols / column_step)
-
-    def largest(split: tuple[int, int]) -> int:
-        return ceil(ceil(rows / split[0]) / BLOCK_MULTIPLE) * (ceil(panels / split[1]) + 1)
-
-    splits = [(min(by_row, rows), min(threads // by_row, panels)) for by_row in range(1, threads + 1)]
-    return min(splits, key=lambda split: (largest(split), split[1]))
-
-
-def layer_struct(
-    layer: LayerWeights,
-    geometry: Geometry,
-    parts: Sequence[Part],
-    tiling: Tiling,
-    *,
-    images: Sequence[tuple[Strips, int]],
-    scratch: int,
-    codes_out: Sequence[Mapping[str, Any]],
-    **outputs: Any,
-) -> LayerStruct:
-    """The arguments of the driver.
-
-    Args:
-        images: the bordered strips of each part, and their address.
-        scratch: address of ``tiling.shares`` times its scratch.
-        codes_out: ``codes`` (address) and the requantisation's vectors ``[cols]`` of each quantizer of the output.
-        outputs: residual, relu_first, relu_last, out, as in ``SoniqLayer``.
-    """
-    cols, at_once = layer.weight.shape[0], tiling.rows_at_once
-    structs = [
-        part.struct(layer, geometry, strips, image, at_once, **_place(part, parts))
-        for part, (strips, image) in zip(parts, images, strict=True)
-    ]
-    outs = [
-        CodesOutStruct(ld=cols, **{name: _repeated(value, at_once) for name, value in out.items()}) for out in codes_out
-    ]
-    flat = geometry.is_flat
-    return LayerStruct(
-        rows=geometry.rows,
-        cols=cols,
-        block_rows=tiling.block_rows,
-        rows_at_once=at_once,
-        row_shares=tiling.row_shares,
-        column_shares=tiling.column_shares,
-        column_step=tiling.column_step,
-        out_height=1 if flat else geometry.out_size[0],
-        out_width=geometry.rows if flat else geometry.out_size[1],
-        height=1 if flat else geometry.height,
-        n_strips=geometry.pixels if flat else geometry.batch * geometry.height,
-        kernel_height=geometry.kernel[0],
-        stride_height=geometry.stride[0],
-        stride_width=geometry.stride[1],
-        pad_height=geometry.padding[0],
-        dilation_height=geometry.dilation[0],
-        dilation_width=geometry.dilation[1],
-        parts=array_of(PartStruct, structs),
-        n_parts=len(parts),
-        bias=np.tile(layer.bias, at_once),
-        codes_out=array_of(CodesOutStruct, outs),
-        n_codes_out=len(outs),
-        scratch_bytes=tiling.scratch_bytes,
-        **{name: scratch + at for name, at in tiling.scratch.items()},
-        **outputs,
-    )
-
-
-def _repeated(value: Any, times: int) -> Any:
-    return np.tile(value, times) if isinstance(value, np.ndarray) else value
-
-
-def _place(part: Part, parts: Sequence[Part]) -> dict[str, int]:
-    """Whether ``part`` is the first and the last one of its output channels."""
-    peers = [other for other in parts if other.first_column == part.first_column]
-    return {"is_first": int(peers[0] is part), "is_last": int(peers[-1] is part)}
 
 
 def corrections(
@@ -357,8 +256,6 @@ def _part(
     left, right, offset = corrections(kernel, grid, shaped, padded)
     return Part(
         kernel=kernel,
-        segment=segment,
-        level=level,
         first_column=first_column,
         cols=cols,
         strips=strips,
@@ -371,6 +268,39 @@ def _part(
         left=left,
         right=right,
         offset=offset,
+        scale=layer.scale[segment, first_column : first_column + cols],
+    )
+
+
+def _depthwise_part(kernel: Kernel, geometry: Geometry, layer: LayerWeights) -> Part:
+    """All output channels, each with the offset and the scale of its input channel's level."""
+    cols, per_group = len(layer.weight), len(layer.weight) // layer.groups
+    positions = np.argsort(layer.in_order)[np.arange(cols) // per_group]
+    integers = np.ascontiguousarray(layer.weight.reshape(cols, geometry.taps, 1))
+    offset, scale, left, right = np.empty(cols, np.int32), np.empty(cols, np.float32), 0, 0
+    for index, (segment, grid) in enumerate(zip(layer.segments, layer.grids, strict=True)):
+        columns = (positions >= segment.first) & (positions < segment.first + segment.channels)
+        left, right, offset[columns] = corrections(kernel, grid, integers[columns], 0)
+        scale[columns] = layer.scale[index, columns]
+    as_they_are = np.array_equal(positions, np.arange(cols))
+    return Part(
+        kernel=kernel,
+        first_column=0,
+        cols=cols,
+        strips=Strips(None, 0, cols, bare=True)
+        if as_they_are and not geometry.is_flat
+        else Strips(None, 0, cols, tuple(map(int, positions)), geometry.is_flat),
+        skipped=0,
+        taps=geometry.taps,
+        k=1,
+        taps_per_row=geometry.kernel[1],
+        run_codes=0,
+        packed=kernel.pack_w(integers),
+        left=left,
+        right=right,
+        offset=offset,
+        scale=scale,
+        depthwise=True,
     )
 
 

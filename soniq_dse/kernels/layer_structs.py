@@ -71,7 +71,9 @@ class PartStruct(Struct):
         *_fields(_I64, "taps k first_column cols"),
         *_fields(_I32, "is_first is_last"),
         ("image", _PTR),
-        *_fields(_I64, "ld_image pixel_bytes first_pixel taps_per_row run_codes ld_folded"),
+        *_fields(_I64, "ld_image pixel_bytes column_bytes"),
+        ("pad_pixel", _PTR),
+        *_fields(_I64, "first_pixel taps_per_row run_codes ld_folded"),
     )
 
 
@@ -85,9 +87,9 @@ class LayerStruct(Struct):
     """``SoniqLayer``."""
 
     _fields_ = (
-        *_fields(_I64, "rows cols block_rows rows_at_once row_shares column_shares column_step"),
-        *_fields(_I64, "out_height out_width height n_strips kernel_height stride_height stride_width pad_height"),
-        *_fields(_I64, "dilation_height dilation_width"),
+        *_fields(_I64, "rows cols block_rows block_columns rows_at_once row_shares column_shares column_step"),
+        *_fields(_I64, "out_height out_width height width n_strips kernel_height stride_height stride_width"),
+        *_fields(_I64, "pad_height pad_width dilation_height dilation_width"),
         ("parts", _PTR),
         ("n_parts", _I64),
         *_fields(_PTR, "bias residual"),

@@ -20,6 +20,8 @@ from soniq_dse.native.compiler import Compiler, build_library
 from soniq_dse.records.cost import KernelSpec
 
 ALIGNMENT_BYTES = 64
+GUARD_BYTES = 64
+"""Room behind every buffer: kernels and the layer driver may go up to a vector past the end (``cpu/layer.h``)."""
 
 _I64 = ctypes.c_int64
 _POINTER = ctypes.c_void_p

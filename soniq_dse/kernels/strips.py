@@ -79,8 +79,9 @@ class Geometry:
 class Strips:
     """Strips of the ``k`` channels from ``first`` on (or of those in ``channels``), packed for ``kernel``.
 
-    Equal strips of one tensor are shared. Without a kernel they hold plain codes. ``flat``: every pixel is a strip of
-    its own, aligned (layers without windows). ``left`` and ``right``: pixels of border.
+    Equal strips of one tensor are shared. Without a kernel they hold plain codes; ``bare`` ones are the tensor of codes
+    itself. ``flat``: every pixel is a strip of its own, aligned (layers without windows). ``left`` and ``right``:
+    pixels of border.
     """
 
     kernel: Kernel | None
@@ -89,6 +90,7 @@ class Strips:
     channels: tuple[int, ...] | None = None
     flat: bool = False
     dense: bool = False
+    bare: bool = False
     left: int = 0
     right: int = 0
 
@@ -112,7 +114,7 @@ class Strips:
             return self.pixel_bytes
         pixels = (self.left + geometry.width + self.right) * self.pixel_bytes
         if self.kernel is None:
-            return round_up(pixels, ALIGNMENT_BYTES)
+            return pixels if self.bare else round_up(pixels, ALIGNMENT_BYTES)
         whole = self.kernel.a_row_bytes(geometry.width * self.k)
         last = (geometry.width - 1) * self.pixel_bytes + self.kernel.a_row_bytes(self.k)
         return round_up(max(pixels, self.left * self.pixel_bytes + max(whole, last)), ALIGNMENT_BYTES)
@@ -156,7 +158,7 @@ class Strips:
 
 def bordered(strips: Strips, readers: Iterable[Geometry]) -> Strips:
     """The strips with the border that all layers which read their tensor need, so that these may share them."""
-    if strips.flat:
+    if strips.flat or strips.bare:
         return strips
     reaches = [geometry.reach for geometry in readers]
     return replace(strips, left=max(left for left, _ in reaches), right=max(right for _, right in reaches))

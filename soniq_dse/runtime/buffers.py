@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from soniq_dse.kernels.layer import GUARD_BYTES
-from soniq_dse.kernels.library import ALIGNMENT_BYTES, round_up
+from soniq_dse.kernels.library import ALIGNMENT_BYTES, GUARD_BYTES, round_up
 
 
 @dataclass(frozen=True)

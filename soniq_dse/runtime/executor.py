@@ -15,13 +15,18 @@ from numpy.typing import NDArray
 
 from soniq_dse.errors import UserError
 from soniq_dse.kernels.catalog import CPU_FOLDER
-from soniq_dse.kernels.library import aligned_empty, isa_flags
+from soniq_dse.kernels.library import Kernel, KernelStruct, aligned_empty, isa_flags
 from soniq_dse.native.compiler import BASE_FLAGS, build_library, host_compiler
+from soniq_dse.records.cost import KernelSpec
 from soniq_dse.runtime.buffers import place
 from soniq_dse.runtime.plan import INPUT, OUTPUT, Plan
 from soniq_dse.runtime.structs import StepStruct
 
-DRIVER_SOURCES = (CPU_FOLDER / "layer.cpp", Path(__file__).with_name("executor.cpp"))
+DRIVER_SOURCES = (CPU_FOLDER / "layer.cpp", CPU_FOLDER / "depthwise.cpp", Path(__file__).with_name("executor.cpp"))
+DEPTHWISE = KernelSpec(
+    symbol="soniq_depthwise", op="depthwise", act="u8", wgt="s8", acc="s32", tile=(2, 32, 1), isa="driver",
+    algorithm="direct", features=(), k_group=1, k_max=66310, path="cpu/depthwise.cpp",
+)  # fmt: skip
 _VECTOR_SETS = (
     ("avx512f", "avx512bw", "avx512vl", "avx512dq"),
     ("avx2",),
@@ -38,7 +43,7 @@ def driver_flags(features: Collection[str]) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=4)
 def load_drivers(flags: tuple[str, ...]) -> ctypes.CDLL:
-    """The library of ``layer.cpp`` and ``executor.cpp``.
+    """The library of ``DRIVER_SOURCES``.
 
     Raises:
         MissingCapabilityError: there is no compiler.
@@ -51,6 +56,17 @@ def load_drivers(flags: tuple[str, ...]) -> ctypes.CDLL:
     for timed in (library.soniq_time_runs, library.soniq_time_steps):
         timed.argtypes, timed.restype = [pointer, pointer, count, count, pointer], None
     return library
+
+
+def depthwise_kernel(flags: tuple[str, ...]) -> Kernel:
+    """The drivers' kernel of depthwise convolutions (``cpu/depthwise.cpp``).
+
+    Raises:
+        MissingCapabilityError: as ``load_drivers``.
+    """
+    library = load_drivers(flags)
+    struct = KernelStruct.in_dll(library, f"{DEPTHWISE.symbol}_kernel")
+    return Kernel(DEPTHWISE, struct, library)
 
 
 class Team:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from soniq_dse.errors import UserError
 from soniq_dse.formats.deployment import channel_grids
-from soniq_dse.kernels.layer import GUARD_BYTES, InputSegment
+from soniq_dse.kernels.layer import InputSegment
+from soniq_dse.kernels.library import GUARD_BYTES
 from soniq_dse.records.network import (
     Conv2dNode,
     FlattenNode,

@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 
 from soniq_dse.errors import UserError
 from soniq_dse.kernels.catalog import kernel, kernels_for, missing_features
-from soniq_dse.kernels.layer import LayerWeights, Part, Tiling, layer_struct, part_shapes, plan_parts, tile_layer
+from soniq_dse.kernels.layer import LayerWeights, Part, merge_groups, part_shapes, plan_parts
 from soniq_dse.kernels.layer_structs import LayerStruct
 from soniq_dse.kernels.library import Kernel, build_kernels, load_kernel, round_up
 from soniq_dse.kernels.strips import Geometry, Strips, bordered
+from soniq_dse.kernels.walk import Image, Tiling, layer_struct, tile_layer
 from soniq_dse.records.choice import Choices, PartShape
 from soniq_dse.records.cost import KernelSpec
 from soniq_dse.records.network import Conv2dNode, LinearNode, PoolNode, QuantizeNode
+from soniq_dse.runtime.executor import depthwise_kernel, driver_flags
 from soniq_dse.runtime.graph import Epilogue, Graph
 from soniq_dse.runtime.plan import SCRATCH, Addresses, LayerReport, Plan
 from soniq_dse.runtime.structs import Kind, PoolStruct
@@ -40,10 +42,11 @@ class LayerPlanner:
         self._packed: set[str] = set()
 
     def windows(self) -> tuple[tuple[PartShape, Geometry], ...]:
-        """The shapes of all parts of all layers in order, with the geometry of their layers."""
+        """The shapes of all parts that a kernel is chosen for in order, with the geometry of their layers."""
         nodes = [node for node in self._graph.nodes.values() if isinstance(node, Conv2dNode | LinearNode)]
         laid_out = [(self._weights(node), self._geometry(node)) for node in nodes]
-        return tuple((shape, window) for weights, window in laid_out for shape in part_shapes(weights, window))
+        chosen = [(weights, window) for weights, window in laid_out if not weights.is_depthwise]
+        return tuple((shape, window) for weights, window in chosen for shape in part_shapes(weights, window))
 
     def build_kernels(self) -> None:
         """Build the kernels of all layers side by side; ``emit`` loads them one by one."""
@@ -52,7 +55,8 @@ class LayerPlanner:
     def emit(self, node: Conv2dNode | LinearNode) -> None:
         """Add the steps of ``node`` and of what its epilogue absorbs."""
         geometry, weights = self._geometry(node), self._weights(node)
-        parts = plan_parts(weights, geometry, self._load)
+        depthwise = depthwise_kernel(driver_flags(self._features)) if weights.is_depthwise else None
+        parts = plan_parts(weights, geometry, self._load, depthwise)
         tiling = tile_layer(parts, geometry, weights.weight.shape[0], self._plan.threads)
         self._plan.buffer(SCRATCH, tiling.shares * tiling.scratch_bytes)
         images = [self._pack(node, part.strips, geometry) for part in parts]
@@ -66,7 +70,7 @@ class LayerPlanner:
             node.name,
             reads=tuple(name for name in needed if name is not None),
             writes=tuple(name for name in (floats, *codes.values()) if name is not None),
-            arguments=self._arguments(geometry, weights, parts, tiling, images, epilogue, residual, floats, codes),
+            arguments=self._arguments(node, weights, parts, tiling, images, epilogue, residual, floats, codes),
         )
         for pool, reads, writes in pools:
             arguments = pool_arguments(self._graph, pool, self._plan.batch, reads, writes)
@@ -87,14 +91,16 @@ class LayerPlanner:
         scale = self._arrays[node.scale.sha256][[index for index, _ in segments]]
         quantizer = self._graph.quantizer(codes)
         assert quantizer is not None  # segments() has refused fp32
-        return LayerWeights(
-            weight=(weight[:, :, None, None] if weight.ndim == 2 else weight)[out_order],
-            in_order=self._graph.order(codes),
-            segments=tuple(segment for _, segment in segments),
-            signed=quantizer.signed,
-            groups=node.groups if isinstance(node, Conv2dNode) else 1,
-            scale=np.ascontiguousarray(scale[:, out_order], np.float32),
-            bias=np.ascontiguousarray(self._arrays[node.bias.sha256][out_order], np.float32),
+        return merge_groups(
+            LayerWeights(
+                weight=(weight[:, :, None, None] if weight.ndim == 2 else weight)[out_order],
+                in_order=self._graph.order(codes),
+                segments=tuple(segment for _, segment in segments),
+                signed=quantizer.signed,
+                groups=node.groups if isinstance(node, Conv2dNode) else 1,
+                scale=np.ascontiguousarray(scale[:, out_order], np.float32),
+                bias=np.ascontiguousarray(self._arrays[node.bias.sha256][out_order], np.float32),
+            )
         )
 
     def _load(self, shape: PartShape) -> tuple[Kernel, bool | None]:
@@ -118,6 +124,8 @@ class LayerPlanner:
         readers = [self._graph.nodes[name] for name in self._graph.consumers[codes]]
         strips = bordered(own, [self._geometry(reader) for reader in readers if isinstance(reader, Conv2dNode)])
         image, reads = f"{codes}:{strips.name}", self._plan.codes[codes]
+        if strips.bare:
+            return strips, reads
         if image in self._packed:
             return strips, image
         self._packed.add(image)
@@ -165,7 +173,7 @@ class LayerPlanner:
 
     def _arguments(
         self,
-        geometry: Geometry,
+        node: Conv2dNode | LinearNode,
         weights: LayerWeights,
         parts: tuple[Part, ...],
         tiling: Tiling,
@@ -175,13 +183,15 @@ class LayerPlanner:
         floats: str | None,
         codes: dict[str, str],
     ) -> Callable[[Addresses], LayerStruct]:
+        geometry, pad_codes = self._geometry(node), self._graph.pad_codes(node.inputs[0])
         vectors = {name: self._graph.requantisation(name) for name in codes}
         return lambda address: layer_struct(
             weights,
             geometry,
             parts,
             tiling,
-            images=[(strips, address[image]) for strips, image in images],
+            images=[Image(strips, address[image]) for strips, image in images],
+            pad_codes=pad_codes,
             scratch=address[SCRATCH],
             codes_out=[{"codes": address[buffer], **vectors[name]} for name, buffer in codes.items()],
             residual=None if residual is None else address[residual],

@@ -9,20 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from soniq_dse.kernels.layer import (
-    GUARD_BYTES,
-    Choose,
-    InputSegment,
-    LayerWeights,
-    layer_struct,
-    plan_parts,
-    tile_layer,
-)
+from soniq_dse.kernels.layer import Choose, InputSegment, LayerWeights, merge_groups, plan_parts
 from soniq_dse.kernels.layer_structs import LayerStruct, PackStruct
-from soniq_dse.kernels.library import aligned_empty
+from soniq_dse.kernels.library import GUARD_BYTES, aligned_empty
 from soniq_dse.kernels.strips import Geometry, bordered
+from soniq_dse.kernels.walk import Image, layer_struct, tile_layer
 from soniq_dse.records.palette import Level
-from soniq_dse.runtime.executor import Team, driver_flags, load_drivers
+from soniq_dse.runtime.executor import Team, depthwise_kernel, driver_flags, load_drivers
 from soniq_dse.runtime.structs import Kind, StepStruct
 
 _TO_U8 = {"inverse": 1.0, "shift": 128.0, "lo": 1.0, "hi": 255.0}
@@ -74,8 +67,9 @@ class SoloLayer:
         features: Collection[str],
         threads: int = 1,
     ) -> None:
-        self.parts = plan_parts(weights, geometry, choose)
-        self._library = load_drivers(driver_flags(features))
+        flags, weights = driver_flags(features), merge_groups(weights)
+        self.parts = plan_parts(weights, geometry, choose, depthwise_kernel(flags))
+        self._library = load_drivers(flags)
         self._team = Team(self._library, threads)
         self._kept = self._structs(weights, geometry, threads)
         kinds = [Kind.PACK if isinstance(one, PackStruct) else Kind.LAYER for one in self._kept]
@@ -100,14 +94,16 @@ class SoloLayer:
         channels, cols = len(weights.in_order), weights.weight.shape[0]
         bits = np.concatenate([np.full(s.channels, s.level.activation_bits) for s in weights.segments])
         codes = _random_codes(geometry.pixels, bits)
+        used = [bordered(part.strips, [geometry]) for part in self.parts]
         images = {
-            strips: aligned_empty((strips.size_bytes(geometry) + GUARD_BYTES,))
-            for strips in dict.fromkeys(bordered(part.strips, [geometry]) for part in self.parts)
+            strips: codes if strips.bare else aligned_empty((strips.size_bytes(geometry) + GUARD_BYTES,))
+            for strips in used
         }
-        pad = (2 ** (bits - 1)).astype(np.uint8)
+        pad = np.concatenate([2 ** (bits - 1), np.zeros(GUARD_BYTES)]).astype(np.uint8)
         packs: list[PackStruct | LayerStruct] = [
             strips.struct(geometry, codes=codes.ctypes.data, ld_codes=channels, pad_codes=pad, out=image.ctypes.data)
             for strips, image in images.items()
+            if not strips.bare
         ]
         tiling = tile_layer(self.parts, geometry, cols, threads)
         scratch = aligned_empty((tiling.shares * tiling.scratch_bytes,))
@@ -118,7 +114,8 @@ class SoloLayer:
             geometry,
             self.parts,
             tiling,
-            images=[(used, images[used].ctypes.data) for used in (bordered(p.strips, [geometry]) for p in self.parts)],
+            images=[Image(strips, images[strips].ctypes.data) for strips in used],
+            pad_codes=pad,
             scratch=scratch.ctypes.data,
             codes_out=[{"codes": out.ctypes.data, **vectors}],
             residual=None,

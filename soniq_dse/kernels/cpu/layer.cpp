@@ -35,9 +35,22 @@ void pad(const SoniqPack& p, uint8_t* out, int64_t pixels) {
   for (int64_t x = 0; x < pixels; ++x) __builtin_memcpy(out + x * p.pixel_bytes, p.pad_pixel, p.pixel_bytes);
 }
 
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }  // a > -b
+
+// Pointers to `count` pixels of a bare row, stride_width apart from pixel x on; outside of the row, to the pad pixel.
+void point_bare(const SoniqLayer& layer, const SoniqPart& part, const uint8_t* row, int64_t x, int64_t count, const uint8_t** out) {
+  const int64_t stride = layer.stride_width, step = stride * part.pixel_bytes;
+  const int64_t begin = x < 0 ? smaller(ceil_div(-x, stride), count) : 0;
+  const int64_t end = x < layer.width ? smaller(ceil_div(layer.width - x, stride), count) : 0;
+  const uint8_t* at = row + x * part.pixel_bytes;
+  for (int64_t i = 0; i < begin; ++i) out[i] = part.pad_pixel;
+  for (int64_t i = begin; i < end; ++i) out[i] = at + i * step;
+  for (int64_t i = larger(begin, end); i < count; ++i) out[i] = part.pad_pixel;
+}
+
 // Pointers to what each tap of n output rows from row `first` reads: [taps][block_rows].
 void point(const SoniqLayer& layer, const SoniqPart& part, int64_t first, int64_t n, const uint8_t** pointers) {
-  const int64_t step = layer.stride_width * part.pixel_bytes;
+  const int64_t step = layer.stride_width * part.pixel_bytes, dilation = layer.dilation_width;
   for (int64_t r = 0, count; r < n; r += count) {  // rows of one image row
     const int64_t image_row = (first + r) / layer.out_width, x = (first + r) % layer.out_width;
     const int64_t image = image_row / layer.out_height, y = image_row % layer.out_height * layer.stride_height - layer.pad_height;
@@ -45,10 +58,17 @@ void point(const SoniqLayer& layer, const SoniqPart& part, int64_t first, int64_
     const uint8_t** out = pointers + r;
     for (int64_t ky = 0; ky < layer.kernel_height; ++ky) {
       const int64_t row = y + ky * layer.dilation_height;
-      const int64_t strip = row >= 0 && row < layer.height ? image * layer.height + row : layer.n_strips;
-      const uint8_t* at = part.image + strip * part.ld_image + part.first_pixel * part.pixel_bytes + x * step;
-      for (int64_t kx = 0; kx < part.taps_per_row; ++kx, at += layer.dilation_width * part.pixel_bytes, out += layer.block_rows)
-        for (int64_t i = 0; i < count; ++i) out[i] = at + i * step;
+      const bool inside = row >= 0 && row < layer.height;
+      const uint8_t* strip = part.image + (inside ? image * layer.height + row : layer.n_strips) * part.ld_image;
+      for (int64_t kx = 0; kx < part.taps_per_row; ++kx, out += layer.block_rows) {
+        if (part.pad_pixel != nullptr) {
+          const int64_t from = x * layer.stride_width + kx * dilation - layer.pad_width;
+          point_bare(layer, part, strip, inside ? from : layer.width, count, out);
+        } else {
+          const uint8_t* at = strip + (part.first_pixel + kx * dilation) * part.pixel_bytes + x * step;
+          for (int64_t i = 0; i < count; ++i) out[i] = at + i * step;
+        }
+      }
     }
   }
 }
@@ -75,6 +95,7 @@ struct Block {
   int64_t ld;
   const float *bias, *residual;
   float zero;
+  bool keeps;  // t, beside the codes
   const SoniqCodesOut* codes;  // at the block's first row and first column
 };
 
@@ -82,21 +103,21 @@ enum Finish { kNothing, kBias, kRelu, kAdd, kReluAdd, kAddRelu, kReluAddRelu };
 
 // t = t + f32(((raw << left) + offset) >> right) * scale; the sums may wrap, their final value fits. The pass over the last
 // part of its columns goes on to bias, relu, residual and codes, while t is in a register. The first part leaves out 0 +,
-// which could only change the sign of a zero.
-template <bool First, bool Plain, Finish How, bool Codes>
+// which could only change the sign of a zero; t itself is kept where something reads it.
+template <bool First, bool Plain, Finish How, bool Codes, bool Keep>
 void pass(const SoniqPart& part, const Block& block) {
   const int32_t* __restrict offset = part.offset;
   const float *__restrict scale = part.scale, *__restrict bias = block.bias;
   const int32_t left = part.left, right = part.right;
   const int64_t cols = block.cols;
   const float zero = block.zero;
+  const SoniqCodesOut none = {}, &out = Codes ? *block.codes : none;
+  const float *__restrict inverse = out.inverse, *__restrict add = out.shift, *__restrict lo = out.lo, *__restrict hi = out.hi;
   for (int64_t r = 0; r < block.n; ++r) {
     const int32_t* __restrict raw = block.raw + r * block.ld_raw;
     float* __restrict tile = block.tile + r * block.ld;
     const float* __restrict residual = How >= kAdd ? block.residual + r * block.ld : nullptr;
-    uint8_t* __restrict codes = Codes ? block.codes->codes + r * block.codes->ld : nullptr;
-    const float *__restrict inverse = Codes ? block.codes->inverse : nullptr, *__restrict add = Codes ? block.codes->shift : nullptr;
-    const float *__restrict lo = Codes ? block.codes->lo : nullptr, *__restrict hi = Codes ? block.codes->hi : nullptr;
+    uint8_t* __restrict codes = Codes ? out.codes + r * out.ld : nullptr;
     SONIQ_NO_ALIAS
     for (int64_t i = 0; i < cols; ++i) {
       const uint32_t product = static_cast<uint32_t>(raw[i]) << (Plain ? 0 : left);
@@ -107,29 +128,30 @@ void pass(const SoniqPart& part, const Block& block) {
       if (How == kRelu || How == kReluAdd || How == kReluAddRelu) t = relu(t, zero);
       if (How >= kAdd) t = t + residual[i];
       if (How == kAddRelu || How == kReluAddRelu) t = relu(t, zero);
-      tile[i] = t;
+      if (Keep) tile[i] = t;
       if (Codes) codes[i] = soniq_code(t, inverse[i], add[i], lo[i], hi[i]);
     }
   }
 }
 
-template <bool First, bool Plain, bool Codes>
+template <bool First, bool Plain, bool Codes, bool Keep>
 void pass_by_finish(Finish how, const SoniqPart& part, const Block& block) {
   switch (how) {
-    case kNothing: return pass<First, Plain, kNothing, false>(part, block);
-    case kBias: return pass<First, Plain, kBias, Codes>(part, block);
-    case kRelu: return pass<First, Plain, kRelu, Codes>(part, block);
-    case kAdd: return pass<First, Plain, kAdd, Codes>(part, block);
-    case kReluAdd: return pass<First, Plain, kReluAdd, Codes>(part, block);
-    case kAddRelu: return pass<First, Plain, kAddRelu, Codes>(part, block);
-    case kReluAddRelu: return pass<First, Plain, kReluAddRelu, Codes>(part, block);
+    case kNothing: return pass<First, Plain, kNothing, false, true>(part, block);
+    case kBias: return pass<First, Plain, kBias, Codes, Keep>(part, block);
+    case kRelu: return pass<First, Plain, kRelu, Codes, Keep>(part, block);
+    case kAdd: return pass<First, Plain, kAdd, Codes, Keep>(part, block);
+    case kReluAdd: return pass<First, Plain, kReluAdd, Codes, Keep>(part, block);
+    case kAddRelu: return pass<First, Plain, kAddRelu, Codes, Keep>(part, block);
+    case kReluAddRelu: return pass<First, Plain, kReluAddRelu, Codes, Keep>(part, block);
   }
 }
 
 template <bool First, bool Plain>
 void pass_by_codes(Finish how, const SoniqPart& part, const Block& block) {
-  return block.codes != nullptr ? pass_by_finish<First, Plain, true>(how, part, block)
-                                : pass_by_finish<First, Plain, false>(how, part, block);
+  if (block.codes == nullptr) return pass_by_finish<First, Plain, false, true>(how, part, block);
+  return block.keeps ? pass_by_finish<First, Plain, true, true>(how, part, block)
+                     : pass_by_finish<First, Plain, true, false>(how, part, block);
 }
 
 void pass_rows(const SoniqPart& part, Finish how, const Block& block) {
@@ -188,6 +210,8 @@ SoniqPart columns_of(const SoniqPart& part, const Window& window) {
     some.weights += part.kernel->w_bytes(skipped, part.taps, part.k);  // whole panels: they lie one after another
     some.offset += skipped;
     some.scale += skipped;
+    some.image += skipped * part.column_bytes;
+    if (part.pad_pixel != nullptr) some.pad_pixel += skipped * part.column_bytes;
   }
   return some;
 }
@@ -207,7 +231,7 @@ void run_part(const SoniqLayer& layer, const SoniqPart& whole, const Window& win
     codes = {all.codes + first * all.ld + column, all.ld, all.inverse + column, all.shift + column, all.lo + column, all.hi + column};
   }
   const Block block = {n, part.cols, window.acc, ld_raw, window.tile + column, layer.cols, layer.bias + column, residual, 0.0f,
-                       part.is_last && layer.n_codes_out > 0 ? &codes : nullptr};
+                       layer.out != nullptr || layer.n_codes_out > 1, part.is_last && layer.n_codes_out > 0 ? &codes : nullptr};
   pass_part(part, part.is_last ? finish_of(layer) : kNothing, block, part.cols == layer.cols ? layer.rows_at_once : 1);
 }
 
@@ -247,14 +271,18 @@ void soniq_layer_share(const SoniqLayer& layer, int64_t index) {
   if (index >= layer.row_shares * layer.column_shares) return;
   const SoniqShare rows = {index / layer.column_shares, layer.row_shares}, columns = {index % layer.column_shares, layer.column_shares};
   const int64_t steps = (layer.cols + layer.column_step - 1) / layer.column_step, offset = index * layer.scratch_bytes;
-  Window window = {0, 0, columns.begin(steps) * layer.column_step, smaller(columns.end(steps) * layer.column_step, layer.cols),
-                   static_cast<int32_t*>(shifted(layer.acc, offset)), nullptr, shifted(layer.pointers, offset),
+  const int64_t begin = columns.begin(steps) * layer.column_step;
+  const int64_t end = smaller(columns.end(steps) * layer.column_step, layer.cols);
+  Window window = {0, 0, 0, 0, static_cast<int32_t*>(shifted(layer.acc, offset)), nullptr, shifted(layer.pointers, offset),
                    shifted(layer.folded_codes, offset), shifted(layer.folded_rows, offset)};
   for (window.first = rows.begin(layer.rows); window.first < rows.end(layer.rows); window.first += window.n) {
     window.n = smaller(layer.block_rows, rows.end(layer.rows) - window.first);
     window.tile = layer.out == nullptr ? shifted(layer.tile, offset) : layer.out + window.first * layer.cols;
-    for (int64_t p = 0; p < layer.n_parts; ++p) run_part(layer, layer.parts[p], window);
-    for (int64_t o = 1; o < layer.n_codes_out; ++o) emit(layer.codes_out[o], layer, window);
+    for (window.begin = begin; window.begin < end; window.begin = window.end) {
+      window.end = smaller(window.begin + layer.block_columns, end);
+      for (int64_t p = 0; p < layer.n_parts; ++p) run_part(layer, layer.parts[p], window);
+      for (int64_t o = 1; o < layer.n_codes_out; ++o) emit(layer.codes_out[o], layer, window);
+    }
   }
 }
 

@@ -7,6 +7,7 @@
 //   by tap   one pointer per kernel position
 //   by run   where packed pixels lie side by side, those under one row of the kernel are one k: a pointer per kernel row
 //   folded   strips hold plain codes; those of all taps are copied into one k per output row, then packed (narrow layers, groups)
+// A depthwise part reads the codes themselves, by tap: pad_pixel stands for what lies outside.
 // Buffers of codes and strips are followed by 64 bytes that may be read, and in the scratch written.
 //
 // Threads. Share i of row_shares x column_shares does its part of the output; which one has no influence on any result, for
@@ -56,6 +57,8 @@ struct SoniqPart {
   int32_t is_first, is_last;     // of the parts of its output channels
   const uint8_t* image;          // its strips, from its first channel on
   int64_t ld_image, pixel_bytes;
+  int64_t column_bytes;          // depthwise: of a pixel, from the code of one output channel to that of the next; else 0
+  const uint8_t* pad_pixel;      // where the image has no border; else null
   int64_t first_pixel;           // of a strip: where the first output column's window begins
   int64_t taps_per_row;          // of the kernel window; 1: by run
   int64_t run_codes;             // folded: codes to copy per tap; else 0
@@ -69,11 +72,11 @@ struct SoniqCodesOut {
 };
 
 struct SoniqLayer {
-  int64_t rows, cols, block_rows;
+  int64_t rows, cols, block_rows, block_columns;
   int64_t rows_at_once;  // the vectors of the epilogue (scale ... hi) are repeated so often: narrow rows are done together
   int64_t row_shares, column_shares, column_step;  // shares of columns are whole multiples of column_step, or the last
-  int64_t out_height, out_width, height, n_strips;
-  int64_t kernel_height, stride_height, stride_width, pad_height, dilation_height, dilation_width;
+  int64_t out_height, out_width, height, width, n_strips;
+  int64_t kernel_height, stride_height, stride_width, pad_height, pad_width, dilation_height, dilation_width;
   const SoniqPart* parts;
   int64_t n_parts;
   const float* bias;

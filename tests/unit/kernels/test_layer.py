@@ -12,20 +12,11 @@ from soniq_dse.formats import grid_of
 from soniq_dse.hardware.host import detect_host
 from soniq_dse.kernels import reference
 from soniq_dse.kernels.catalog import catalog, kernel, missing_features, token_bits
-from soniq_dse.kernels.layer import (
-    InputSegment,
-    LayerWeights,
-    Part,
-    block_rows,
-    corrections,
-    part_shapes,
-    plan_parts,
-    shares,
-    tile_layer,
-)
+from soniq_dse.kernels.layer import InputSegment, LayerWeights, Part, corrections, part_shapes, plan_parts
 from soniq_dse.kernels.library import Kernel, load_kernel
 from soniq_dse.kernels.measure import random_weights
 from soniq_dse.kernels.strips import Geometry, Strips, bordered, granule, packed_bytes
+from soniq_dse.kernels.walk import block_rows, shares, tile_layer
 from soniq_dse.records.cost import KernelSpec
 from soniq_dse.records.palette import Level
 
@@ -175,9 +166,9 @@ def test_blocks_fill_the_tile() -> None:
 
 def test_narrow_rows_go_through_the_epilogue_together() -> None:
     part, geometry = parts_of("u1", "z1", 16, 1), Geometry(1, 8, 8)
-    assert tile_layer([part], geometry, part.cols).rows_at_once == 32  # 2 columns, to 64
+    assert tile_layer([part], geometry, part.cols).rows_at_once == 64  # 2 columns, to 128
     # Two threads share rows, which are done together as before; of one row, columns, which are not.
-    assert tile_layer([part], geometry, part.cols, threads=2).rows_at_once == 32
+    assert tile_layer([part], geometry, part.cols, threads=2).rows_at_once == 64
     assert tile_layer([part], Geometry(1), part.cols, threads=2).rows_at_once == 1
 
 

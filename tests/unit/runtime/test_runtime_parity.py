@@ -16,6 +16,7 @@ from soniq_dse.hardware.host import detect_host
 from soniq_dse.records.choice import Choices, KernelChoice, KernelOption
 from soniq_dse.runtime.check import check
 from soniq_dse.runtime.pack import PackedNetwork
+from soniq_dse.runtime.structs import Kind
 
 FEATURES = {"host": None, "scalar": ()}
 MIXES = ("w1a1", "w2a2", "w4a4", "w8a8", "w3a3", "w1a1+w4a4", "w1a2+w2a4+w8a8", "w1a1+w2a2+w4a4+w8a8")
@@ -70,6 +71,41 @@ def test_any_convolution(data: st.DataObject) -> None:
     codes = net.quantize("x", signed=data.draw(st.booleans()))
     net.conv(codes, groups * data.draw(st.integers(1, 20)), kernel, **window)
     assert_exact(net, data.draw(st.sampled_from(list(FEATURES))))
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_any_depthwise_convolution(data: st.DataObject) -> None:
+    def pair(low: int, high: int) -> tuple[int, int]:
+        return data.draw(st.integers(low, high)), data.draw(st.integers(low, high))
+
+    channels, kernel = data.draw(st.integers(2, 70)), data.draw(st.integers(1, 4))
+    window = {"stride": pair(1, 3), "padding": pair(0, 3), "dilation": pair(1, 2), "groups": channels}
+    net = NetworkFactory((channels, *pair(7, 11)), data.draw(st.sampled_from(["w8a8", "w8a8", *MIXES])))
+    net.rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    codes = net.quantize("x", signed=data.draw(st.booleans()))
+    inner = net.relu(net.conv(codes, channels * data.draw(st.integers(1, 2)), kernel, **window))
+    net.conv(net.quantize(inner, signed=False), 3, 1)
+    assert_exact(net, data.draw(st.sampled_from(list(FEATURES))))
+
+
+def test_depthwise_layers_are_one_part_of_their_own_kernel() -> None:
+    net = NetworkFactory((300, 9, 9), "w8a8")
+    inner = net.relu(net.conv(net.quantize("x", signed=False), 300, 3, padding=(1, 1), groups=300))
+    net.conv(net.quantize(inner, signed=False), 3, 1)
+    network = assert_exact(net)
+    layer = network.executor(3).plan.layers[0]
+    assert layer.kernels == ("soniq_depthwise",)
+    assert layer.macs == layer.padded_macs
+
+
+@pytest.mark.parametrize("palette", ["w8a8", "w4a4"])
+def test_narrow_groups_are_merged_where_weights_have_a_zero(palette: str) -> None:
+    net = NetworkFactory((24, 6, 6), palette)
+    net.conv(net.quantize("x", signed=True), 32, 3, padding=(1, 1), groups=8)
+    executor = assert_exact(net).executor(1)
+    arguments = dict(zip((step.kind for step in executor.plan.steps), executor._arguments, strict=True))
+    assert arguments[Kind.LAYER].n_parts == (2 if palette == "w8a8" else 8)  # of 4 groups with 4 output channels each
 
 
 @pytest.mark.parametrize("features", FEATURES)
