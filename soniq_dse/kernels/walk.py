@@ -120,7 +120,7 @@ def layer_struct(
     """
     cols, at_once = layer.weight.shape[0], tiling.rows_at_once
     structs = [
-        part.struct(geometry, *image, pad_codes, at_once, **_place(part, parts))
+        part.struct(geometry, image.strips, image.address, pad_codes, at_once, **_place(part, parts))
         for part, image in zip(parts, images, strict=True)
     ]
     outs = [
