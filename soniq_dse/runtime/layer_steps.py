@@ -44,9 +44,6 @@ class LayerPlanner:
     def windows(self) -> tuple[tuple[PartShape, Geometry], ...]:
         """The shapes of all parts that a kernel is chosen for in order, with the geometry of their layers."""
         nodes = [node for node in self._graph.nodes.values() if isinstance(node, Conv2dNode | LinearNode)]
-    def windows(self) -> tuple[tuple[PartShape, Geometry], ...]:
-        """The shapes of all parts that a kernel is chosen for in order, with the geometry of their layers."""
-        nodes = [node for node in self._graph.nodes.values() if isinstance(node, Conv2dNode | LinearNode)]
         laid_out = [(self._weights(node), self._geometry(node)) for node in nodes]
         chosen = [(weights, window) for weights, window in laid_out if not weights.is_depthwise]
         return tuple((shape, window) for weights, window in chosen for shape in part_shapes(weights, window))
