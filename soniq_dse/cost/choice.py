@@ -26,6 +26,7 @@ from soniq_dse.kernels.catalog import (
     token_bits,
 )
 from soniq_dse.kernels.loops import kept_loop
+from soniq_dse.records.choice import KernelChoice, PartShape
 from soniq_dse.records.cost import HotLoop, KernelSpec
 from soniq_dse.records.hardware import HardwareModel, InstructionTiming, NativeLevel
 from soniq_dse.records.palette import FLOAT_BITS, Level
@@ -39,6 +40,11 @@ Recipes speak of the first."""
 _OPERAND_LOADS = ("load", "load_broadcast")
 WIDEST_KERNEL_BITS = {"x86_64": 512, "aarch64": 128}
 """The widest vectors that kernels are written for, by instruction set."""
+WIDENED_INSTRUCTIONS = 4.0
+"""Per vector of 32-bit sums that a tile with narrower ones ends with: take a half, convert, add, store."""
+FLUSHED_INSTRUCTIONS = 2.0
+"""Per vector of 32-bit sums and tap: byte sums of a tap are added to wider ones, eight instructions for four."""
+_NARROW_SUMS = ("table", "shuffle", "tbl")
 _ACCUMULATES = ("vpdpbusd", "sdot", "udot", *FMA, "vpaddq", "vpaddd", "vpaddw", "vpaddb", "add", "uadalp")
 
 
@@ -48,7 +54,8 @@ class Kernel:
 
     One pass of its loop multiplies ``rows x cols`` outputs by ``pass_k`` elements of k at the cost of ``loop``. k is
     padded to ``k_group``, columns to ``cols``. ``weight_bits`` and ``activation_bits`` are those of the kernel's own
-    packing; ``output_cycles`` are spent per output outside the loop, however deep it is; ``exists``: not only a recipe.
+    packing. Outside the loop, each output of a tile takes ``output_cycles``, and ``tap_cycles`` per tap. ``exists``: it
+    is more than a recipe.
     """
 
     name: str
@@ -63,6 +70,7 @@ class Kernel:
     priced_by: PricedBy
     k_max: float = inf
     output_cycles: float = 0.0
+    tap_cycles: float = 0.0
     exists: bool = True
 
     @property
@@ -71,13 +79,21 @@ class Kernel:
         return self.loop.expected_cycles / (self.rows * self.cols * self.pass_k)
 
 
+Way = tuple[Kernel, bool, KernelChoice | None]
+"""A kernel, whether taps are folded into k, and the record of the choice; none where only a recipe prices it."""
+
+
 @dataclass
 class Chooser:
-    """Kernels of one machine under one model of its core; each is priced once."""
+    """Kernels of one machine under one model of its core; each is priced once.
+
+    ``ways`` keeps what was chosen, by shape, level of the caches where the weights start, and threads.
+    """
 
     hw: HardwareModel
     model: Base
     loop_of: Callable[[str], HotLoop | None] = kept_loop
+    ways: dict[tuple[PartShape, int, int], Way] = field(default_factory=dict)
     _natives: tuple[NativeLevel, ...] = field(init=False)
     _priced: dict[str, Kernel] = field(default_factory=dict)
     _serving: dict[Level, tuple[Kernel, ...]] = field(default_factory=dict)
@@ -151,6 +167,7 @@ class Chooser:
         least = self._recipe_cost(spec, loop.macs_per_iteration)
         if least is not None and least.cycles > cost.cycles:
             cost = replace(least, latency_cycles=cost.latency_cycles, assumed=cost.assumed)
+        output_cycles, tap_cycles = self._beside_the_loop(spec, cost, loop)
         return Kernel(
             name=spec.symbol,
             rows=rows,
@@ -163,13 +180,17 @@ class Chooser:
             loop=cost,
             priced_by="loop",
             k_max=spec.k_max,
-            output_cycles=self._output_cycles(spec, cost, loop),
+            output_cycles=output_cycles,
+            tap_cycles=tap_cycles,
         )
 
-    def _output_cycles(self, spec: KernelSpec, cost: LoopCost, loop: HotLoop) -> float:
-        """What an output costs besides the loop, at the rate of the loop's own instructions."""
-        counters = COUNTER_INSTRUCTIONS if spec.algorithm == "gfni" else 0.0
-        return counters * cost.expected_cycles / len(loop.instructions)
+    def _beside_the_loop(self, spec: KernelSpec, cost: LoopCost, loop: HotLoop) -> tuple[float, float]:
+        """Cycles per output of a tile besides the loop: at its end and per tap, at the rate of the loop."""
+        lanes = max(32, *(instruction.width_bits for instruction in loop.instructions)) / 32
+        end, tap = (WIDENED_INSTRUCTIONS, FLUSHED_INSTRUCTIONS) if spec.algorithm in _NARROW_SUMS else (1.0, 0.0)
+        end = COUNTER_INSTRUCTIONS if spec.algorithm == "gfni" else end / lanes
+        rate = cost.expected_cycles / len(loop.instructions)
+        return end * rate, tap / lanes * rate
 
     def _recipe_cost(self, spec: KernelSpec, macs: int) -> LoopCost | None:
         """The cost of ``macs`` products by the best recipe of the kernel's format and algorithm; None where none is."""

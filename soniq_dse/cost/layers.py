@@ -10,14 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from soniq_dse.cost.choice import Chooser, Kernel
+from soniq_dse.cost.choice import Chooser, Kernel, Way
 from soniq_dse.cost.memory import Hierarchy, Nest
 from soniq_dse.cost.vector_loops import (
     ACCUMULATE_OPERATIONS,
     FINISH_OPERATIONS,
     GATHER_CYCLES,
+    PIXEL_CYCLES,
     POINTER_CYCLES,
     ROW_CYCLES,
+    TAP_CYCLES,
     TILE_CYCLES,
     VectorLoops,
 )
@@ -36,10 +38,6 @@ TILE_ROWS_OF_WEIGHTS = 2.0
 _FP32 = Level(weight_bits=8, activation_bits=32)
 OPTIONS_KEPT = 3
 """Of a choice: what is taken, and the next best."""
-
-
-_Way = tuple[Kernel, bool, KernelChoice | None]
-"""A kernel, whether taps are folded into k, and the record of the choice; none where only a recipe prices it."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ class LayerCoster:
         self.hierarchy, self.threads = Hierarchy(hw, threads), threads
         self.call_cycles = hw.overhead.call_ns.value * hw.clock_ghz.value
         self._us_per_cycle = 1e-3 / hw.clock_ghz.value
-        self._given, self._chosen = choices or Choices(), dict[tuple[PartShape, int], _Way]()
+        self._given = choices or Choices()
 
     def parts(
         self, layer: MatmulLayer, segments: Sequence[Segment] | None, *, signed: bool, home: int = 0
@@ -103,16 +101,16 @@ class LayerCoster:
         cost = self._part(shape, kernel, folded, home, layer.out_channels, groups)
         return replace(cost, choice=choice)
 
-    def _way(self, shape: PartShape, home: int) -> _Way:
+    def _way(self, shape: PartShape, home: int) -> Way:
         given = self._given.of(shape)
         if given is not None:
             return self._chooser.named(given.taken.symbol), given.taken.folded, given
-        key = (shape, home)
-        if key not in self._chosen:
-            self._chosen[key] = self._cheapest(shape, home)
-        return self._chosen[key]
+        known, key = self._chooser.ways, (shape, home, self.threads)
+        if key not in known:
+            known[key] = self._cheapest(shape, home)
+        return known[key]
 
-    def _cheapest(self, shape: PartShape, home: int) -> _Way:
+    def _cheapest(self, shape: PartShape, home: int) -> Way:
         """The best of all kernels in all layouts by what the part costs on them.
 
         They come by the rate of their loops, which no part undercuts: the first that is too slow ends the search.
@@ -165,12 +163,18 @@ class LayerCoster:
             image_bytes=pixels * row_bytes / (1 if folded else shape.taps),
         )
         traffic = self.hierarchy.traffic(nest, home)
-        compute = panels * (compute + kernel.output_cycles * rows * kernel.cols)
+        compute = panels * (compute + (kernel.output_cycles + taps * kernel.tap_cycles) * rows * kernel.cols)
         n_blocks = -(-rows // block)
-        overhead = panels * tiles * TILE_CYCLES + n_blocks * self.call_cycles + rows * taps * POINTER_CYCLES
+        overhead = (
+            panels * tiles * (TILE_CYCLES + taps * TAP_CYCLES)
+            + n_blocks * self.call_cycles
+            + rows * taps * POINTER_CYCLES
+        )
         packing = self.loops.pack(pixels, k if folded else shape.channels, kernel.algorithm, kernel.activation_bits)
         if folded:
             packing += rows * shape.taps * GATHER_CYCLES
+        elif shape.taps > 1 and not _is_dense(shape, kernel):
+            packing += pixels * PIXEL_CYCLES
         epilogue = rows * ROW_CYCLES + self.loops.floats(rows * cols, ACCUMULATE_OPERATIONS)
         return PartCost(
             kernel=kernel,
@@ -213,12 +217,16 @@ def _depth(shape: PartShape, kernel: Kernel, *, folded: bool) -> tuple[int, int]
     Taps side by side are one k where nothing pads their pixels and what follows them meets weights of zero.
     """
     joined = shape.run * shape.channels
-    is_dense = shape.channels * kernel.activation_bits % 8 == 0
     if folded:
         return 1, shape.taps * shape.channels
-    if shape.run > 1 and is_dense and (joined % kernel.k_group == 0 or kernel.weight_bits == MAX_BITS):
+    if shape.run > 1 and _is_dense(shape, kernel) and (joined % kernel.k_group == 0 or kernel.weight_bits == MAX_BITS):
         return shape.taps // shape.run, joined
     return shape.taps, shape.channels
+
+
+def _is_dense(shape: PartShape, kernel: Kernel) -> bool:
+    """Whether packed pixels are whole bytes, and so lie side by side."""
+    return shape.channels * kernel.activation_bits % 8 == 0
 
 
 def _padded_depth(shape: PartShape, kernel: Kernel, *, folded: bool) -> int:
