@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,11 +39,18 @@ def need_program() -> Callable[[str, str], str]:
 
 
 @pytest.fixture(scope="session")
-def shared_data() -> Callable[[str], Path]:
-    """``shared_data("fashion-mnist")``: real data below ``SONIQ_DSE_DATA`` or ``../shared/data``, else a skip."""
+def shared_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """``shared_data("fashion-mnist")``: real data below ``SONIQ_DSE_DATA`` or ``../shared/data``, else a skip.
+
+    A set that lies there packed is unpacked by the script beside it."""
 
     def need(name: str) -> Path:
         root = Path(os.environ.get("SONIQ_DSE_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
+        packed = root / "unpack_cifar10.py"
+        if name == "cifar-10-batches-bin" and not (root / name).is_dir() and packed.is_file():
+            root = tmp_path_factory.getbasetemp() / "unpacked"
+            if not (root / name).is_dir():
+                subprocess.run([sys.executable, str(packed), str(root)], check=True, capture_output=True)
         if not (root / name).is_dir():
             pytest.skip(f"data set {name} is not at {root} (set SONIQ_DSE_DATA to its parent folder)")
         return root / name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.nn.utils import parametrize
 
 from soniq_dse.errors import UserError
 from soniq_dse.qat.allocators import ClassSize, Levels, Problem
-from soniq_dse.qat.fake_quant import ActivationQuantizer, ClassMixture, NoisePool, Phase, WeightQuantizer
+from soniq_dse.qat.fake_quant import ActivationQuantizer, ClassMixture, NoiseKeys, Phase, WeightQuantizer
 from soniq_dse.records.design import Assignment, Candidate
 from soniq_dse.records.palette import Level, Palette
 from soniq_dse.records.workload import Node, TensorClass, Workload
@@ -27,7 +28,7 @@ class QuantizedModel:
     workload: Workload
     candidate: Candidate
     problem: Problem
-    pool: NoisePool
+    keys: NoiseKeys
     mixtures: dict[str, ClassMixture]
     activations: dict[str, ActivationQuantizer]
     weights: dict[str, WeightQuantizer]
@@ -51,7 +52,7 @@ class QuantizedModel:
             self.mixtures[name].harden(of_class)
 
     def forget(self) -> None:
-        """Let go of tensors of the last step."""
+        """Let go of the tensors of a forward pass, of one that failed too."""
         for quantizer in self.activations.values():
             quantizer.forget()
 
@@ -103,7 +104,7 @@ def quantize_model(model: nn.Module, workload: Workload, candidate: Candidate) -
             twice or is none of Conv2d and Linear, or the budget cannot be met.
     """
     check_trainable(workload, candidate.palette)
-    pool = NoisePool(candidate.seed)
+    keys = NoiseKeys(candidate.seed)
     mixtures: dict[str, ClassMixture] = {}
     activations: dict[str, ActivationQuantizer] = {}
     weights: dict[str, WeightQuantizer] = {}
@@ -124,8 +125,8 @@ def quantize_model(model: nn.Module, workload: Workload, candidate: Candidate) -
         if tensor not in activations:
             axis = 1 if isinstance(module, nn.Conv2d) else -1
             features = module.weight.shape[1] * groups
-            activations[tensor] = ActivationQuantizer(mixture, features, axis, pool)
-        weights[node.name] = WeightQuantizer(mixture, module.weight, groups, pool)
+            activations[tensor] = ActivationQuantizer(mixture, features, axis, keys)
+        weights[node.name] = WeightQuantizer(mixture, module.weight, groups, keys)
         _attach(module, activations[tensor], weights[node.name])
     free = [c for c in workload.tensor_classes if c.name in mixtures and c.pinned_bits is None]
     problem = Problem(
@@ -135,8 +136,9 @@ def quantize_model(model: nn.Module, workload: Workload, candidate: Candidate) -
         candidate.k_group,
         candidate.seed,
     )
-    quantized = QuantizedModel(model, workload, candidate, problem, pool, mixtures, activations, weights)
-    model.register_forward_pre_hook(lambda *_: quantized.forget())
+    quantized = QuantizedModel(model, workload, candidate, problem, keys, mixtures, activations, weights)
+    model.register_forward_pre_hook(lambda *_: keys.advance())
+    model.register_forward_hook(lambda *_: quantized.forget(), always_call=True)
     return quantized
 
 
@@ -152,22 +154,36 @@ def _attach(module: nn.Module, activation: ActivationQuantizer, weight: WeightQu
     parametrize.register_parametrization(module, "weight", weight)
     padding = getattr(module, "padding", (0, 0))
     pads_nonzero = any(grid.integer(grid.zero_code) for grid in activation.mixture.activation_grids)
-    if not (isinstance(module, nn.Conv2d) and any(padding) and pads_nonzero):
-        module.register_forward_pre_hook(lambda _, inputs: (activation(inputs[0]), *inputs[1:]))
-        return
-    module.padding = (0, 0)  # padded below with the code that the kernels pad with
-    above, beside = int(padding[0]), int(padding[1])
+    border = None
+    if isinstance(module, nn.Conv2d) and any(padding) and pads_nonzero:
+        module.padding = (0, 0)  # padded below with the code that the kernels pad with
+        border = (int(padding[1]), int(padding[1]), int(padding[0]), int(padding[0]))
+    contexts: list[AbstractContextManager[object]] = []
+    activation.readers += 1
 
-    def quantize_and_pad(_: nn.Module, inputs: Any) -> Any:
-        around = (beside, beside, above, above)
+    def before(_: nn.Module, inputs: Any) -> Any:
         values = activation(inputs[0])
-        border = nn.functional.pad(torch.zeros_like(values[:1, :1]), around, value=1.0)
-        padded = nn.functional.pad(values, around)
-        if activation.mixture.phase == "calibrate":
-            return (padded, *inputs[1:])
-        return (padded + border * activation.zero_values().view(1, -1, 1, 1), *inputs[1:])
+        if border is not None:
+            values = _padded(values, border, activation)
+        contexts.append(activation.remade())
+        contexts[-1].__enter__()
+        return (values, *inputs[1:])
 
-    module.register_forward_pre_hook(quantize_and_pad)
+    def after(*_: Any) -> None:
+        if contexts:  # else the quantizer itself failed
+            contexts.pop().__exit__(None, None, None)
+        activation.release()
+
+    module.register_forward_pre_hook(before)
+    module.register_forward_hook(after, always_call=True)
+
+
+def _padded(values: Tensor, border: tuple[int, ...], activation: ActivationQuantizer) -> Tensor:
+    padded = nn.functional.pad(values, border)
+    if activation.mixture.phase == "calibrate":
+        return padded
+    around = nn.functional.pad(torch.zeros_like(values[:1, :1]), border, value=1.0)
+    return padded + around * activation.zero_values().view(1, -1, 1, 1)
 
 
 def _matmul_nodes(workload: Workload) -> list[Node]:

@@ -146,7 +146,6 @@ class _Training:
         total = schedule.noise_epochs + schedule.finetune_epochs
 
         def report(epoch: int) -> None:
-            self.quantized.pool.refill()
             done = epoch - schedule.baseline_epochs + 1
             if self._progress is not None:
                 self._progress(f"{self.candidate.name} {name} epoch {done} of {total}", done / total)

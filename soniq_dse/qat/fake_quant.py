@@ -6,13 +6,16 @@ noise of their level (phase 1 with a given assignment) or round (phase 2, evalua
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from soniq_dse.formats import grid_of
+from soniq_dse.formats import Grid, grid_of
 from soniq_dse.qat.calibrate import best_steps
 from soniq_dse.quantizers import TensorGrid
 from soniq_dse.quantizers.lsq import LearnedStep
@@ -22,31 +25,36 @@ from soniq_dse.records.palette import Palette
 Phase = Literal["calibrate", "noise", "finetune"]
 """``calibrate``: weights pass as they are, activations set their first steps."""
 
+Quantize = Callable[[Tensor], Tensor]
 
-class NoisePool:
-    """Uniform numbers in -1..1, drawn once and handed out as views at random places: noise at no cost per step.
 
-    A view never wraps; two views of one step overlap by chance only, and ``refill`` draws anew (once per epoch).
+class NoiseKeys:
+    """Keys of the noise, one per quantizer and step; the next step's depend on nothing but the seed and its number.
+
+    ``step`` is all the state there is: a run that resumes sets it.
     """
 
-    def __init__(self, seed: int, size: int = 2**21) -> None:
-        self._generator = torch.Generator().manual_seed(seed)
-        self._places = np.random.Generator(np.random.PCG64(seed))
-        self._values = torch.empty(size)
-        self.refill()
+    def __init__(self, seed: int) -> None:
+        self.seed, self.step, self._count = seed, 0, 0
+        self._keys: tuple[Tensor, ...] = ()
 
-    def refill(self) -> None:
-        """Draw all numbers again."""
-        self._values.uniform_(-1, 1, generator=self._generator)
+    def place(self) -> int:
+        """A new quantizer's place."""
+        self._keys = ()
+        self._count += 1
+        return self._count - 1
 
-    def take(self, shape: torch.Size) -> Tensor:
-        """A view of ``shape``; the pool grows to four times the largest shape asked for."""
-        count = shape.numel()
-        if 4 * count > len(self._values):
-            self._values = torch.empty(4 * count)
-            self.refill()
-        place = 16 * int(self._places.integers((len(self._values) - count) // 16 + 1))
-        return self._values[place : place + count].view(shape)
+    def advance(self) -> None:
+        """Go on to the next step."""
+        self._keys = ()
+        self.step += 1
+
+    def __getitem__(self, place: int) -> Tensor:
+        """The key of a quantizer in this step: int64 scalar."""
+        if not self._keys:
+            words = np.random.PCG64(np.random.SeedSequence([self.seed, self.step])).random_raw(self._count)
+            self._keys = torch.from_numpy(words.view(np.int64)).unbind()
+        return self._keys[place]
 
 
 class ClassMixture(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
@@ -64,21 +72,48 @@ class ClassMixture(nn.Module):  # type: ignore[misc]  # torch is not followed by
         self.phase: Phase = "noise"
         self.shares: Tensor | None = None
         """The soft assignment ``[channels, levels]``, with a gradient to the logits; None where the class is hard."""
-        self.level: Tensor = torch.zeros(channels, dtype=torch.long)
+        self.level: Tensor
+        self.register_buffer("level", torch.zeros(channels, dtype=torch.long))
         self.only_level: int | None = 0
         """The level of all channels, where they agree."""
 
     def harden(self, level_of_channel: tuple[int, ...]) -> None:
         """Give every channel its level, for good."""
         self.shares = None
-        self.level = torch.tensor(level_of_channel, dtype=torch.long)
+        self.level.copy_(torch.tensor(level_of_channel))
         self.only_level = level_of_channel[0] if len(set(level_of_channel)) == 1 else None
 
 
-def _quantized(values: Tensor, step: Tensor, grid: TensorGrid, phase: Phase, pool: NoisePool) -> Tensor:
-    if phase == "noise":
-        return UniformNoise.apply(values, step, grid, pool.take(values.shape))
-    return LearnedStep.apply(values, step, grid)
+class _Grids(nn.Module):  # type: ignore[misc]
+    """The grids of a palette's levels, moved from device to device with the model."""
+
+    def __init__(self, grids: Sequence[Grid]) -> None:
+        super().__init__()
+        stacked = TensorGrid.stacked(grids)
+        self._signed = stacked.signed
+        self.register_buffer("_parts", stacked.parts, persistent=False)
+
+    @property
+    def all(self) -> TensorGrid:
+        """Tensors ``[levels]``."""
+        return TensorGrid(self._parts, self._signed)
+
+    def of_level(self, level: int) -> TensorGrid:
+        """One for all values."""
+        return TensorGrid(self._parts[:, level].contiguous(), self._signed)
+
+
+def _function(phase: Phase, step: Tensor, grid: TensorGrid, key: Tensor) -> Quantize:
+    unit = UniformNoise if phase == "noise" else LearnedStep
+    return partial(unit.apply, step=step, grid=grid, key=key)
+
+
+class _Last(NamedTuple):
+    """What an activation quantizer last read and gave, and the function between them."""
+
+    values: Tensor
+    result: Tensor
+    quantize: Quantize
 
 
 class ActivationQuantizer(nn.Module):  # type: ignore[misc]
@@ -90,34 +125,64 @@ class ActivationQuantizer(nn.Module):  # type: ignore[misc]
         channel_axis: axis of the channels.
     """
 
-    def __init__(self, mixture: ClassMixture, n_features: int, channel_axis: int, pool: NoisePool) -> None:
+    def __init__(self, mixture: ClassMixture, n_features: int, channel_axis: int, keys: NoiseKeys) -> None:
         super().__init__()
-        self.mixture, self.channel_axis, self.pool = mixture, channel_axis, pool
+        self.mixture, self.channel_axis = mixture, channel_axis
+        self._keys, self._place = keys, keys.place()
         self.repeats = n_features // mixture.channels
         self.log_step = nn.Parameter(torch.zeros(len(mixture.activation_grids)))
-        self._grids = [TensorGrid.of(grid) for grid in mixture.activation_grids]
-        self._grid = TensorGrid.stacked(mixture.activation_grids)
-        self._cached: tuple[Tensor, Tensor] | None = None
+        self._grid = _Grids(mixture.activation_grids)
+        self.readers = 0
+        """Layers that read the tensor; each calls ``release`` when it has run."""
+        self._released = 0
+        self._last: _Last | None = None
 
     def forward(self, values: Tensor) -> Tensor:
         """Quantized values; a second reader of the same tensor gets the first one's result."""
-        if self._cached is not None and self._cached[0] is values:
-            return self._cached[1]
+        if self._last is not None and self._last.values is values:
+            return self._last.result
         if self.mixture.phase == "calibrate":
             self._calibrate(values)
             return values
-        result = self._quantize(values)
-        self._cached = (values, result)
-        return result
+        quantize = self._quantize(values)
+        self._last = _Last(values, quantize(values), quantize)
+        return self._last.result
+
+    def release(self) -> None:
+        """A layer has read the tensor; behind the last of them it is let go."""
+        self._released += 1
+        if self._released == self.readers:
+            self.forget()
 
     def forget(self) -> None:
         """Let go of the last tensor."""
-        self._cached = None
+        self._last, self._released = None, 0
+
+    def remade(self) -> AbstractContextManager[object]:
+        """While a layer runs in this context, autograd keeps no quantized input of it, but makes it again.
+
+        The values before quantization are kept anyway, for the quantizer's own gradient: that saves one tensor a
+        layer, at the price of one more pass over it.
+        """
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return nullcontext()
+        hooks: AbstractContextManager[object] = torch.autograd.graph.saved_tensors_hooks(self._pack, _unpack)
+        return hooks
+
+    def _pack(self, tensor: Tensor) -> Tensor | Callable[[], Tensor]:
+        last = self._last
+        if last is None or tensor.data_ptr() != last.result.data_ptr() or tensor.dtype != last.result.dtype:
+            return tensor
+        alike = tensor.shape == last.result.shape and tensor.stride() == last.result.stride()
+        if not alike and not (tensor.numel() == last.result.numel() and tensor.is_contiguous()):
+            return tensor
+        values, quantize, shape = last.values.detach(), last.quantize, tensor.shape
+        return lambda: quantize(values).view(shape)
 
     def zero_values(self) -> Tensor:
         """Per feature, the value that a convolution pads with: exact zero, or one step of a zero-free grid."""
         codes = [float(grid.integer(grid.zero_code)) for grid in self.mixture.activation_grids]
-        values = torch.tensor(codes) * self.log_step.exp()
+        values = torch.tensor(codes, device=self.log_step.device) * self.log_step.exp()
         shares = self.mixture.shares
         of_channel = values[self.mixture.level] if shares is None else shares @ values
         return of_channel.repeat_interleave(self.repeats)
@@ -128,22 +193,29 @@ class ActivationQuantizer(nn.Module):  # type: ignore[misc]
         with torch.no_grad():
             self.log_step.copy_(torch.stack(steps).log())
 
-    def _quantize(self, values: Tensor) -> Tensor:
-        mixture, steps = self.mixture, self.log_step.exp()
-        if mixture.shares is None:
-            level = mixture.only_level
-            if level is not None:
-                return _quantized(values, steps[level], self._grids[level], mixture.phase, self.pool)
-            step = self._spread(steps[mixture.level], values)
-            grid = self._grid.map(lambda part: self._spread(part[mixture.level], values))
-            return _quantized(values, step, grid, mixture.phase, self.pool)
-        half, edge = (self._spread(mixture.shares @ v, values) for v in noise_range(steps, self._grid))
-        return add_noise(values, half, edge, self.pool.take(values.shape), signed=mixture.signed)
+    def _quantize(self, values: Tensor) -> Quantize:
+        mixture, steps, key = self.mixture, self.log_step.exp(), self._keys[self._place]
+        if mixture.shares is not None:
+            half, edge = (self._spread(mixture.shares @ v, values) for v in noise_range(steps, self._grid.all))
+            return partial(add_noise, half=half, edge=edge, key=key, signed=mixture.signed)
+        level = mixture.only_level
+        if level is not None:
+            return _function(mixture.phase, steps[level], self._grid.of_level(level), key)
+        step = self._spread(steps[mixture.level], values)
+        grid = self._grid.all.map(lambda part: self._spread(part[mixture.level], values))
+        return _function(mixture.phase, step, grid, key)
 
     def _spread(self, of_channel: Tensor, values: Tensor) -> Tensor:
         shape = [1] * values.ndim
         shape[self.channel_axis] = -1
         return of_channel.repeat_interleave(self.repeats).view(shape) if self.repeats > 1 else of_channel.view(shape)
+
+
+def _unpack(kept: Tensor | Callable[[], Tensor]) -> Tensor:
+    if isinstance(kept, Tensor):
+        return kept
+    with torch.no_grad():
+        return kept()
 
 
 class WeightQuantizer(nn.Module):  # type: ignore[misc]
@@ -152,15 +224,15 @@ class WeightQuantizer(nn.Module):  # type: ignore[misc]
     The level of a weight is that of the input channel it reads.
     """
 
-    def __init__(self, mixture: ClassMixture, weight: Tensor, groups: int, pool: NoisePool) -> None:
+    def __init__(self, mixture: ClassMixture, weight: Tensor, groups: int, keys: NoiseKeys) -> None:
         super().__init__()
-        self.mixture, self.pool = mixture, pool
+        self.mixture, self._keys, self._place = mixture, keys, keys.place()
         n_out, n_in = weight.shape[:2]
         self.repeats = n_in * groups // mixture.channels
         group = torch.arange(n_out) // (n_out // groups)
-        self._channel = None if groups == 1 else group[:, None] * n_in + torch.arange(n_in)
-        self._grids = [TensorGrid.of(grid) for grid in mixture.weight_grids]
-        self._grid = TensorGrid.stacked(mixture.weight_grids)
+        channel = None if groups == 1 else group[:, None] * n_in + torch.arange(n_in)
+        self.register_buffer("_channel", channel, persistent=False)
+        self._grid = _Grids(mixture.weight_grids)
         steps = torch.stack([best_steps(weight.detach().flatten(1), grid) for grid in mixture.weight_grids])
         self.log_step = nn.Parameter(steps.log())
 
@@ -171,18 +243,18 @@ class WeightQuantizer(nn.Module):  # type: ignore[misc]
             return weight
         tail = (1,) * (weight.ndim - 2)
         if mixture.shares is not None:
-            ranges = (self._mixed(mixture.shares, v) for v in noise_range(steps.T, self._grid))
+            ranges = (self._mixed(mixture.shares, v) for v in noise_range(steps.T, self._grid.all))
             half, edge = (v.view(*v.shape, *tail) for v in ranges)
-            return add_noise(weight, half, edge, self.pool.take(weight.shape), signed=True)
+            return add_noise(weight, half, edge, self._keys[self._place], signed=True)
         level = mixture.only_level
         if level is not None:
-            step, grid = steps[level].view(-1, 1, *tail), self._grids[level]
+            step, grid = steps[level].view(-1, 1, *tail), self._grid.of_level(level)
         else:
             index = self.input_level()
             step = steps.T[:, index] if index.ndim == 1 else steps.T.gather(1, index)
             step = step.view(*step.shape, *tail)
-            grid = self._grid.map(lambda part: part[index].view(-1, *index.shape[-1:], *tail))
-        return _quantized(weight, step, grid, mixture.phase, self.pool)
+            grid = self._grid.all.map(lambda part: part[index].view(-1, *index.shape[-1:], *tail))
+        return _function(mixture.phase, step, grid, self._keys[self._place])(weight)
 
     def input_level(self) -> Tensor:
         """Level of each input ``[in]``, or with groups of each output and input ``[out, in / groups]``."""

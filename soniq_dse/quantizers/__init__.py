@@ -1,9 +1,9 @@
 """Fake quantization with a gradient, in torch.
 
-Every unit is one function ``apply(values, step, grid, noise)``: fp32 in, fp32 of the same shape out. ``step`` and the
-members of ``grid`` are numbers or tensors that broadcast against ``values`` (one per channel, or per output and input
-channel of a weight); ``step`` may be learned. The exact units give in the forward pass, bit for bit, what ``formats``
-gives: ``step`` times the integer of the code.
+Every unit is one function ``apply(values, step, grid, key)``: values in, values of the same shape and type out.
+``step`` and the parts of ``grid`` broadcast against ``values`` (one for all, per channel, or per output and input channel
+of a weight); ``step`` may be learned. The exact units give in the forward pass, bit for bit, what ``formats`` gives:
+``step`` times the integer of the code. What they share, and their speed, is in ``fused.py``.
 
 To add one: a new file here with one class deriving from ``Base``; ``tests/contracts/test_quantizers.py`` finds it.
 """
@@ -13,7 +13,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -21,50 +20,45 @@ from torch import Tensor
 
 from soniq_dse.formats import Grid
 
-HELPERS: frozenset[str] = frozenset()
+HELPERS = frozenset({"fused"})
 """Modules of this package that are no quantizers."""
 
 
 @dataclass(frozen=True)
 class TensorGrid:
-    """``formats.Grid`` as numbers, or as fp32 tensors that broadcast against the values, so that channels may differ.
+    """``formats.Grid`` as fp32 tensors that broadcast against the values, so that channels may differ.
 
-    All channels are ``signed``, from ``-top`` to ``top``, or all unsigned, from 0.
+    ``parts`` ``[4, ...]``: multiplier, offset, lo, hi. All channels are ``signed``, from ``-top`` to ``top``, or all
+    unsigned, from 0.
     """
 
-    multiplier: Tensor | float
-    offset: Tensor | float
-    lo: Tensor | float
-    hi: Tensor | float
+    parts: Tensor
     signed: bool
 
     @classmethod
     def of(cls, grid: Grid) -> TensorGrid:
-        """One grid for all values."""
-        return cls(float(grid.multiplier), float(grid.offset), float(grid.lo), float(grid.hi), signed=grid.offset != 0)
+        """One grid for all values: ``parts`` ``[4]``."""
+        return cls(torch.tensor([float(part) for part in grid]), signed=grid.offset != 0)
 
     @classmethod
     def stacked(cls, grids: Sequence[Grid]) -> TensorGrid:
-        """Tensors ``[len(grids)]``."""
-        each = torch.tensor([[float(part) for part in grid] for grid in grids])
-        return cls(each[:, 0], each[:, 1], each[:, 2], each[:, 3], signed=grids[0].offset != 0)
+        """``parts`` ``[4, len(grids)]``."""
+        return cls(torch.stack([cls.of(grid).parts for grid in grids], dim=1), signed=grids[0].offset != 0)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> TensorGrid:
         """A stacked grid with every tensor changed alike (indexed, reshaped)."""
-        multiplier, offset, lo, hi = (
-            change(torch.as_tensor(part)) for part in (self.multiplier, self.offset, self.lo, self.hi)
-        )
-        return TensorGrid(multiplier, offset, lo, hi, signed=self.signed)
+        return TensorGrid(torch.stack([change(part) for part in self.parts]), signed=self.signed)
 
-    @cached_property
-    def top(self) -> Tensor | float:
+    @property
+    def multiplier(self) -> Tensor:
+        """Distance of two integers."""
+        return self.parts[0]
+
+    @property
+    def top(self) -> Tensor:
         """The greatest integer."""
-        return self.multiplier * self.hi - self.offset
-
-    @cached_property
-    def shift(self) -> Tensor | float:
-        """The (fractional) code of the value 0."""
-        return self.offset / self.multiplier
+        multiplier, offset, _, hi = self.parts
+        return multiplier * hi - offset
 
 
 class Base(ABC):
@@ -75,49 +69,12 @@ class Base(ABC):
 
     @staticmethod
     @abstractmethod
-    def apply(values: Tensor, step: Tensor, grid: TensorGrid, noise: Tensor | None = None) -> Tensor:
+    def apply(values: Tensor, step: Tensor, grid: TensorGrid, key: Tensor | None = None) -> Tensor:
         """Values as the number format would hold them, with a gradient.
 
         Args:
-            values: fp32, any shape.
+            values: floating point, any shape, contiguous or channels-last; 16-bit types are computed in fp32.
             step: positive, broadcasts against ``values``.
             grid: broadcasts against ``values``.
-            noise: uniform in -1..1, of the shape of ``values``; only where the unit is not ``exact``.
+            key: int64 scalar, what the noise is made from; only where the unit is not ``exact``.
         """
-
-
-_hardtanh_backward = torch.ops.aten.hardtanh_backward.default
-
-
-def fake_quantize(values: Tensor, step: Tensor, grid: TensorGrid) -> Tensor:
-    """The forward pass of the exact units: quantize, then dequantize, without a gradient."""
-    with torch.no_grad():
-        codes = values * (1.0 / (grid.multiplier * step))
-        if grid.signed:
-            codes.add_(grid.shift)
-        codes.round_()
-        if isinstance(grid.lo, float):
-            codes.clamp_(grid.lo, grid.hi)
-        else:
-            torch.minimum(torch.maximum(codes, grid.lo, out=codes), grid.hi, out=codes)
-        if grid.signed:
-            codes.mul_(grid.multiplier).sub_(grid.offset)
-        return codes.mul_(step)
-
-
-def gate(gradient: Tensor, values: Tensor, top: Tensor, signed: bool) -> Tensor:
-    """``gradient`` where ``values`` lie strictly between ``-top`` (``signed``) or 0 and ``top``, else 0.
-
-    One pass where ``top`` is a number, two where it differs by channel; masks and comparisons would take four.
-    """
-    low = -1.0 if signed else 0.0
-    if top.numel() == 1:
-        return _hardtanh_backward(gradient, values, low * float(top), float(top))
-    return _hardtanh_backward(gradient, values * top.reciprocal(), low, 1.0)
-
-
-def summed_product(first: Tensor, second: Tensor, shape: torch.Size) -> Tensor:
-    """``first * second`` summed to ``shape``, to which both broadcast back."""
-    if shape.numel() == 1:
-        return torch.dot(first.flatten(), second.flatten()).reshape(shape)
-    return (first * second).sum_to_size(shape)

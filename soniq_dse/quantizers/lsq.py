@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from soniq_dse.quantizers import Base, TensorGrid, fake_quantize, gate, summed_product
+from soniq_dse.quantizers import Base, TensorGrid, fused
 
 
 class LearnedStep(Base):
@@ -20,26 +20,26 @@ class LearnedStep(Base):
     exact = True
 
     @staticmethod
-    def apply(values: Tensor, step: Tensor, grid: TensorGrid, noise: Tensor | None = None) -> Tensor:
+    def apply(values: Tensor, step: Tensor, grid: TensorGrid, key: Tensor | None = None) -> Tensor:
         """See ``Base.apply``."""
-        result: Tensor = _Rounding.apply(values, step, grid)
-        return result
+        one = grid.parts.ndim == 1
+        shape = step.shape if one else torch.broadcast_shapes(step.shape, grid.parts.shape[1:])
+        place = fused.arrange(values, shape)
+        table = (
+            grid.parts.reshape(4, 1).contiguous() if one else torch.stack([place.spread(part) for part in grid.parts])
+        )
+        flat = _Rounding.apply(place.flat(fused.wide(values)), place.spread(step), table, place.inner, grid.signed)
+        return place.restore(flat, values)
 
 
 class _Rounding(torch.autograd.Function):  # type: ignore[misc]  # torch is not followed by mypy
     @staticmethod
-    def forward(ctx: Any, values: Tensor, step: Tensor, grid: TensorGrid) -> Tensor:
-        rounded = fake_quantize(values, step, grid)
-        ctx.save_for_backward(values, step, rounded)
-        ctx.grid = grid
-        return rounded
+    def forward(ctx: Any, values: Tensor, step: Tensor, table: Tensor, inner: int, signed: bool) -> Tensor:
+        ctx.save_for_backward(values, step, table)
+        ctx.inner, ctx.signed = inner, signed
+        return fused.rounded_op(values, step, table, inner)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
-        values, step, rounded = ctx.saved_tensors
-        to_values = gate(gradient, values, step * ctx.grid.top, ctx.grid.signed)
-        if step.numel() == 1:
-            to_step = summed_product(gradient, rounded, step.shape) - summed_product(values, to_values, step.shape)
-        else:
-            to_step = (gradient * rounded).addcmul_(values, to_values, value=-1).sum_to_size(step.shape)
-        return to_values, to_step / step, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        gradients = fused.rounded_backward_op(gradient.contiguous(), *ctx.saved_tensors, ctx.inner, ctx.signed)
+        return (*gradients, None, None, None)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from soniq_dse.quantizers import Base, TensorGrid, gate, summed_product
+from soniq_dse.quantizers import Base, TensorGrid, fused
 
 
 class UniformNoise(Base):
@@ -19,16 +19,16 @@ class UniformNoise(Base):
     exact = False
 
     @staticmethod
-    def apply(values: Tensor, step: Tensor, grid: TensorGrid, noise: Tensor | None = None) -> Tensor:
+    def apply(values: Tensor, step: Tensor, grid: TensorGrid, key: Tensor | None = None) -> Tensor:
         """See ``Base.apply``.
 
         Raises:
-            ValueError: no noise is given.
+            ValueError: no key is given.
         """
-        if noise is None:
-            raise ValueError("noise: expected uniform numbers of the shape of the values, got None")
+        if key is None:
+            raise ValueError("key: expected an int64 scalar to make noise from, got None")
         half, edge = noise_range(step, grid)
-        return add_noise(values, half, edge, noise, signed=grid.signed)
+        return add_noise(values, half, edge, key, signed=grid.signed)
 
 
 def noise_range(step: Tensor, grid: TensorGrid) -> tuple[Tensor, Tensor]:
@@ -40,36 +40,28 @@ def noise_range(step: Tensor, grid: TensorGrid) -> tuple[Tensor, Tensor]:
     return half, step * grid.top + half
 
 
-def add_noise(values: Tensor, half: Tensor, edge: Tensor, noise: Tensor, *, signed: bool) -> Tensor:
-    """``clamp(values, -edge or 0, edge) + half * noise`` where strictly inside, with gradients to all but the noise.
+def add_noise(values: Tensor, half: Tensor, edge: Tensor, key: Tensor, *, signed: bool) -> Tensor:
+    """``clamp(values, -edge or 0, edge) + half * noise`` where strictly inside, with gradients to all but the key.
 
     ``half`` and ``edge`` (of one shape) may be mixtures over levels: mixing magnitudes costs one pass, whatever the
     palette.
     """
-    result: Tensor = _AddNoise.apply(values, half, edge, noise, signed)
-    return result
+    place = fused.arrange(values, half.shape)
+    flat = _AddNoise.apply(
+        place.flat(fused.wide(values)), place.spread(half), place.spread(edge), place.inner, signed, key
+    )
+    return place.restore(flat, values)
 
 
 class _AddNoise(torch.autograd.Function):  # type: ignore[misc]  # torch is not followed by mypy
     @staticmethod
-    def forward(ctx: Any, values: Tensor, half: Tensor, edge: Tensor, noise: Tensor, signed: bool) -> Tensor:
-        ctx.save_for_backward(values, half, edge, noise)
-        ctx.signed = signed
-        if edge.numel() == 1:
-            clamped = values.clamp(-float(edge) if signed else 0.0, float(edge))
-        else:
-            clamped = torch.minimum(values, edge)
-            clamped = torch.maximum(clamped, -edge, out=clamped) if signed else clamped.clamp_min_(0.0)
-        return clamped.addcmul_(gate(noise, values, edge, signed), half)
+    def forward(ctx: Any, values: Tensor, half: Tensor, edge: Tensor, inner: int, signed: bool, key: Tensor) -> Tensor:
+        ctx.save_for_backward(values, edge, key)
+        ctx.inner, ctx.signed = inner, signed
+        return fused.noise_op(values, half, edge, inner, signed, key)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        values, half, edge, noise = ctx.saved_tensors
-        to_values = gate(gradient, values, edge, ctx.signed)
-        to_half = summed_product(to_values, noise, half.shape)
-        saturated = gradient - to_values
-        if ctx.signed:
-            saturated.mul_(values.sign())
-        else:
-            saturated = torch.ops.aten.threshold_backward(saturated, values, 0.0)
-        return to_values, to_half, saturated.sum_to_size(edge.shape), None, None
+        values, edge, key = ctx.saved_tensors
+        gradients = fused.noise_backward_op(gradient.contiguous(), values, edge, ctx.inner, ctx.signed, key)
+        return (*gradients, None, None, None)

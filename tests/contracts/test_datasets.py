@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,21 @@ from soniq_dse.workloads.datasets import Base
 from soniq_dse.workloads.task import SPLITS, Task
 
 SHA256 = {
+    "cifar10": "8ac8a9d9",
     "digits": "78a105cb4417",
     "fashion_mnist": "34cc2d1b",
 }
 """First digits of ``data_sha256`` of the whole sets: a changed split or reader would change every stored result."""
 
 
-@pytest.fixture(scope="module", params=registry.names("dataset"))
+LARGE = {"cifar10"}
+"""Gigabytes once in memory: tested where the slow tests are."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(n, marks=[pytest.mark.slow] if n in LARGE else []) for n in registry.names("dataset")],
+)
 def dataset(request: pytest.FixtureRequest, shared_data: Any) -> tuple[Base, Task, Any]:
     """(unit, its task, its folder); skips, naming the folder, where its files are absent."""
     unit = registry.load("dataset", request.param)()
@@ -44,7 +53,7 @@ def test_reads_the_same_again(dataset: tuple[Base, Task, Any]) -> None:
 
 def test_splits_are_disjoint(dataset: tuple[Base, Task, Any]) -> None:
     _, task, _ = dataset
-    whole = [set(map(bytes, task.split(name).inputs)) for name in SPLITS]
+    whole = [{hashlib.sha256(example.data).digest() for example in task.split(name).inputs} for name in SPLITS]
     n_examples = sum(len(task.split(name)) for name in SPLITS)
     # Sets may hold the same image twice; that is rare, while a split that overlaps by mistake does so wholesale.
     shared = sum(len(whole[i] & whole[j]) for i, j in ((0, 1), (0, 2), (1, 2)))

@@ -61,3 +61,26 @@ class ResidualBlock(nn.Module):  # type: ignore[misc]  # torch is not type-check
         out = self.relu1(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
         return self.relu2(out + self.shortcut(x))
+
+
+def cifar_resnet(widths: tuple[int, ...], blocks_per_stage: int, n_classes: int) -> nn.Sequential:
+    """3x3 stem, one stage of basic blocks per width (from the second on halving the image), average pool, linear.
+
+    Shortcuts that change shape are 1x1 convolutions (option B of He et al., CVPR 2016). Modules are named ``conv, bn,
+    relu, stage1.0 ... , pool, flatten, classifier``; input ``[n, 3, h, w]``, logits ``[n, n_classes]``.
+    """
+    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    parts["conv"] = nn.Conv2d(3, widths[0], 3, padding=1, bias=False)
+    parts["bn"] = nn.BatchNorm2d(widths[0])
+    parts["relu"] = nn.ReLU()
+    channels = widths[0]
+    for stage, width in enumerate(widths, start=1):
+        blocks = []
+        for index in range(blocks_per_stage):
+            blocks.append(ResidualBlock(channels, width, stride=2 if stage > 1 and index == 0 else 1))
+            channels = width
+        parts[f"stage{stage}"] = nn.Sequential(*blocks)
+    parts["pool"] = nn.AdaptiveAvgPool2d(1)
+    parts["flatten"] = nn.Flatten()
+    parts["classifier"] = nn.Linear(channels, n_classes)
+    return nn.Sequential(parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from soniq_dse.qat.allocators import Levels
 from soniq_dse.qat.apply import QuantizedModel, quantize_model
 from soniq_dse.qat.calibrate import best_steps
 from soniq_dse.qat.deploy import deploy, size_bytes
-from soniq_dse.qat.fake_quant import ClassMixture, NoisePool, WeightQuantizer
+from soniq_dse.qat.fake_quant import ActivationQuantizer, ClassMixture, NoiseKeys, Phase, WeightQuantizer
 from soniq_dse.qat.soft_assignment import SoftAssignment
 from soniq_dse.qat.training import deterministic, outputs_of
 from soniq_dse.records.base import ArrayRef
@@ -129,7 +130,7 @@ def test_grouped_convolutions_learn_per_group_inputs() -> None:
     torch.manual_seed(0)
     conv = nn.Conv2d(4, 6, 1, groups=2)
     mixture = ClassMixture(Palette.parse("w1a1+w2a2"), 4, signed=False)
-    quantizer = WeightQuantizer(mixture, conv.weight, 2, NoisePool(0))
+    quantizer = WeightQuantizer(mixture, conv.weight, 2, NoiseKeys(0))
     mixture.harden((0, 1, 1, 0))
     mixture.phase = "finetune"
     assert quantizer.input_level().tolist() == [[0, 1]] * 3 + [[1, 0]] * 3
@@ -240,6 +241,33 @@ def test_the_users_model_keeps_its_class_and_parameters() -> None:
     assert not own & {id(p) for p in quantized.log_steps()}
 
 
+@pytest.mark.parametrize("phase", ["noise", "finetune"])
+def test_quantized_inputs_that_are_made_again_give_the_same_gradients(
+    phase: Phase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five layers, of which one (signed) pads its zero-free input itself, so that autograd keeps the padded one."""
+    found, remade = [], []
+    pack = ActivationQuantizer._pack
+
+    def counting(quantizer: ActivationQuantizer, tensor: torch.Tensor) -> object:
+        kept = pack(quantizer, tensor)
+        remade.append(not isinstance(kept, torch.Tensor))
+        return kept
+
+    monkeypatch.setattr(ActivationQuantizer, "_pack", counting)
+    for again in (True, False):
+        if not again:
+            monkeypatch.setattr(ActivationQuantizer, "remade", lambda _: nullcontext())
+        quantized, x = wrapped("w2a2+w4a4", budget_bits=3.0)
+        quantized.harden(some_levels(quantized))
+        quantized.set_phase(phase)
+        quantized.model(torch.tensor(x)).square().sum().backward()
+        found.append([p.grad for p in (*quantized.model_parameters(), *quantized.log_steps())])
+    assert sum(remade) == 4
+    for first, second in zip(*found, strict=True):
+        assert torch.equal(first, second)
+
+
 def test_best_step_beats_its_neighbours() -> None:
     """1 bit on a Gaussian: the least squared error is at step = E|x| = 0.798 std (known in closed form)."""
     x = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 20000)).astype(np.float32))
@@ -250,15 +278,16 @@ def test_best_step_beats_its_neighbours() -> None:
     assert steps[2] > 0
 
 
-def test_noise_pool_is_reproducible_uniform_and_grows() -> None:
-    first, second = NoisePool(3, size=1000), NoisePool(3, size=1000)
-    shape = torch.Size([4, 50])
-    one, two = first.take(shape), first.take(shape)
-    assert torch.equal(one, second.take(shape))
-    assert torch.equal(two, second.take(shape))
-    large = first.take(torch.Size([5000]))
-    assert float(large.abs().max()) <= 1
-    assert float(large.std()) == pytest.approx(3**-0.5, rel=0.05)
+def test_noise_keys_depend_on_the_seed_and_the_step_alone() -> None:
+    first, second = NoiseKeys(3), NoiseKeys(3)
+    places = [first.place(), first.place()]
+    assert places == [second.place(), second.place()]
+    first.advance()
+    first.advance()
+    second.step = 2  # as a run that resumes
+    assert [int(first[place]) for place in places] == [int(second[place]) for place in places]
+    second.advance()
+    assert int(first[0]) != int(first[1]) != int(second[1])
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
+from soniq_dse.formats import Grid
 from soniq_dse.quantizers import TensorGrid
+from soniq_dse.quantizers.fused import uniform_noise
 from soniq_dse.quantizers.lsq import LearnedStep
 from soniq_dse.quantizers.noise import UniformNoise, add_noise
 from soniq_dse.quantizers.ste import StraightThrough
 
-UNSIGNED_2 = TensorGrid(1.0, 0.0, 0.0, 3.0, signed=False)
-ZEROFREE_2 = TensorGrid(2.0, 3.0, 0.0, 3.0, signed=True)
+UNSIGNED_2 = TensorGrid.of(Grid(1, 0, 0, 3))
+KEY = torch.tensor(77)
+ZEROFREE_2 = TensorGrid.of(Grid(2, 3, 0, 3))
 
 
 def test_learned_step_by_hand() -> None:
@@ -38,21 +41,20 @@ def test_straight_through_is_clipped_at_the_top_code() -> None:
 
 def test_noise_stays_within_half_a_level_distance_and_spares_what_saturates() -> None:
     values = torch.linspace(-5, 5, 1001)
-    noise = torch.where(torch.arange(1001) % 2 == 0, 1.0, -1.0)
-    out = UniformNoise.apply(values, torch.tensor(0.5), ZEROFREE_2, noise)
+    out = UniformNoise.apply(values, torch.tensor(0.5), ZEROFREE_2, KEY)
     inside = values.abs() < 2.0  # top level 1.5, and half the distance of two levels beyond it
-    torch.testing.assert_close((out - values)[inside], 0.5 * noise[inside])
+    torch.testing.assert_close((out - values)[inside], 0.5 * uniform_noise(1001, KEY)[inside])
     assert torch.equal(out[values >= 2], torch.full_like(out[values >= 2], 2.0))
     assert torch.equal(out[values <= -2], torch.full_like(out[values <= -2], -2.0))
 
 
 def test_zeros_behind_a_relu_stay_zero() -> None:
-    out = UniformNoise.apply(torch.zeros(10), torch.tensor(0.5), UNSIGNED_2, torch.ones(10))
+    out = UniformNoise.apply(torch.zeros(10), torch.tensor(0.5), UNSIGNED_2, KEY)
     assert not out.any()
 
 
 def test_noise_without_noise_is_refused() -> None:
-    with pytest.raises(ValueError, match="noise: expected"):
+    with pytest.raises(ValueError, match="key: expected"):
         UniformNoise.apply(torch.zeros(1), torch.tensor(0.5), UNSIGNED_2)
 
 
@@ -64,6 +66,5 @@ def test_noise_gradients_agree_with_finite_differences(signed: bool, channels: i
     values = (torch.rand(4, 3, generator=generator, dtype=torch.float64) * 5 - 2.5).requires_grad_()
     half = torch.tensor([0.1, 0.2, 0.3][:channels], dtype=torch.float64, requires_grad=True)
     edge = torch.tensor([1.0, 1.1, 1.2][:channels], dtype=torch.float64, requires_grad=True)
-    noise = torch.rand(4, 3, generator=generator, dtype=torch.float64) * 2 - 1
     assert ((values > edge).any() and (values < -edge).any() and (values.abs() < edge).any()).item()
-    assert torch.autograd.gradcheck(lambda *a: add_noise(*a, noise, signed=signed), (values, half, edge), eps=1e-6)
+    assert torch.autograd.gradcheck(lambda *a: add_noise(*a, KEY, signed=signed), (values, half, edge), eps=1e-6)
