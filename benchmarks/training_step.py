@@ -131,15 +131,15 @@ def _resident_bytes(field: str) -> int:
 
 
 def measure(quick: bool) -> Result:
-    """Every way in turn, several rounds; ratios of medians and their spread over rounds."""
+    """Every way in turn, several rounds; a quick run leaves memory out."""
     rows, goals = [], []
     for index, network in enumerate(NETWORKS):
         steps = {way: sampler(step_of(network, way), 1e-3) for way in WAYS}
         seconds: dict[str, list[float]] = {way: [] for way in WAYS}
-        for _ in range(5 if quick else 25):
+        for _ in range(3 if quick else 7):
             for way, sample in steps.items():
                 seconds[way].append(sample())
-        peaks = {way: peak_bytes(network, way) for way in WAYS}
+        peaks = {} if quick else {way: peak_bytes(network, way) for way in WAYS}
         for way in WAYS:
             ratios = [s / f for s, f in zip(seconds[way], seconds["fp32"], strict=True)]
             ratio = statistics.median(ratios)
@@ -150,8 +150,8 @@ def measure(quick: bool) -> Result:
                     "step_ms": 1e3 * statistics.median(seconds[way]),
                     "time_ratio": ratio,
                     "time_ratio_mad": statistics.median(abs(r - ratio) for r in ratios),
-                    "memory_mib": peaks[way] / 2**20,
-                    "memory_ratio": peaks[way] / peaks["fp32"],
+                    "memory_mib": peaks[way] / 2**20 if peaks else None,
+                    "memory_ratio": peaks[way] / peaks["fp32"] if peaks else None,
                 }
             )
             if way in ("noise", "finetune"):
@@ -164,12 +164,12 @@ def measure(quick: bool) -> Result:
 
 NOTE = (
     f"Palette {PALETTE.name} at {BUDGET_BITS:g} bits, one thread; brevitas with {PEER_BITS}-bit weights and "
-    "activations. `time_ratio`: median over rounds of (step / FP32 step of the same round), thread CPU time. `memory_mib`: most "
-    "resident memory of two steps beyond the process without the network."
+    "activations. `time_ratio`: median over rounds of (step / FP32 step of the same round), thread CPU time. "
+    "`memory_mib`: most resident memory of two steps beyond the process without the network."
 )
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--peak"]:
         sys.stdout.write(f"{_measure_peak(*sys.argv[2:])}\n")
     else:
-        main("training_step", "Cost of a training step", measure)
+        main("training_step", "Cost of a training step", measure, passes=3)

@@ -180,7 +180,7 @@ def _attach(module: nn.Module, activation: ActivationQuantizer, weight: WeightQu
 
 def _padded(values: Tensor, border: tuple[int, ...], activation: ActivationQuantizer) -> Tensor:
     padded = nn.functional.pad(values, border)
-    if activation.mixture.phase == "calibrate":
+    if activation.mixture.phase in ("float", "calibrate"):
         return padded
     around = nn.functional.pad(torch.zeros_like(values[:1, :1]), border, value=1.0)
     return padded + around * activation.zero_values().view(1, -1, 1, 1)

@@ -14,11 +14,12 @@ from torch import nn
 
 from soniq_dse import registry
 from soniq_dse.errors import UserError
-from soniq_dse.qat.allocators import Levels
+from soniq_dse.qat.allocators import Base, Levels
 from soniq_dse.qat.apply import QuantizedModel, quantize_model
 from soniq_dse.qat.baseline import load_state
 from soniq_dse.qat.deploy import deploy, size_bytes
 from soniq_dse.qat.evaluate import evaluate_network
+from soniq_dse.qat.sensitivity import Probe
 from soniq_dse.qat.soft_assignment import SoftAssignment
 from soniq_dse.qat.training import (
     Phase,
@@ -124,13 +125,20 @@ class _Training:
         soft = SoftAssignment(quantized) if learn else None
         levels: Levels = {}
         if soft is None:
-            levels = _only_levels(quantized) if len(problem.palette.levels) == 1 else allocator.allocate(problem, None)
+            levels = self._given_levels(allocator)
             quantized.harden(levels)
         quantized.set_phase("noise")
         self._run("noise", self.candidate.schedule.noise_epochs, soft)
         if soft is not None:
             levels = allocator.allocate(problem, soft.logits())
         return levels
+
+    def _given_levels(self, allocator: Base) -> Levels:
+        problem = self.quantized.problem
+        if len(problem.palette.levels) == 1 or not problem.classes:
+            return {c.name: (0,) * c.channels for c in problem.classes}
+        logits = allocator.measure(Probe(self.quantized, self.task)) if allocator.measured else None
+        return allocator.allocate(problem, logits)
 
     def finetune(self, levels: Levels) -> float:
         """Phase 2: train under rounding at fixed levels; gives the validation metric of the fake-quantized model."""
@@ -163,10 +171,6 @@ class _Training:
         )
         optimizer = optimizer_for(self.quantized.model_parameters(), schedule.learning_rate, self.quantized.log_steps())
         self.records += run_phase(self.quantized.model, self.task, phase, optimizer)
-
-
-def _only_levels(quantized: QuantizedModel) -> Levels:
-    return {c.name: (0,) * c.channels for c in quantized.problem.classes}
 
 
 def _check(candidate: Candidate, task: Task, baseline: TrainedBaseline) -> None:

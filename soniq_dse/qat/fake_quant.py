@@ -22,8 +22,8 @@ from soniq_dse.quantizers.lsq import LearnedStep
 from soniq_dse.quantizers.noise import UniformNoise, add_noise, noise_range
 from soniq_dse.records.palette import Palette
 
-Phase = Literal["calibrate", "noise", "finetune"]
-"""``calibrate``: weights pass as they are, activations set their first steps."""
+Phase = Literal["float", "calibrate", "noise", "finetune"]
+"""``float``: all passes as it is. ``calibrate``: so it does, and activations set their first steps."""
 
 Quantize = Callable[[Tensor], Tensor]
 
@@ -143,6 +143,7 @@ class ActivationQuantizer(nn.Module):  # type: ignore[misc]
             return self._last.result
         if self.mixture.phase == "calibrate":
             self._calibrate(values)
+        if self.mixture.phase in ("float", "calibrate"):
             return values
         quantize = self._quantize(values)
         self._last = _Last(values, quantize(values), quantize)
@@ -186,6 +187,17 @@ class ActivationQuantizer(nn.Module):  # type: ignore[misc]
         shares = self.mixture.shares
         of_channel = values[self.mixture.level] if shares is None else shares @ values
         return of_channel.repeat_interleave(self.repeats)
+
+    def errors(self, values: Tensor) -> list[Tensor]:
+        """What rounding at each level, at its first step, adds to ``values``."""
+        steps = self.log_step.exp()
+        rounded = [LearnedStep.apply(values, step, self._grid.of_level(j)) for j, step in enumerate(steps)]
+        return [result - values for result in rounded]
+
+    def by_channel(self, values: Tensor) -> Tensor:
+        """``values`` of the tensor's shape summed to ``[channels]`` of its class."""
+        rows = values.movedim(self.channel_axis, 0).flatten(1).sum(dim=1)
+        return rows.view(-1, self.repeats).sum(dim=1)
 
     def _calibrate(self, values: Tensor) -> None:
         rows = values.detach().reshape(1, -1)
@@ -239,7 +251,7 @@ class WeightQuantizer(nn.Module):  # type: ignore[misc]
     def forward(self, weight: Tensor) -> Tensor:
         """Quantized weight of the same shape."""
         mixture, steps = self.mixture, self.log_step.exp()
-        if mixture.phase == "calibrate":
+        if mixture.phase in ("float", "calibrate"):
             return weight
         tail = (1,) * (weight.ndim - 2)
         if mixture.shares is not None:
@@ -255,6 +267,20 @@ class WeightQuantizer(nn.Module):  # type: ignore[misc]
             step = step.view(*step.shape, *tail)
             grid = self._grid.all.map(lambda part: part[index].view(-1, *index.shape[-1:], *tail))
         return _function(mixture.phase, step, grid, self._keys[self._place])(weight)
+
+    def errors(self, weight: Tensor) -> list[Tensor]:
+        """What rounding at each level, at its first steps, adds to ``weight``."""
+        steps = self.log_step.exp().view(len(self.log_step), -1, *(1,) * (weight.ndim - 1))
+        rounded = [LearnedStep.apply(weight, step, self._grid.of_level(j)) for j, step in enumerate(steps)]
+        return [result - weight for result in rounded]
+
+    def by_channel(self, values: Tensor) -> Tensor:
+        """``values`` of the weight's shape summed to ``[channels]``: what reads each channel of the class."""
+        if self._channel is None:
+            return values.movedim(1, 0).flatten(1).sum(dim=1).view(-1, self.repeats).sum(dim=1)
+        each = values.flatten(2).sum(dim=2).flatten()
+        features = self.mixture.channels * self.repeats
+        return each.new_zeros(features).index_add_(0, self._channel.flatten(), each).view(-1, self.repeats).sum(dim=1)
 
     def input_level(self) -> Tensor:
         """Level of each input ``[in]``, or with groups of each output and input ``[out, in / groups]``."""

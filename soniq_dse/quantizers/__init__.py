@@ -1,9 +1,9 @@
 """Fake quantization with a gradient, in torch.
 
 Every unit is one function ``apply(values, step, grid, key)``: values in, values of the same shape and type out.
-``step`` and the parts of ``grid`` broadcast against ``values`` (one for all, per channel, or per output and input channel
-of a weight); ``step`` may be learned. The exact units give in the forward pass, bit for bit, what ``formats`` gives:
-``step`` times the integer of the code. What they share, and their speed, is in ``fused.py``.
+``step`` and the parts of ``grid`` broadcast against ``values`` (one for all, per channel, or per output and input
+channel of a weight); ``step`` may be learned. The exact units give in the forward pass, bit for bit, what ``formats``
+gives: ``step`` times the integer of the code. What they share, and their speed, is in ``fused.py``.
 
 To add one: a new file here with one class deriving from ``Base``; ``tests/contracts/test_quantizers.py`` finds it.
 """

@@ -1,8 +1,8 @@
 """The passes over memory that the fake quantizers are made of: C++ on the CPU, torch elsewhere, the same numbers.
 
 Every function works on ``values`` as they lie in memory, flat: ``[rows][period][inner]``, where parameter p of
-``period`` serves the values of middle index p (``arrange`` finds the three). In fp32 the elementwise results of both ways
-are equal bit for bit; sums of n values differ by the order of addition, at most by n * 2**-24 of the sum of their
+``period`` serves the values of middle index p (``arrange`` finds the three). In fp32 the elementwise results of both
+ways are equal bit for bit; sums of n values differ by the order of addition, at most by n * 2**-24 of the sum of their
 magnitudes.
 
 They are torch operators (``torch.ops.soniq``), so that ``torch.compile`` takes them as they are.

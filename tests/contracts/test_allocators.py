@@ -36,13 +36,18 @@ def logits_for(problem: Problem, seed: int = 0) -> dict[str, np.ndarray]:
     return {c.name: rng.normal(size=(c.channels, len(problem.palette.levels))) for c in problem.classes}
 
 
+def wants_logits(allocator: Base) -> bool:
+    return allocator.learned or allocator.measured
+
+
 def allocate(name: str, problem: Problem, seed: int = 0) -> Levels:
     allocator = unit(name)
-    return allocator.allocate(problem, logits_for(problem, seed) if allocator.learned else None)
+    return allocator.allocate(problem, logits_for(problem, seed) if wants_logits(allocator) else None)
 
 
 def test_the_method_and_its_controls_are_there() -> None:
-    assert {"soniq", "uniform", "layer_matched_random"} <= set(UNITS)
+    controls = {"uniform", "random", "layer_matched_random", "fisher", "hessian_milp", "greedy_sensitivity"}
+    assert {"soniq"} | controls <= set(UNITS)
 
 
 @pytest.mark.parametrize("name", UNITS)
@@ -98,8 +103,8 @@ def test_equal_inputs_give_equal_levels(name: str) -> None:
     assert allocate(name, problem) == allocate(name, problem)
 
 
-@pytest.mark.parametrize("name", [name for name in UNITS if unit(name).learned])
-def test_learned_allocators_want_logits(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in UNITS if wants_logits(unit(name))])
+def test_allocators_that_learn_or_measure_want_logits(name: str) -> None:
     with pytest.raises(ValueError, match="logits: expected"):
         unit(name).allocate(Problem((ClassSize("a", 8, 9),), Palette.parse("w1a1+w4a4"), 2.0), None)
 

@@ -10,13 +10,16 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from soniq_dse.errors import UserError
 from soniq_dse.records.palette import Palette
+
+if TYPE_CHECKING:
+    from soniq_dse.qat.sensitivity import Probe
 
 HELPERS = frozenset({"hardening"})
 """Modules of this package that are no allocators."""
@@ -25,7 +28,10 @@ Levels = dict[str, tuple[int, ...]]
 """Tensor class -> palette index of every channel."""
 
 Logits = Mapping[str, npt.NDArray[np.float64]]
-"""Tensor class -> preference ``[channels, levels]``; ``nu * bits`` is not subtracted."""
+"""Tensor class -> preference ``[channels, levels]``, higher is better; ``nu * bits`` is not subtracted.
+
+Learned in phase 1, or measured: then minus the loss that rounding a channel at a level is expected to add.
+"""
 
 
 @dataclass(frozen=True)
@@ -83,9 +89,17 @@ class Problem:
 
 
 class Base(ABC):
-    """An allocator. ``learned``: it needs the logits of SONIQ's phase 1, which then mixes levels while it trains."""
+    """An allocator. ``learned``: it needs the logits of SONIQ's phase 1, which then mixes levels while it trains.
+
+    ``measured``: its preferences are what ``measure`` sees of the FP32 network before phase 1.
+    """
 
     learned: ClassVar[bool]
+    measured: ClassVar[bool] = False
+
+    def measure(self, probe: Probe) -> Logits:
+        """Preferences for the classes of ``probe.problem``; where ``measured``."""
+        raise NotImplementedError(f"{type(self).__name__}.measure")
 
     @abstractmethod
     def allocate(self, problem: Problem, logits: Logits | None) -> Levels:
@@ -93,5 +107,5 @@ class Base(ABC):
 
         Args:
             problem: sizes and bounds.
-            logits: given where ``learned``.
+            logits: given where ``learned`` or ``measured``.
         """

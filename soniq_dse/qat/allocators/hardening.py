@@ -10,8 +10,9 @@ import numpy.typing as npt
 from soniq_dse.qat.allocators import ClassSize, Levels, Logits, Problem
 
 
-def harden(problem: Problem, logits: Logits) -> Levels:
-    """Greedy upgrades from the narrowest level by gain in logits per weight bit, while the budget holds.
+def harden(problem: Problem, logits: Logits, start: Levels | None = None) -> Levels:
+    """Greedy upgrades from the narrowest level (or from ``start``) by gain in logits per weight bit, while the budget
+    holds.
 
     This is the Lagrangian argmax of SONIQ's phase 1, continued until no further group fits: every upgrade whose gain
     per bit is above the multiplier comes first. An upgrade lifts the ``k_group`` channels of one class that want it
@@ -19,10 +20,11 @@ def harden(problem: Problem, logits: Logits) -> Levels:
     the budget is met to within a channel. Ties fall to the earlier class and channel.
     """
     bits = problem.weight_bits
-    levels = {c.name: np.zeros(c.channels, dtype=np.int64) for c in problem.classes}
+    first = start or {c.name: (0,) * c.channels for c in problem.classes}
+    levels = {name: np.array(of_class, dtype=np.int64) for name, of_class in first.items()}
     left = np.inf
     if problem.budget_bits is not None:
-        left = (problem.budget_bits * (1 + 1e-12) - bits[0]) * problem.total_weights
+        left = (problem.budget_bits * (1 + 1e-12) - problem.bits_per_weight(first)) * problem.total_weights
 
     def upgrades(index: int) -> list[_Upgrade]:
         name = problem.classes[index].name
