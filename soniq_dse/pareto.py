@@ -67,6 +67,21 @@ def dominated(
     ]
 
 
+Standing = Literal["front", "dominated", "uncertain"]
+"""Whether some point surely dominates a point; ``uncertain``: some does by the values, none surely."""
+
+
+def standings(
+    points: Sequence[Values], directions: Sequence[Direction], intervals: Sequence[Sequence[Interval | None]]
+) -> list[Standing]:
+    """The standing of every point."""
+    surely, by_value = dominated(points, directions, intervals), dominated(points, directions)
+    return [
+        "dominated" if sure else "uncertain" if likely else "front"
+        for sure, likely in zip(surely, by_value, strict=True)
+    ]
+
+
 def _widened(values: Values, bars: Sequence[Interval | None]) -> list[Interval]:
     pairs = zip(values, bars, strict=True)
     return [bar or Interval(value, value) for value, bar in pairs if value is not None]

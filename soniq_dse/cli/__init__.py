@@ -21,6 +21,7 @@ COMMANDS = {
     "hw": "List, show, check, start and measure hardware descriptors.",
     "palette": "List the precision palettes worth exploring on a machine.",
     "estimate": "Predict the latency of a model on a machine, layer by layer.",
+    "crosscheck": "Set predictions beside measurements on this machine.",
     "run": "Run one trained design on this CPU and check it against the golden arithmetic.",
     "runs": "List finished and interrupted explorations.",
     "report": "Build the report page of a run again.",

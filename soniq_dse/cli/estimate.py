@@ -76,25 +76,14 @@ def _tuned(hardware: HardwareModel, threads: int) -> Choices:
 
 
 def _even_assignment(workload: Workload, palette: str) -> Assignment:
-    """Each level of the palette on an equal part of every class's channels, pinned classes at 8 bits."""
-    from soniq_dse.cost.bounds import uniform_assignment
+    from soniq_dse.cost.bounds import even_assignment
     from soniq_dse.errors import UserError
     from soniq_dse.records.palette import Palette
 
     try:
-        levels = Palette.parse(palette)
+        return even_assignment(workload, Palette.parse(palette))
     except ValueError as error:
         raise UserError(f"palette {palette!r}: expected levels joined by +, like w1a1+w4a4, got {error}") from error
-    uniform = uniform_assignment(workload, levels.levels[0])
-    n_levels = len(levels.levels)
-    of_channel = {
-        c.name: (0,) * c.channels
-        if c.name in uniform.pinned
-        else tuple(sorted(channel * n_levels // c.channels for channel in range(c.channels)))
-        for c in workload.tensor_classes
-    }
-    mean = sum(level.weight_bits for level in levels.levels) / n_levels
-    return uniform.model_copy(update={"palette": levels, "level_of_channel": of_channel, "bits_per_weight": mean})
 
 
 def _print(found: Estimate, title: str) -> None:

@@ -41,6 +41,20 @@ def uniform_assignment(workload: Workload, level: Level) -> Assignment:
     )
 
 
+def even_assignment(workload: Workload, palette: Palette) -> Assignment:
+    """Each level of ``palette`` on an equal part of every class's channels; pinned classes at their own bits."""
+    uniform = uniform_assignment(workload, palette.levels[0])
+    n_levels = len(palette.levels)
+    of_channel = {
+        c.name: (0,) * c.channels
+        if c.name in uniform.pinned
+        else tuple(sorted(channel * n_levels // c.channels for channel in range(c.channels)))
+        for c in workload.tensor_classes
+    }
+    mean = sum(level.weight_bits for level in palette.levels) / n_levels
+    return uniform.model_copy(update={"palette": palette, "level_of_channel": of_channel, "bits_per_weight": mean})
+
+
 def latency_bounds(
     workload: Workload, uniform: Mapping[Level, Estimate], palette: Palette, budget_bits: float | None
 ) -> LatencyBounds:

@@ -14,6 +14,7 @@ from soniq_dse.cost.choice import Chooser, Kernel, Way
 from soniq_dse.cost.memory import Hierarchy, Nest
 from soniq_dse.cost.vector_loops import (
     ACCUMULATE_OPERATIONS,
+    EMIT_OPERATIONS,
     FINISH_OPERATIONS,
     GATHER_CYCLES,
     PIXEL_CYCLES,
@@ -141,6 +142,11 @@ class LayerCoster:
         """Cycles of bias and activation, once per layer."""
         rows = -(-layer.rows // self.threads)
         return rows * ROW_CYCLES + self.loops.floats(rows * layer.out_channels, FINISH_OPERATIONS)
+
+    def emit(self, layer: MatmulLayer) -> float:
+        """Cycles to write codes of the layer's output."""
+        rows = -(-layer.rows // self.threads)
+        return rows * ROW_CYCLES + self.loops.floats(rows * layer.out_channels, EMIT_OPERATIONS)
 
     def _part(
         self, shape: PartShape, kernel: Kernel, folded: bool, home: int, out_channels: int, n_groups: int

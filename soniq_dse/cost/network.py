@@ -1,17 +1,19 @@
 """Latency of a whole network on a machine: the sum over its graph, and what bounds each part.
 
-Compute is the middle between the best assignment of ports and an even one. The interval is not calibrated: each term
-carries a stated tolerance for how it was come by, and the terms are taken to err together. ``level_costs`` are the same
+Compute is the middle between the best assignment of ports and an even one. The interval rests on layers measured on the
+machine where such are kept, else on stated tolerances (``intervals``). ``level_costs`` are the same
 costs of every native level over the layers that a palette may decide.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from soniq_dse import registry
 from soniq_dse.cost.choice import Chooser
+from soniq_dse.cost.intervals import Intervals, are_current, read_kept, regime_of, span
 from soniq_dse.cost.layers import LayerCoster, MatmulLayer, PartCost
 from soniq_dse.cost.operators import Operators
 from soniq_dse.errors import UserError
@@ -23,17 +25,9 @@ from soniq_dse.records.hardware import HardwareModel
 from soniq_dse.records.palette import Level, LevelCost
 from soniq_dse.records.workload import Conv2dLayer, Node, Segment, Workload
 
-TOLERANCE: dict[str, tuple[float, float]] = {
-    "loop": (0.20, 0.50),
-    "recipe": (0.30, 0.75),
-    "fp32": (0.05, 0.75),
-    "memory": (0.30, 0.50),
-    "packing": (0.50, 1.00),
-    "epilogue": (0.50, 1.00),
-    "overhead": (0.50, 1.50),
-}
-"""How far below and above an estimate the truth may lie, as parts of it, per term (compute: by what priced it)."""
-
+_INTERVALS: dict[tuple[str, str], tuple[Intervals | None, str]] = {}
+"""By machine and model of the core: the intervals that its measured layers give, else why there are none."""
+_IDENTITIES: dict[int, tuple[HardwareModel, str]] = {}
 _CHOOSERS: dict[tuple[str, str], Chooser] = {}
 """By machine and model of the core: every loop of a machine is priced once."""
 _TERMS = ("compute", "memory", "packing", "epilogue", "overhead")
@@ -61,10 +55,7 @@ def estimate(
     Raises:
         UserError: batch or threads out of range, a level that the machine does not compute, a loop without figures.
     """
-    if batch < 1 or not 1 <= threads <= hw.cores:
-        raise UserError(
-            f"batch, threads: expected 1 or more, and 1 to the {hw.cores} cores of {hw.name}, got {batch} and {threads}"
-        )
+    _check_range(hw, batch, threads)
     coster = _coster(hw, threads, model, choices)
     scale = batch / workload.input_shape[0]
     operators = Operators(workload, coster.loops, scale / threads, assignment is not None)
@@ -82,6 +73,45 @@ def estimate(
         layers.append(layer)
         priced_by[layer.name] = how
     return _summed(hw, layers, priced_by, batch, threads, model)
+
+
+def estimate_layer(
+    hw: HardwareModel, layer: MatmulLayer, *, signed: bool = True, model: str = "incore", choices: Choices | None = None
+) -> Estimate:
+    """Predicted latency of one layer by itself: codes in, 8-bit codes out, its weights where they still fit.
+
+    Args:
+        layer: with its segments (none: in fp32) and threads.
+        signed: whether its input may be negative.
+        model, choices: as of ``estimate``.
+
+    Raises:
+        UserError: as ``estimate``.
+    """
+    _check_range(hw, 1, layer.threads)
+    found, how = _lone_layer(hw, layer, signed, model, choices)
+    return _summed(hw, [found], {found.name: how}, 1, layer.threads, model)
+
+
+def priced_layer(
+    hw: HardwareModel, layer: MatmulLayer, *, signed: bool = True, model: str = "incore", choices: Choices | None = None
+) -> LayerEstimate:
+    """``estimate_layer`` without its interval, which rests on this.
+
+    Raises:
+        UserError: as ``estimate``.
+    """
+    return _lone_layer(hw, layer, signed, model, choices)[0]
+
+
+def _lone_layer(
+    hw: HardwareModel, layer: MatmulLayer, signed: bool, model: str, choices: Choices | None
+) -> tuple[LayerEstimate, str]:
+    coster = _coster(hw, layer.threads, model, choices)
+    segments = tuple(s.model_copy(update={"channels": s.channels * layer.n_groups}) for s in layer.segments) or None
+    bits = sum(s.channels * s.weight_bits for s in segments) / sum(s.channels for s in segments) if segments else 32.0
+    home = coster.hierarchy.level_of(layer.n_weights * bits / 8)
+    return _priced(hw, coster, layer, segments, signed=signed, home=home, requantise=coster.emit(layer))
 
 
 def level_costs(
@@ -148,8 +178,22 @@ def choose_kernels(
     return Choices(made=tuple(choice for choice in made if choice is not None))
 
 
+def _identity(hw: HardwareModel) -> str:
+    """``hw.identity()``, hashed once: a descriptor has thousands of figures."""
+    if id(hw) not in _IDENTITIES:
+        _IDENTITIES[id(hw)] = (hw, hw.identity())
+    return _IDENTITIES[id(hw)][1]
+
+
+def _check_range(hw: HardwareModel, batch: int, threads: int) -> None:
+    if batch < 1 or not 1 <= threads <= hw.cores:
+        raise UserError(
+            f"batch, threads: expected 1 or more, and 1 to the {hw.cores} cores of {hw.name}, got {batch} and {threads}"
+        )
+
+
 def _coster(hw: HardwareModel, threads: int, model: str, choices: Choices | None = None) -> LayerCoster:
-    key = hw.identity(), model
+    key = _identity(hw), model
     if key not in _CHOOSERS:
         _CHOOSERS[key] = Chooser(hw, registry.load("cost", model)())
     return LayerCoster(hw, _CHOOSERS[key], threads, choices)
@@ -234,11 +278,25 @@ def _layer_estimate(
     home: int,
     requantise: float,
 ) -> tuple[LayerEstimate, str]:
-    """The estimate of a matmul layer, and what priced its compute."""
     assert node.layer is not None
-    layer = _at_batch(node.layer, workload, batch)
-    segments = _segments(workload, node, assignment)
-    parts = coster.parts(layer, segments, signed=_is_signed(workload, node), home=home)
+    layer = _at_batch(node.layer, workload, batch).model_copy(update={"name": node.name})
+    segments, signed = _segments(workload, node, assignment), _is_signed(workload, node)
+    found, how = _priced(hw, coster, layer, segments, signed=signed, home=home, requantise=requantise)
+    return found.model_copy(update={"op": node.op}), how
+
+
+def _priced(
+    hw: HardwareModel,
+    coster: LayerCoster,
+    layer: MatmulLayer,
+    segments: Sequence[Segment] | None,
+    *,
+    signed: bool,
+    home: int,
+    requantise: float,
+) -> tuple[LayerEstimate, str]:
+    """The estimate of a matmul layer, and what priced its compute."""
+    parts = coster.parts(layer, segments, signed=signed, home=home)
     terms = {
         "compute": sum(part.compute for part in parts),
         "memory": sum(part.memory for part in parts),
@@ -253,8 +311,8 @@ def _layer_estimate(
     padded = sum(part.padded_macs for part in parts)
     how = "recipe" if any(part.kernel.priced_by == "recipe" for part in parts) else slowest.kernel.priced_by
     found = LayerEstimate(
-        name=node.name,
-        op=node.op,
+        name=layer.name,
+        op=layer.op,
         cycles=cycles,
         latency_us=_microseconds(hw, cycles),
         bound=bound,
@@ -299,32 +357,44 @@ def _summed(
     hw: HardwareModel, layers: Sequence[LayerEstimate], priced_by: dict[str, str], batch: int, threads: int, model: str
 ) -> Estimate:
     cycles = sum(layer.cycles for layer in layers)
-    low = high = 0.0
-    for layer in layers:
-        for term in layer.terms:
-            key = priced_by.get(layer.name, "loop") if term.name == "compute" else term.name
-            below, above = TOLERANCE[key]
-            low += term.cycles * (1 - below)
-            high += term.cycles * (1 + above)
-    clock = 3 * (hw.clock_ghz.spread or 0.0) / hw.clock_ghz.value
+    intervals, why = _intervals(hw, model)
+    found = span(layers, priced_by, hw.clock_ghz, intervals, why)
     return Estimate(
         hardware=hw.name,
-        hardware_sha256=hw.identity(),
+        hardware_sha256=_identity(hw),
         cycles=cycles,
         latency_us=_microseconds(hw, cycles),
-        low_us=_microseconds(hw, low) * (1 - clock),
-        high_us=_microseconds(hw, high) * (1 + clock),
+        low_us=_microseconds(hw, found.low_cycles),
+        high_us=_microseconds(hw, found.high_cycles),
         bound=max(layers, key=lambda layer: layer.cycles).bound if layers else "overhead",
         batch=batch,
         threads=threads,
         per_layer=tuple(layers),
         model=model,
-        interval=(
-            "not calibrated: stated tolerances per term (compute "
-            + ", ".join(
-                f"{how} -{TOLERANCE[how][0]:.0%}/+{TOLERANCE[how][1]:.0%}" for how in sorted(set(priced_by.values()))
-            )
-            + "; memory -30%/+50%, packing and epilogue -50%/+100%, overhead -50%/+150%), all erring together; "
-            "3 spreads of the clock"
-        ),
+        interval=found.text,
+        calibrated=found.calibrated,
     )
+
+
+def _intervals(hw: HardwareModel, model: str) -> tuple[Intervals | None, str]:
+    """Intervals from the layers measured on the machine, as the model predicts these today; None, and why."""
+    key = _identity(hw), model
+    if key not in _INTERVALS:
+        _INTERVALS[key] = _derive_intervals(hw, model)
+    return _INTERVALS[key]
+
+
+def _derive_intervals(hw: HardwareModel, model: str) -> tuple[Intervals | None, str]:
+    kept, why = read_kept(hw)
+    if kept is None:
+        return None, why
+    residuals: dict[str, list[float]] = {}
+    for measured in kept.layers:
+        if measured.measurement.median_us and are_current(measured.kernels):
+            layer = priced_layer(hw, measured.layer, model=model, choices=measured.choices)
+            residual = math.log(measured.measurement.median_us / layer.latency_us)
+            residuals.setdefault(regime_of(layer.bound), []).append(residual)
+    found = Intervals(residuals, f"measured on {kept.date}, {kept.host.processor}")
+    if found.factors("") is None:
+        return None, f"only {found.n} of the layers measured on {kept.date} are of the kernels as they are"
+    return found, ""

@@ -100,23 +100,26 @@ def time_cycles(
     Args:
         seconds_of: CPU seconds of the thread for so many calls on end.
         sample_s: length of a run.
-        samples: undisturbed ones to take, as long as ``max_s`` lasts; without any, all count and it has not settled.
+        samples: undisturbed ones to take, as long as ``max_s`` lasts. Without any, the least disturbed count, and the
+            timing has not settled.
     """
     seconds_of(1)
     calls = max(1, round(sample_s / max(seconds_of(1), 1e-8)))
     calls = max(1, round(sample_s * calls / max(seconds_of(calls), 1e-8)))
-    taken: list[tuple[bool, float, float]] = []
+    taken: list[tuple[float, float, float]] = []
     end = thread_seconds() + max_s
-    before = _undisturbed()
+    before, limit = _disturbance(), QUIET
     while True:
         seconds = min(seconds_of(calls) for _ in range(best_of)) / calls
-        after = _undisturbed()
-        taken.append((before and after, seconds, cycles_per_second(_CLOCK_ADDS)))
+        after = _disturbance()
+        taken.append((max(before, after), seconds, cycles_per_second(_CLOCK_ADDS)))
         before = after
-        n_quiet = sum(quiet for quiet, _, _ in taken)
+        n_quiet = sum(disturbance <= QUIET for disturbance, _, _ in taken)
         if n_quiet >= samples or (len(taken) >= samples and thread_seconds() > end):
             break
-    used = [entry for entry in taken if entry[0]] or taken
+    if not n_quiet:
+        limit = statistics.quantiles((disturbance for disturbance, _, _ in taken), n=4)[0]
+    used = [entry for entry in taken if entry[0] <= limit]
     timing = Timing.of([seconds * clock for _, seconds, clock in used])
     clock_hz = statistics.median(clock for _, _, clock in used)
     return CycleTiming(timing.median_s, timing.mad_s, len(used), n_quiet > 0 and timing.settled, clock_hz)
@@ -155,14 +158,15 @@ def cycles_per_second(n_adds: int = 1 << 20) -> float:
     return n_adds / (best_s(n_adds) - best_s(0))  # less what the call itself takes
 
 
-def _undisturbed() -> bool:
-    """Whether independent additions run now as fast as they usually do."""
-    return _independent_adds_seconds() <= QUIET * _usual_seconds()
+def _disturbance() -> float:
+    """How long independent additions take now, as a multiple of what they usually take."""
+    return _independent_adds_seconds() / _usual_seconds()
 
 
 @functools.lru_cache(maxsize=1)
 def _usual_seconds() -> float:
-    """The lower quartile of many readings, once in a process."""
+    """The lower quartile of many readings, once in a process, after one that loads the library."""
+    _independent_adds_seconds()
     return statistics.quantiles((_independent_adds_seconds() for _ in range(200)), n=4)[0]
 
 

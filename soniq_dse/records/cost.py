@@ -101,6 +101,8 @@ class Estimate(Record):
     model: str
     interval: str
     """How ``low_us`` and ``high_us`` were come by."""
+    calibrated: bool = False
+    """Whether the interval rests on measurements: then it bounds each estimate's own error, else one that all share."""
 
 
 class Host(Record):

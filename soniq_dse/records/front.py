@@ -66,6 +66,8 @@ class DesignPoint(Record):
     threads: int
     size_bytes: int
     dominated: bool
+    order_uncertain: bool = False
+    """Another design is better by the values, but not wherever in their intervals the true values lie."""
 
 
 class ParetoFront(Record):

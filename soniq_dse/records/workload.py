@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Union
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from soniq_dse.records.base import Record
 from soniq_dse.records.palette import ActivationBits, Level, WeightBits
@@ -102,13 +102,16 @@ class Conv2dLayer(_MatmulLayer):
     dilation: Pair = (1, 1)
     groups: PositiveInt = 1
 
+    @field_validator("groups")
+    @classmethod
+    def _groups_divide_channels(cls, groups: int, fields: ValidationInfo) -> int:
+        inputs, outputs = (fields.data.get(name, groups) for name in ("in_channels", "out_channels"))
+        if inputs % groups or outputs % groups:
+            raise ValueError(f"expected a divisor of {inputs} input and {outputs} output channels, got {groups}")
+        return groups
+
     @model_validator(mode="after")
     def _shape_is_possible(self) -> Any:
-        if self.in_channels % self.groups or self.out_channels % self.groups:
-            raise ValueError(
-                f"groups of {self.name}: expected a divisor of {self.in_channels} input and "
-                f"{self.out_channels} output channels, got {self.groups}"
-            )
         if min(self.out_size) < 1:
             raise ValueError(f"kernel of {self.name}: expected it to fit the padded input, got {self.kernel}")
         return self

@@ -27,19 +27,28 @@ from soniq_dse.report.reading import date_text
 def render_page(report: Report) -> str:
     """The whole page; ``report.summary`` is set."""
     panels = all_panels()
-    plotly = _plotly_js()
-    script = "\n".join([_text("page.js"), *(panel.script() for panel in panels), "soniq.start();"])
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(_text("template.html"))
-    return template.render(
+    return offline_page(
+        "template.html",
+        script="\n".join([package_text("page.js"), *(panel.script() for panel in panels), "soniq.start();"]),
+        data=_data_json(report, panels),
         report=report,
         created=date_text(report.created),
         panels=[(panel, panel.fragment(report)) for panel in panels],
+    )
+
+
+def offline_page(template: str, *, script: str, data: str, **values: object) -> str:
+    """A page of ``template`` that holds ``script``, its ``data`` (JSON) and plotly.js, and asks for nothing else."""
+    plotly = _plotly_js()
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.from_string(package_text(template)).render(
         hashes=[_csp_hash(script), _csp_hash(plotly)],
-        style=Markup(_text("style.css")),
+        style=Markup(package_text("style.css")),
         plotly=_packed(plotly),
         plotly_license=plotly[: plotly.index("*/")].strip("/* \n"),
         script=Markup(script),
-        data=_packed(_data_json(report, panels)),
+        data=_packed(data),
+        **values,
     )
 
 
@@ -70,7 +79,8 @@ def _csp_hash(script: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def _text(name: str) -> str:
+def package_text(name: str) -> str:
+    """A file of this package."""
     return files("soniq_dse.report").joinpath(name).read_text(encoding="utf-8")
 
 

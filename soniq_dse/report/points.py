@@ -56,15 +56,25 @@ def points_of(evaluations: Sequence[Evaluation], task: TaskInfo) -> tuple[Design
     """One point per name, in order of first appearance, with dominance over the designs.
 
     Metrics, bits, sizes and latencies are means over seeds; the latency interval spans those of all seeds. Where seeds
-    repeat, a design whose order to another lies within their standard errors is not dominated by it.
+    repeat, a design whose order to another lies within their standard errors is not dominated by it; so with latencies
+    whose intervals rest on measurements. Stated tolerances are of errors that all designs share, and open no order.
     """
     points = [_point(list(group)) for group in _groups(evaluations)]
     designs = [point for point in points if point.role == "design"]
     values = [(point.metric_val, point.latency_predicted_us) for point in designs]
-    bars = [(_metric_bar(point), None) for point in designs]
-    flags = pareto.dominated(values, (task.direction, "min"), bars)
-    is_dominated = {point.id: flag for point, flag in zip(designs, flags, strict=True)}
-    return tuple(point.model_copy(update={"dominated": is_dominated.get(point.id, False)}) for point in points)
+    calibrated = {e.name for e in evaluations if e.estimate is not None and e.estimate.calibrated}
+    bars = [(_metric_bar(point), _latency_bar(point) if point.name in calibrated else None) for point in designs]
+    standings = pareto.standings(values, (task.direction, "min"), bars)
+    standing_of = {point.id: standing for point, standing in zip(designs, standings, strict=True)}
+    return tuple(
+        point.model_copy(
+            update={
+                "dominated": standing_of.get(point.id) == "dominated",
+                "order_uncertain": standing_of.get(point.id) == "uncertain",
+            }
+        )
+        for point in points
+    )
 
 
 def details_of(evaluations: Sequence[Evaluation]) -> tuple[DesignDetail, ...]:
@@ -132,6 +142,12 @@ def _metric_bar(point: DesignPoint) -> pareto.Interval | None:
     if point.metric_se is None:
         return None
     return pareto.Interval(point.metric_val - point.metric_se, point.metric_val + point.metric_se)
+
+
+def _latency_bar(point: DesignPoint) -> pareto.Interval | None:
+    if point.latency_low_us is None or point.latency_high_us is None:
+        return None
+    return pareto.Interval(point.latency_low_us, point.latency_high_us)
 
 
 def _detail(seeds: list[Evaluation]) -> DesignDetail:

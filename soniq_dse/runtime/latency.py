@@ -59,7 +59,7 @@ def latency(packed: PackedNetwork, *, batch: int = 1, threads: int = 1, max_s: f
         mad_us=timing.mad_s * 1e6,
         samples=timing.samples,
         settled=timing.settled,
-        per_layer_us=_per_layer(executor),
+        per_layer_us=per_layer(executor),
         host=detect_host(),
         compiler=executor.compiler(),
         flags=executor.all_flags(),
@@ -86,7 +86,7 @@ def _runs_per_sample(executor: Executor) -> int:
     return int(np.clip(SAMPLE_S / executor.time_runs(1)[0], 1, MOST_RUNS))
 
 
-def _per_layer(executor: Executor) -> dict[str, float]:
+def per_layer(executor: Executor) -> dict[str, float]:
     """Median microseconds per node, packing with the layer that it serves."""
     medians = np.median(executor.time_steps(_runs_per_sample(executor)), axis=0) * 1e6
     found: dict[str, float] = {}

@@ -89,6 +89,17 @@ class SoloLayer:
         """The packing of its input, and the layer."""
         self._library.soniq_run(*self._all)
 
+    @property
+    def kernels(self) -> tuple[str, ...]:
+        """Symbols of the kernels that run, each once."""
+        return tuple(dict.fromkeys(part.kernel.spec.symbol for part in self.parts))
+
+    def time_runs(self, repeats: int) -> NDArray[np.float64]:
+        """Seconds of each of ``repeats`` runs with packing: CPU time of the thread, wall time of several."""
+        seconds = np.empty(repeats)
+        self._library.soniq_time_runs(*self._all, repeats, seconds.ctypes.data)
+        return seconds
+
     def _structs(self, weights: LayerWeights, geometry: Geometry, threads: int) -> list[PackStruct | LayerStruct]:
         """The arguments of the packs and, last, of the layer, which keeps every buffer alive."""
         channels, cols = len(weights.in_order), weights.weight.shape[0]

@@ -171,7 +171,8 @@ soniq.panel("front", (app, root) => {
     if (!point) return find("card").replaceChildren(el("p", { class: "help" }, "No design yet."));
     const { finding_id: best, knee_id: bend } = app.report.summary;
     const kind = { fp32: "Reference in 32-bit floating point", int8: "Reference in 8-bit integers", design: point.dominated
-      ? "Dominated: another design is faster and no worse" : "On the front" }[point.role];
+      ? "Dominated: another design is faster and no worse" : point.order_uncertain
+        ? "Near the front: another design looks better, but the intervals leave the order open" : "On the front" }[point.role];
     const tags = [point.id === best && "the finding above", point.id === bend && "the knee"].filter(Boolean);
     const ratio = app.ratio(point), interval = app.interval(point);
     const row = (label, text, note) => [el("dt", {}, label), el("dd", {}, text, note ? el("small", {}, ` ${note}`) : null)];

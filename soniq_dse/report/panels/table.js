@@ -13,7 +13,7 @@ soniq.panel("table", (app, root) => {
     { key: "latency_measured_us", label: "Measured (µs)" },
     { key: "ratio", label: "Ratio", of: (p) => app.ratio(p) },
     { key: "size_bytes", label: "Size (KiB)" },
-    { key: "dominated", label: "Front", of: (p) => (p.role === "design" ? (p.dominated ? "no" : "yes") : "–") },
+    { key: "dominated", label: "Front", of: (p) => (p.role === "design" ? (p.dominated ? "no" : p.order_uncertain ? "uncertain" : "yes") : "–") },
   ].map((column) => ({ of: (p) => app.value(p, column.key), ...column }));
   let limit = PAGE;
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from soniq_dse.cost.bounds import uniform_assignment
-from soniq_dse.cost.network import TOLERANCE, estimate, level_costs
+from soniq_dse.cost.intervals import TOLERANCE
+from soniq_dse.cost.network import estimate, level_costs
 from soniq_dse.errors import UserError
 from soniq_dse.hardware.levels import best_native_levels
 from soniq_dse.hardware.load import load_hardware

@@ -17,6 +17,7 @@ from soniq_dse.pareto import (
     front,
     hypervolume,
     knee,
+    standings,
 )
 
 MAX_MIN = ("max", "min")
@@ -159,3 +160,12 @@ def test_sure_dominance_uses_the_worst_and_best_ends() -> None:
     assert dominates_surely([Interval(5, 6), Interval(1, 1.9)], [Interval(3, 5), Interval(2, 4)], MAX_MIN)
     assert not dominates_surely([Interval(4.9, 6), Interval(1, 2)], [Interval(3, 5), Interval(2, 4)], MAX_MIN)
     assert not dominates_surely([Interval(5, 6), Interval(1, 2.1)], [Interval(3, 5), Interval(2, 4)], MAX_MIN)
+
+
+def test_standings_tell_sure_from_likely() -> None:
+    # (metric up, latency down): b is worse than a by more than the bars, c by less.
+    points = [(90.0, 10.0), (90.0, 20.0), (90.0, 10.5)]
+    bars = [(None, Interval(9.5, 10.4)), (None, Interval(19.0, 21.0)), (None, Interval(10.0, 11.0))]
+    assert standings(points, ("max", "min"), bars) == ["front", "dominated", "uncertain"]
+    exact = [(None, None)] * 3
+    assert standings(points, ("max", "min"), exact) == ["front", "dominated", "dominated"]

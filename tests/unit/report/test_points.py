@@ -89,6 +89,19 @@ def test_an_order_within_the_standard_errors_does_not_dominate() -> None:
     assert dominated(93.5)
 
 
+def test_an_order_within_measured_intervals_is_uncertain() -> None:
+    def standing(us: float, *, calibrated: bool) -> tuple[bool, bool]:
+        given = [estimate(at).model_copy(update={"calibrated": calibrated}) for at in (10.0, us)]
+        found = [evaluation(name, 95, 1, estimate=e) for name, e in zip(("fast", "slow"), given, strict=True)]
+        point = by_name(points_of(found, TASK))["slow"]
+        return point.dominated, point.order_uncertain
+
+    # Intervals of 10 %: 9..11 and 10.8..13.2 overlap, 9..11 and 13.5..16.5 do not.
+    assert standing(12.0, calibrated=True) == (False, True)
+    assert standing(15.0, calibrated=True) == (True, False)
+    assert standing(12.0, calibrated=False) == (True, False)  # tolerances are of errors that both share
+
+
 def test_direction_of_the_task() -> None:
     perplexity = TASK.model_copy(update={"metric": "perplexity", "direction": "min", "metric_unit": ""})
     points = by_name(points_of([evaluation("low", 20, 10), evaluation("high", 30, 10)], perplexity))

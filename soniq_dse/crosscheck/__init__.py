@@ -1,0 +1,228 @@
+"""The pipeline behind ``crosscheck``: layers and networks -> predictions on disk -> measurements -> how far they agree.
+
+Predictions are written, with the time and a hash of them, before the first measurement: none can have been shaped by
+what it is compared with. Measured are the kernels that the predictions name.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from soniq_dse.agreement import agree
+from soniq_dse.cost.network import estimate, estimate_layer
+from soniq_dse.crosscheck._built_in import built_in_layers
+from soniq_dse.crosscheck._layers_file import read_layers
+from soniq_dse.crosscheck._measure import Timer, choices_of, sources_of
+from soniq_dse.crosscheck._networks import NetworkCase, network_cases, packed_network
+from soniq_dse.crosscheck._scores import goals_of, summarise
+from soniq_dse.errors import UserError
+from soniq_dse.hardware.host import match_host, missing_features
+from soniq_dse.native.compiler import host_compiler
+from soniq_dse.records.base import content_sha256
+from soniq_dse.records.cost import Estimate, Host, Measurement
+from soniq_dse.records.crosscheck import Crosscheck, CrosscheckRow, MeasuredLayer, MeasuredLayers
+from soniq_dse.records.hardware import HardwareModel
+from soniq_dse.records.workload import Conv2dLayer, GemmLayer
+
+__all__ = ["Found", "Options", "built_in_layers", "crosscheck", "read_layers"]
+
+ATTEMPTS = 4
+"""Rounds over what did not settle: a busy machine is busy for seconds, then quiet."""
+MatmulLayer = GemmLayer | Conv2dLayer
+Notify = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """``folder`` takes the predictions and the results; ``networks``: also time whole networks."""
+
+    folder: Path
+    networks: bool = False
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The record, the measurements worth keeping (None where none were made), and whether this host could run them."""
+
+    record: Crosscheck
+    kept: MeasuredLayers | None
+    host_can_run: bool
+
+
+@dataclass(frozen=True)
+class _Predicted:
+    """One row to be: its estimate, and what is to be measured."""
+
+    row: CrosscheckRow
+    estimate: Estimate
+    layer: MatmulLayer | None = None
+    network: NetworkCase | None = None
+
+
+def crosscheck(hw: HardwareModel, layers: Sequence[MatmulLayer], host: Host, options: Options, notify: Notify) -> Found:
+    """Predict ``layers`` (and networks) on ``hw``; where ``host`` is that machine, measure them too.
+
+    Raises:
+        UserError: a layer cannot be predicted, or the folder not be written.
+        MissingCapabilityError: the host is the machine, but lacks a compiler.
+    """
+    matches, why = match_host(hw, host)
+    predicted = [_predict_layer(hw, layer) for layer in layers]
+    if options.networks:
+        predicted += [_predict_network(hw, case) for case in network_cases(hw)]
+    predicted_at = _now()
+    sha256 = _write_predictions(options.folder, hw, predicted_at, [one.row for one in predicted])
+    rows = [one.row.model_copy(update={"reason": f"not measured: {why}"}) for one in predicted]
+    measured: list[Measurement] = []
+    if matches:
+        measured = list(_measure(predicted, host, notify))
+        rows = [_filled(one, found) for one, found in zip(predicted, measured, strict=True)]
+    summary = summarise(rows)
+    record = Crosscheck(
+        command=options.command,
+        hardware=hw.name,
+        hardware_title=hw.title,
+        hardware_sha256=hw.identity(),
+        matches_host=matches,
+        not_measured=None if matches else why,
+        host=host,
+        compiler=host_compiler().version if matches else "",
+        predicted_at=predicted_at,
+        predictions_sha256=sha256,
+        measured_at=_now() if matches else None,
+        summary=summary,
+        goals=goals_of(summary),
+        rows=tuple(rows),
+    )
+    kept = _kept(hw, record, predicted, measured) if matches else None
+    return Found(record, kept, matches or not missing_features(hw.features, host))
+
+
+def _predict_layer(hw: HardwareModel, layer: MatmulLayer) -> _Predicted:
+    try:
+        found = estimate_layer(hw, layer)
+    except UserError as error:
+        raise UserError(f"layer {layer.name!r}: {error}") from error
+    shape = layer.model_dump(mode="json", exclude={"name", "segments"})
+    levels = "+".join(dict.fromkeys(segment.level.name for segment in layer.segments))
+    return _Predicted(_row(layer.name, "layer", content_sha256(shape)[:12], levels, found), found, layer=layer)
+
+
+def _predict_network(hw: HardwareModel, case: NetworkCase) -> _Predicted:
+    found = estimate(hw, case.workload, case.assignment)
+    return _Predicted(_row(case.name, "network", case.model, case.palette.name, found), found, network=case)
+
+
+def _row(name: str, kind: str, group: str, levels: str, found: Estimate) -> CrosscheckRow:
+    return CrosscheckRow.model_validate(
+        {
+            "name": name,
+            "kind": kind,
+            "group": group,
+            "levels": levels,
+            "threads": found.threads,
+            "macs": sum(layer.macs for layer in found.per_layer),
+            "kernels": tuple(dict.fromkeys(kernel for layer in found.per_layer for kernel in layer.kernels)),
+            "bound": found.bound,
+            "predicted_us": found.latency_us,
+            "low_us": found.low_us,
+            "high_us": found.high_us,
+            "interval": found.interval,
+        }
+    )
+
+
+def _measure(predicted: Sequence[_Predicted], host: Host, notify: Notify) -> list[Measurement]:
+    timer = Timer(host)
+    notify("building kernels")
+    timer.build([one.estimate for one in predicted])
+    found: dict[int, Measurement] = {}
+    for attempt in range(ATTEMPTS):
+        left = [i for i in range(len(predicted)) if i not in found or not _is_final(found[i])]
+        for number, i in enumerate(left, start=1):
+            again = ", again" if attempt else ""
+            notify(f"measuring {number} of {len(left)}{again}: {predicted[i].row.name}")
+            found[i] = _better(found.get(i), _measure_one(timer, predicted[i]))
+    return [found[i] for i in range(len(predicted))]
+
+
+def _measure_one(timer: Timer, one: _Predicted) -> Measurement:
+    if one.layer is not None:
+        return timer.layer(one.layer, one.estimate)
+    assert one.network is not None
+    return timer.network(packed_network(one.network).with_choices(choices_of(one.estimate)))
+
+
+def _is_final(found: Measurement) -> bool:
+    return found.settled or found.skipped is not None
+
+
+def _better(old: Measurement | None, new: Measurement) -> Measurement:
+    """One that settled, else the faster one: whatever disturbs a measurement makes it slower."""
+    if old is None or _is_final(new) or old.median_us is None or new.median_us is None:
+        return new
+    return min(old, new, key=lambda found: found.median_us or 0.0)
+
+
+def _filled(one: _Predicted, found: Measurement) -> CrosscheckRow:
+    agreement = agree(one.estimate, found)
+    update: dict[str, object] = {"reason": agreement.reason}
+    if found.median_us:
+        update |= {
+            "measured_us": found.median_us,
+            "mad_us": found.mad_us,
+            "samples": found.samples,
+            "settled": found.settled,
+            "error_percent": 100 * (one.estimate.latency_us / found.median_us - 1),
+            "within": agreement.within,
+        }
+    return one.row.model_copy(update=update)
+
+
+def _kept(
+    hw: HardwareModel, record: Crosscheck, predicted: Sequence[_Predicted], measured: Sequence[Measurement]
+) -> MeasuredLayers:
+    """What was measured and settled, of one thread: several share the clock of the wall with whatever else runs."""
+    layers = [
+        MeasuredLayer(
+            layer=one.layer,
+            choices=choices_of(one.estimate),
+            kernels=sources_of(one.estimate),
+            measurement=found.model_copy(update={"host": None, "compiler": "", "flags": ()}),
+        )
+        for one, found in zip(predicted, measured, strict=True)
+        if one.layer is not None and found.median_us and found.settled and found.threads == 1
+    ]
+    return MeasuredLayers(
+        hardware=hw.name,
+        hardware_sha256=hw.identity(),
+        date=(record.measured_at or record.predicted_at)[:10],
+        host=record.host,
+        compiler=record.compiler,
+        layers=tuple(layers),
+    )
+
+
+def _write_predictions(folder: Path, hw: HardwareModel, created: str, rows: Sequence[CrosscheckRow]) -> str:
+    """Write ``predictions.json``; gives the hash of its rows, which it holds too."""
+    values = [row.to_json_value() for row in rows]
+    sha256 = content_sha256(values)
+    document = {"created": created, "hardware": hw.name, "hardware_sha256": hw.identity(), "rows_sha256": sha256,
+                "rows": values}  # fmt: skip
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "predictions.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise UserError(
+            f"folder {folder}: expected to write there, got: {error.strerror}; name another: --out"
+        ) from error
+    return sha256
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
