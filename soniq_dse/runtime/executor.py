@@ -118,8 +118,11 @@ class Executor:
         self.plan = plan
         self.flags = driver_flags(features)
         offsets, total = place(plan.lives(keep=[plan.codes[node] for node in keep]))
-        self._memory = aligned_empty((total,))
-        self._memory[:] = 0  # pages are touched now, not in the first run
+        try:
+            self._memory = aligned_empty((total,))
+            self._memory[:] = 0  # pages are touched now, not in the first run
+        except MemoryError as error:
+            raise UserError(f"memory: expected room for {total} bytes of buffers, got less") from error
         self._offsets = offsets
         base = self._memory.ctypes.data
         self._arguments = [step.arguments({name: base + at for name, at in offsets.items()}) for step in plan.steps]

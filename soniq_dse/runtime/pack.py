@@ -28,6 +28,7 @@ from soniq_dse.runtime.executor import Executor
 from soniq_dse.runtime.graph import Graph
 from soniq_dse.runtime.layer_steps import NO_CHOICES
 from soniq_dse.runtime.planner import network_windows, plan_network
+from soniq_dse.runtime.validate import validate
 from soniq_dse.store import array_sha256
 
 FORMAT = "soniq-dse-packed-network-1"
@@ -119,6 +120,10 @@ class PackedNetwork:
             UserError: it is not there, not such a file, or damaged.
         """
         network, tensors = _read(path)
+        try:
+            validate(network)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
         graph, arrays = Graph(network), {}
         try:
             for node in _layers(network):

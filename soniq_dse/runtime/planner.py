@@ -31,6 +31,7 @@ from soniq_dse.runtime.graph import Graph
 from soniq_dse.runtime.layer_steps import NO_CHOICES, Arrays, LayerPlanner, pool_arguments
 from soniq_dse.runtime.plan import INPUT, OUTPUT, Plan
 from soniq_dse.runtime.structs import CopyStruct, ElementwiseStruct, Kind, QuantizeStruct
+from soniq_dse.runtime.validate import validate, validate_arrays
 
 MOST_THREADS = 256
 
@@ -52,9 +53,12 @@ def plan_network(
         choices: the kernel of each part; those not named, or not for these features, by the catalog's ranking.
 
     Raises:
-        UserError: the network has weight-only levels, a layer whose sums overflow, or no kernel for a level.
+        UserError: its nodes do not fit together, or it has weight-only levels, sums that overflow, or no kernel
+            for a level.
         MissingCapabilityError: there is no compiler.
     """
+    validate(network)
+    validate_arrays(network, arrays)
     if batch < 1:
         raise UserError(f"batch: expected 1 or more, got {batch}")
     if not 1 <= threads <= MOST_THREADS:

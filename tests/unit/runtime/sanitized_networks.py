@@ -1,0 +1,111 @@
+"""Runs random small networks on drivers built with a sanitizer: a program of its own, to be preloaded with its library.
+
+Usage: ``LD_PRELOAD=.../libasan.so python sanitized_networks.py address|thread NETWORKS``. For ``address``, every
+buffer of a plan stands alone between poisoned bytes, so that an access past its guard ends the program.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from network_factory import NetworkFactory
+
+from soniq_dse.kernels.library import GUARD_BYTES, round_up
+from soniq_dse.runtime import executor, layer_steps
+from soniq_dse.runtime.buffers import Life
+from soniq_dse.runtime.check import check
+from soniq_dse.runtime.pack import PackedNetwork
+
+RED_ZONE_BYTES = 256
+PALETTES = ("w8a8", "w1a1", "w4a4", "w1a1+w4a4", "w2a2+w8a8")
+_zones: list[tuple[int, int]] = []
+
+
+def place_apart(lives: Mapping[str, Life]) -> tuple[dict[str, int], int]:
+    """``buffers.place`` without sharing: each buffer with its guard, then a red zone."""
+    offsets: dict[str, int] = {}
+    total = 0
+    _zones.clear()
+    for name, life in lives.items():
+        offsets[name] = total
+        end = total + life.size_bytes + GUARD_BYTES
+        total = round_up(end + RED_ZONE_BYTES, 64)
+        _zones.append((end, total - end))
+    return offsets, total
+
+
+class PoisonedExecutor(executor.Executor):
+    """An executor whose memory between buffers must not be touched."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        for start, size in _zones:
+            of_asan("poison", self._memory.ctypes.data + start, size)
+
+    def __del__(self) -> None:
+        of_asan("unpoison", self._memory.ctypes.data, self._memory.size)
+
+
+def of_asan(what: str, address: int, size: int) -> None:
+    """Poison or unpoison memory."""
+    function = getattr(ctypes.CDLL(None), f"__asan_{what}_memory_region")
+    function(ctypes.c_void_p(address), ctypes.c_size_t(size))
+
+
+def build_with(sanitizer: str) -> None:
+    """Let everything that loads drivers load sanitized ones."""
+    plain = executor.driver_flags
+    sanitizers = "thread" if sanitizer == "thread" else "address,undefined"
+    extra = ("-O1", "-g", f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all")
+    executor.driver_flags = layer_steps.driver_flags = lambda features: (*plain(features), *extra)
+    if sanitizer == "address":
+        from soniq_dse.runtime import pack
+
+        executor.place = place_apart
+        pack.Executor = PoisonedExecutor
+
+
+def random_network(rng: np.random.Generator) -> NetworkFactory:
+    """Convolutions of every kind, a shortcut, pools and a linear layer, on an image of some size."""
+
+    def pair(low: int, high: int) -> tuple[int, int]:
+        return int(rng.integers(low, high + 1)), int(rng.integers(low, high + 1))
+
+    seed = int(rng.integers(2**31))
+    net = NetworkFactory((int(rng.integers(1, 6)), *pair(8, 12)), str(rng.choice(PALETTES)), seed)
+    groups, width = int(rng.choice([1, 2, 4])), int(rng.integers(1, 18))
+    trunk = net.relu(net.conv(net.quantize("x", signed=True, palette="w8a8"), groups * width, 3, padding=(1, 1)))
+    codes = net.quantize(net.pool(trunk, "max_pool2d", 2), signed=bool(rng.integers(2)))
+    window = {"padding": pair(1, 2), "stride": pair(1, 2), "dilation": pair(1, 2)}
+    inner = net.relu(
+        net.conv(codes, groups * int(rng.integers(1, 40)), int(rng.integers(1, 4)), groups=groups, **window)
+    )
+    channels = net.shape(inner)[0]
+    deep = net.conv(net.quantize(inner, signed=False), channels, 3, padding=(1, 1), groups=channels)
+    joined = net.relu(net.add(deep, inner))
+    net.linear(net.quantize(net.flatten(joined), signed=False), int(rng.integers(1, 80)))
+    return net
+
+
+def main(sanitizer: str, count: int) -> None:
+    build_with(sanitizer)
+    rng = np.random.default_rng(0)
+    for index in range(count):
+        net = random_network(rng)
+        packed = PackedNetwork(net.network(), net.arrays, () if index % 4 == 3 else None)
+        x = rng.standard_normal((int(rng.integers(1, 4)), *packed.in_shape)).astype(np.float32)
+        for threads in (1, 2, 5):
+            assert check(packed, x, threads=threads).exact, (index, threads)
+            packed.run(x, threads=threads)
+    print(f"{count} networks")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,98 @@
+"""Networks whose nodes do not fit together are refused in words, before a file is unpacked or C++ runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from network_factory import NetworkFactory
+
+from soniq_dse.errors import UserError
+from soniq_dse.records.base import ArrayRef
+from soniq_dse.records.network import IntegerNetwork
+from soniq_dse.runtime.pack import PackedNetwork
+from soniq_dse.runtime.validate import validate, validate_arrays
+
+
+@pytest.fixture
+def factory() -> NetworkFactory:
+    """x, q1, conv2, relu3, add4, pool5, flat6, q7, fc8"""
+    net = NetworkFactory((4, 6, 6), "w1a1+w4a4")
+    inner = net.relu(net.conv(net.quantize("x", signed=True), 8, 3, padding=(1, 1)))
+    pooled = net.pool(net.add(inner, inner), "avg_pool2d", 2)
+    net.linear(net.quantize(net.flatten(pooled), signed=False), 3)
+    return net
+
+
+def changed(network: IntegerNetwork, name: str, **fields: Any) -> IntegerNetwork:
+    """The network with fields of a node replaced, whatever its record says to that."""
+    nodes = tuple(node.model_copy(update=fields) if node.name == name else node for node in network.nodes)
+    return network.model_copy(update={"nodes": nodes})
+
+
+def resized(ref: ArrayRef, *shape: int) -> ArrayRef:
+    return ref.model_copy(update={"shape": shape})
+
+
+def test_a_sound_network_passes(factory: NetworkFactory) -> None:
+    validate(factory.network())
+    validate_arrays(factory.network(), factory.arrays)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "message"),
+    [
+        ("conv2", {"shape": (8, 7, 6)}, r"conv2 \(conv2d\): expected the shape \[8, 6, 6\], got \[8, 7, 6\]"),
+        ("conv2", {"padding": (5, 5)}, r"expected the shape \[8, 14, 14\]"),
+        ("conv2", {"groups": 3}, "in 3 groups"),
+        ("q1", {"shape": (4, 6, 7)}, r"expected the shape \[4, 6, 6\]"),
+        ("q1", {"shape": (4, -6, -6)}, r"expected \[channels\] or"),
+        ("q1", {"shape": (4, 2**20, 2**20)}, "numbers at most"),
+        ("relu3", {"shape": (8, 36)}, r"expected \[channels\] or"),
+        ("relu3", {"inputs": ("q1",)}, "expected fp32 to read, got codes"),
+        ("conv2", {"inputs": ("x",)}, "expected codes to read, got fp32"),
+        ("add4", {"inputs": ("relu3",)}, "expected 2 inputs, got 1"),
+        ("add4", {"inputs": ("relu3", "x")}, r"expected two tensors of \[8, 6, 6\], got \[4, 6, 6\]"),
+        ("pool5", {"kernel": (9, 9)}, r"expected the shape \[8, -1, -1\]"),
+        ("flat6", {"shape": (71,)}, r"expected the shape \[72\]"),
+        ("fc8", {"inputs": ("q1",)}, r"expected a weight for \[4, 6, 6\]"),
+    ],
+)
+def test_what_does_not_fit_is_named(factory: NetworkFactory, name: str, fields: dict[str, Any], message: str) -> None:
+    network = changed(factory.network(), name, **fields)
+    with pytest.raises(UserError, match=message):
+        PackedNetwork(network, factory.arrays, ()).executor(1)
+
+
+def test_records_of_arrays_must_fit(factory: NetworkFactory) -> None:
+    network = factory.network()
+    conv = next(node for node in network.nodes if node.name == "conv2")
+    with pytest.raises(UserError, match=r"expected a scale of \[2, 8\], got \[1, 8\]"):
+        validate(changed(network, "conv2", scale=resized(conv.scale, 1, 8)))
+    with pytest.raises(UserError, match=r"expected a bias of \[8\], got \[9\]"):
+        validate(changed(network, "conv2", bias=resized(conv.bias, 9)))
+    with pytest.raises(UserError, match=r"expected a weight for \[4, 6, 6\] in 1 groups, got \[8, 5, 3, 3\]"):
+        validate(changed(network, "conv2", weight=resized(conv.weight, 8, 5, 3, 3)))
+
+
+@pytest.mark.parametrize("field", ["weight", "scale", "bias"])
+def test_arrays_must_be_what_their_records_say(factory: NetworkFactory, field: str) -> None:
+    network = factory.network()
+    ref = getattr(next(node for node in network.nodes if node.name == "conv2"), field)
+    for wrong in (factory.arrays[ref.sha256][:-1], factory.arrays[ref.sha256].astype(np.float64)):
+        with pytest.raises(UserError, match=f"node conv2 .conv2d.: expected a {field} of"):
+            validate_arrays(network, {**factory.arrays, ref.sha256: wrong})
+
+
+def test_a_file_is_refused_before_it_is_unpacked(factory: NetworkFactory, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    path = tmp_path / "net.safetensors"
+    PackedNetwork(factory.network(), factory.arrays).save(path)
+    network = changed(factory.network(), "conv2", shape=(8, 60, 60))
+    metadata = {"format": "soniq-dse-packed-network-1", "network": network.model_dump_json()}
+    save_file(load_file(path), path, metadata)
+    with pytest.raises(UserError, match=r"net.safetensors: node conv2 .conv2d.: expected the shape"):
+        PackedNetwork.load(path)
