@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 @click.option("--batch", default=1, show_default=True, type=click.IntRange(1), help="Inputs per run.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1), help="Cores that share each layer.")
 @click.option("--why", is_flag=True, help="Say for every part of a layer why its kernel, and what the next best costs.")
+@click.option(
+    "--timeline",
+    metavar="KERNEL|LAYER",
+    help="Follow the loop of a kernel, or of the one that a layer runs on, through the core, cycle by cycle.",
+)
+@click.option("--html", "page", metavar="FILE", type=click.Path(dir_okay=False), help="Write the timeline as a page.")
 @json_option
 def command(
     hw_name: str | None,
@@ -38,6 +44,8 @@ def command(
     batch: int,
     threads: int,
     why: bool,
+    timeline: str | None,
+    page: str | None,
     as_json: bool,
 ) -> None:
     """Predict the latency of a model on a machine, layer by layer, and what bounds each.
@@ -51,9 +59,15 @@ def command(
     from soniq_dse.workloads import load_workload
 
     hardware = machine(hw_name, settings)
+    if timeline and _is_kernel(timeline):
+        _print_timeline(hardware, timeline, page)
+        return
     workload = load_workload(model)
     assignment = _even_assignment(workload, palette) if palette else None
     found = estimate(hardware, workload, assignment, batch=batch, threads=threads, choices=_tuned(hardware, threads))
+    if timeline:
+        _print_timeline(hardware, _kernel_of(found, timeline), page)
+        return
     if as_json:
         print_json(found.to_json_value() | {"workload": model, "palette": palette, "what_if": list(settings)})
         return
@@ -64,6 +78,44 @@ def command(
         for layer in found.per_layer:
             for choice in layer.choices:
                 click.echo(f"{layer.name}: {choice.shape.name}: {choice.reason}")
+
+
+def _is_kernel(name: str) -> bool:
+    from soniq_dse.kernels.catalog import catalog
+
+    return any(spec.symbol == name for spec in catalog())
+
+
+def _kernel_of(found: Estimate, layer: str) -> str:
+    """The kernel that a layer runs on."""
+    from soniq_dse.errors import UserError, nearest
+
+    of_layer = {one.name: one.kernels[0] for one in found.per_layer if one.kernels and _is_kernel(one.kernels[0])}
+    if layer not in of_layer:
+        raise UserError(
+            f"--timeline {layer}: expected a kernel of the catalog, or a layer that runs on one"
+            f"{nearest(layer, of_layer) if of_layer else ': at fp32 there is none, give --palette'}"
+        )
+    return of_layer[layer]
+
+
+def _print_timeline(hardware: HardwareModel, symbol: str, page: str | None) -> None:
+    """The loop of a kernel in steady state, as text or as a page."""
+    from pathlib import Path
+
+    from soniq_dse.cost.timeline import as_html, as_text, rows_of
+    from soniq_dse.errors import UserError
+    from soniq_dse.kernels.loops import kept_loop
+
+    loop = kept_loop(symbol)
+    if loop is None:
+        raise UserError(f"--timeline {symbol}: expected a kernel whose loop is kept, got one without")
+    rows, title = rows_of(loop, hardware), f"{symbol} on {hardware.name}"
+    if page is None:
+        click.echo(as_text(rows, title, len(loop.instructions)))
+        return
+    Path(page).write_text(as_html(rows, title, len(loop.instructions)), encoding="utf-8")
+    click.echo(f"Wrote {page}")
 
 
 def _tuned(hardware: HardwareModel, threads: int) -> Choices:

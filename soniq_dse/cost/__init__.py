@@ -13,8 +13,11 @@ from soniq_dse.records.cost import Bound, HotLoop
 from soniq_dse.records.hardware import HardwareModel
 
 HELPERS = frozenset(
-    {"bounds", "choice", "intervals", "layers", "memory", "network", "operators", "registers", "vector_loops"}
-)
+    {
+        "bounds", "choice", "instructions", "intervals", "layers", "memory", "network", "operators", "registers",
+        "timeline", "vector_loops",
+    }
+)  # fmt: skip
 """Files here that are no cost model."""
 
 
@@ -23,7 +26,8 @@ class LoopCost:
     """Cycles of one pass of a loop in steady state, and what bounds it.
 
     ``cycles`` is a lower bound: the best that ports, issue width, recurrences allow. ``contended_cycles`` is the same
-    where micro-operations are spread evenly over their ports. ``latency_cycles`` is what the longest recurrence takes
+    where micro-operations are spread evenly over their ports; ``simulated_cycles`` what following them through the core
+    gives, of a model that does. ``latency_cycles`` is what the longest recurrence takes
     however little else there is to do; ``bound_text`` names the bound in words (``port p5``); ``assumed`` are
     instructions without figures of their own.
     """
@@ -34,11 +38,12 @@ class LoopCost:
     bound_text: str
     latency_cycles: float
     assumed: tuple[str, ...] = ()
+    simulated_cycles: float | None = None
 
     @property
     def expected_cycles(self) -> float:
-        """The middle between the best assignment of ports and an even one."""
-        return (self.cycles + self.contended_cycles) / 2
+        """As simulated; else the middle between the best assignment of ports and an even one."""
+        return self.simulated_cycles or (self.cycles + self.contended_cycles) / 2
 
 
 class Base(ABC):

@@ -186,20 +186,22 @@ def _record(code: Code) -> LoopInstruction:
     return LoopInstruction(
         mnemonic=code.mnemonic,
         operands=code.operands,
-        width_bits=_width_bits(code),
+        width_bits=width_bits(code),
         loads=_loads(code),
         stores=_stores(code),
         text=code.text,
     )
 
 
-def _width_bits(code: Code) -> int:
+def width_bits(code: Code) -> int:
+    """The widest vector register among the operands; 0 for a scalar instruction."""
     # Masks (kmov, compares into k) count as scalar unless a vector register stands beside them.
     found = [bits for name, bits in _REGISTER_BITS.items() if any(name in operand for operand in code.operands)]
     return max(found, default=0)
 
 
-def _memory_operand(code: Code) -> tuple[int, re.Match[str]] | None:
+def memory_operand(code: Code) -> tuple[int, re.Match[str]] | None:
+    """(position, match) of the operand in memory: group 1 is its size by name, group 2 its address."""
     if code.mnemonic.startswith(_NO_ACCESS):
         return None
     for index, operand in enumerate(code.operands):
@@ -210,12 +212,12 @@ def _memory_operand(code: Code) -> tuple[int, re.Match[str]] | None:
 
 
 def _loads(code: Code) -> bool:
-    memory = _memory_operand(code)
+    memory = memory_operand(code)
     return memory is not None and (memory[0] > 0 or not _STORE_ONLY.match(code.mnemonic))
 
 
 def _stores(code: Code) -> bool:
-    memory = _memory_operand(code)
+    memory = memory_operand(code)
     return (
         memory is not None
         and memory[0] == 0
@@ -224,7 +226,7 @@ def _stores(code: Code) -> bool:
 
 
 def _vector_operations(loop: list[Code]) -> int:
-    return sum(_width_bits(code) > 0 for code in loop)
+    return sum(width_bits(code) > 0 for code in loop)
 
 
 Pointer = tuple[tuple[str, int], ...]
@@ -232,7 +234,7 @@ Pointer = tuple[tuple[str, int], ...]
 
 
 def _pointer(code: Code) -> Pointer:
-    memory = _memory_operand(code)
+    memory = memory_operand(code)
     return _terms(memory[1][2]) if memory else ()
 
 

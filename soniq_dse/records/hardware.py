@@ -65,10 +65,14 @@ class SimdWidth(Record):
 
 
 class Port(Record):
-    """An execution pipe, and what it is for (``vector``, ``load``, ``store``, ``scalar``)."""
+    """An execution pipe, and what it is for (``vector``, ``load``, ``store``, ``scalar``).
+
+    ``queue`` names the scheduler that feeds it, where operations are bound to one of several when they are dispatched.
+    """
 
     name: Name
     role: Literal["vector", "scalar", "load", "store", "branch"]
+    queue: Name | None = None
 
 
 class MicroOp(Record):
@@ -81,12 +85,14 @@ class MicroOp(Record):
 class InstructionTiming(Record):
     """One instruction at one vector width, register operands (a memory operand adds the machine's load).
 
-    ``slots`` is what it takes of the issue width, where that is not one for each of ``micro_ops``.
+    ``slots`` is what it takes of the issue width, where that is not one for each of ``micro_ops``; ``from_memory`` is
+    what remains of ``micro_ops`` besides the load where the load does part of the work (it widens within lanes).
     """
 
     latency_cycles: Figure | None = None
     reciprocal_throughput_cycles: Figure
     micro_ops: Annotated[tuple[MicroOp, ...], Field(min_length=1)]
+    from_memory: Annotated[tuple[MicroOp, ...], Field(min_length=1)] | None = None
     slots: PositiveInt | None = None
     ports_kind: FigureKind
     ports_source: SourceKey
@@ -155,6 +161,13 @@ class Branches(Record):
     mispredict_cycles: Figure
 
 
+class StoreForwarding(Record):
+    """Cycles from a value being stored to its being loaded again, into a vector register and into a scalar one."""
+
+    vector_cycles: Figure
+    scalar_cycles: Figure
+
+
 class Overhead(Record):
     """What a call costs besides its loop."""
 
@@ -185,7 +198,7 @@ class HardwareModel(Record):
     reorder_buffer_entries: Figure
     scheduler_entries: Figure
     retire_width: Figure | None = None
-    store_forward_cycles: Figure | None = None
+    store_forwarding: StoreForwarding | None = None
     branches: Branches | None = None
     ports: Annotated[tuple[Port, ...], Field(min_length=1)]
     instructions: Annotated[dict[str, Instruction], Field(min_length=1)]

@@ -78,3 +78,16 @@ def test_estimate_of_this_host_without_a_name() -> None:
 def test_estimate_says_why_each_kernel() -> None:
     out = run("estimate", "--hw", "avx512", *MODEL, "--palette", "w2a2", "--why").stdout
     assert re.search(r"^conv\w+: w2a2 \S+: gemm_\S+ predicted \S+ us; second best gemm_", out, re.MULTILINE), out
+
+
+def test_timeline_of_a_layer_is_that_of_its_kernel() -> None:
+    layers = json.loads(run("estimate", "--hw", "avx2", *MODEL, "--palette", "w1a1", "--json").stdout)["per_layer"]
+    layer = next(layer for layer in layers if layer["kernels"] and "__" in layer["kernels"][0])
+    shown = run("estimate", "--hw", "avx2", *MODEL, "--palette", "w1a1", "--timeline", layer["name"]).stdout
+    assert shown.startswith(f"{layer['kernels'][0]} on avx2\n")
+    assert shown == run("estimate", "--hw", "avx2", "--timeline", layer["kernels"][0]).stdout
+
+
+def test_timeline_of_no_layer_is_refused() -> None:
+    with pytest.raises(UserError, match="--timeline nothing: expected a kernel of the catalog, or a layer"):
+        run("estimate", "--hw", "avx2", *MODEL, "--palette", "w1a1", "--timeline", "nothing")
