@@ -32,7 +32,7 @@ from soniq_dse.records.hardware import HardwareModel, InstructionTiming, NativeL
 from soniq_dse.records.palette import FLOAT_BITS, Level
 
 PricedBy = Literal["loop", "recipe", "fp32"]
-FMA = ("vfmadd231ps", "fmla")
+FMA = ("vfmadd231ps", "fmla", "vfmacc.vf")
 """Fused multiply-add of fp32 by mnemonic."""
 RECIPE_TILES = ((6, 4), (12, 2), (24, 1))
 """Rows and vectors of output channels of the tiles that stand for a kernel that does not exist: 24 accumulators.
@@ -45,7 +45,7 @@ WIDENED_INSTRUCTIONS = 4.0
 FLUSHED_INSTRUCTIONS = 2.0
 """Per vector of 32-bit sums and tap: byte sums of a tap are added to wider ones, eight instructions for four."""
 _NARROW_SUMS = ("table", "shuffle", "tbl")
-_ACCUMULATES = ("vpdpbusd", "sdot", "udot", *FMA, "vpaddq", "vpaddd", "vpaddw", "vpaddb", "add", "uadalp")
+_ACCUMULATES = ("vpdpbusd", "sdot", "udot", "vmadot", *FMA, "vpaddq", "vpaddd", "vpaddw", "vpaddb", "add", "uadalp")
 
 
 @dataclass(frozen=True)
@@ -250,7 +250,8 @@ class Chooser:
         serving = [
             native
             for native in self._natives
-            if native.level.is_weight_only == level.is_weight_only
+            if (spec is None or not self._is_new(native))
+            and native.level.is_weight_only == level.is_weight_only
             and native.level.weight_bits >= level.weight_bits
             and native.level.activation_bits >= level.activation_bits
         ]

@@ -49,7 +49,7 @@ TILE_CYCLES = 12.0
 
 _INDEXED = ("table", "gfni", "shuffle", "tbl")
 """Algorithms that pack several activations into one index."""
-_ADDERS = ("vaddps", "fadd")
+_ADDERS = ("vaddps", "fadd", "vfadd.vv")
 
 
 class VectorLoops:

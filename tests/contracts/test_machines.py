@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from soniq_dse.cost.choice import Chooser
+from soniq_dse.cost.incore import InCore
 from soniq_dse.hardware.find import shipped_descriptors
 from soniq_dse.hardware.levels import native_levels
 from soniq_dse.hardware.load import load_hardware
@@ -13,6 +15,7 @@ from soniq_dse.hardware.overview import DescriptorHead, read_head
 from soniq_dse.hardware.portmap import RENAMED
 from soniq_dse.hardware.render import figures, sheets, source_keys
 from soniq_dse.records.hardware import HardwareModel
+from soniq_dse.records.palette import Level
 
 MACHINES = shipped_descriptors()
 
@@ -69,6 +72,25 @@ def test_a_reciprocal_throughput_is_not_below_what_the_ports_allow(hw: HardwareM
             bound = max(op.cycles / len(op.ports) for op in timing.micro_ops)
             # 15 % for measured figures: their spread on shared machines.
             assert timing.reciprocal_throughput_cycles.value >= bound * 0.85, (mnemonic, width)
+
+
+def test_every_native_level_and_fp32_can_be_priced(hw: HardwareModel) -> None:
+    """By a kernel that exists or a recipe: a machine without kernels (RISC-V) has estimates all the same."""
+    chooser = Chooser(hw, InCore())
+    levels = {native.level for native in native_levels(hw)}
+    assert Level(weight_bits=8, activation_bits=8) in levels
+    for level in levels:
+        assert all(kernel.cycles_per_mac > 0 for kernel in chooser.kernels(level))
+    assert chooser.fp32().cycles_per_mac > 0
+
+
+def test_a_hypothetical_instruction_prices_no_kernel_that_exists() -> None:
+    """Only its recipe brings it in: kernels keep the price that they have on the machine without it."""
+    level = Level(weight_bits=4, activation_bits=4)
+    plain, proposed = (Chooser(load_hardware(name), InCore()) for name in ("neon", "sysmol"))
+    existing = {k.name: k.cycles_per_mac for k in plain.kernels(level)}
+    assert {k.name: k.cycles_per_mac for k in proposed.kernels(level) if k.exists} == existing
+    assert proposed.kernels(level)[0].cycles_per_mac < min(existing.values())
 
 
 def test_the_head_says_what_the_whole_says(path: Path, hw: HardwareModel) -> None:
