@@ -105,7 +105,7 @@ def layer(shape: Shape, mix: Mix, features: Features, algorithm: str = "") -> Ou
     found = solo(shape, mix, features, algorithm)
     shares = [count / shape.in_channels for count in _counts(shape, mix)]
     label = "+".join(f"{share:.0%} {level.name}" for share, (level, _) in zip(shares, mix, strict=True))
-    padded = sum(part.padded_k for part in found.parts) / shape.groups
+    padded = sum(part.padded_k * part.cols for part in found.parts) / shape.cols
     kernels = tuple(dict.fromkeys(part.kernel.spec.symbol for part in found.parts))
     return Ours(label.removeprefix("100% "), kernels, found.run, found.pack_and_run, padded / shape.k - 1)
 

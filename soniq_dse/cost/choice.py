@@ -40,6 +40,8 @@ Recipes speak of the first."""
 _OPERAND_LOADS = ("load", "load_broadcast")
 WIDEST_KERNEL_BITS = {"x86_64": 512, "aarch64": 128}
 """The widest vectors that kernels are written for, by instruction set."""
+DEPTHWISE_COLUMNS = 32
+"""Channels of a panel of the driver's kernel for depthwise convolutions (``cpu/depthwise.cpp``)."""
 WIDENED_INSTRUCTIONS = 4.0
 """Per vector of 32-bit sums that a tile with narrower ones ends with: take a half, convert, add, store."""
 FLUSHED_INSTRUCTIONS = 2.0
@@ -152,6 +154,23 @@ class Chooser:
         if "fp32" not in self._priced:
             self._priced["fp32"] = self._fp32()
         return self._priced["fp32"]
+
+    def depthwise(self, cycles_per_mac: float) -> Kernel:
+        """The driver's kernel for depthwise convolutions, two rows of a panel at a time, at a price."""
+        cycles = 2 * DEPTHWISE_COLUMNS * cycles_per_mac
+        return Kernel(
+            name="soniq_depthwise",
+            rows=2,
+            cols=DEPTHWISE_COLUMNS,
+            k_group=1,
+            pass_k=1,
+            weight_bits=16,
+            activation_bits=8,
+            algorithm="direct",
+            loop=LoopCost(cycles, cycles, "issue", "counted operations", 1.0),
+            priced_by="recipe",
+            exists=False,
+        )
 
     def _of_spec(self, spec: KernelSpec) -> Kernel:
         loop = self.loop_of(spec.symbol)

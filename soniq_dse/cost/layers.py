@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from soniq_dse.cost.choice import Chooser, Kernel, Way
+from soniq_dse.cost.choice import DEPTHWISE_COLUMNS, Chooser, Kernel, Way
 from soniq_dse.cost.memory import Hierarchy, Nest
 from soniq_dse.cost.vector_loops import (
     ACCUMULATE_OPERATIONS,
+    DEPTHWISE_OPERATIONS,
     EMIT_OPERATIONS,
     FINISH_OPERATIONS,
     GATHER_CYCLES,
@@ -24,6 +25,7 @@ from soniq_dse.cost.vector_loops import (
     TILE_CYCLES,
     VectorLoops,
 )
+from soniq_dse.kernels.catalog import ROW_SUMS
 from soniq_dse.kernels.walk import BLOCK_MULTIPLE, TILE_BYTES
 from soniq_dse.records.choice import Choices, KernelChoice, KernelOption, PartShape
 from soniq_dse.records.cost import Bound
@@ -85,7 +87,28 @@ class LayerCoster:
         if segments is None:
             shape = _shape_of(layer, _FP32, layer.segment_channels, signed=signed)
             return (self._part(shape, self._chooser.fp32(), False, home, out, groups),)
+        if layer.n_groups > 1 and layer.segment_channels == 1:
+            return (self._depthwise(layer),)
         return tuple(self._segment(layer, segment, signed=signed, home=home) for segment in segments)
+
+    def _depthwise(self, layer: MatmulLayer) -> PartCost:
+        """All channels at once by the driver's own kernel, which reads plain codes whatever their levels."""
+        rows, cols = -(-layer.rows // self.threads), layer.out_channels
+        panels = -(-cols // DEPTHWISE_COLUMNS)
+        macs = rows * panels * DEPTHWISE_COLUMNS * layer.taps
+        compute = self.loops.floats(macs, DEPTHWISE_OPERATIONS)
+        return PartCost(
+            kernel=self._chooser.depthwise(compute / macs),
+            compute=compute,
+            memory=0.0,
+            packing=0.0,
+            epilogue=rows * ROW_CYCLES + self.loops.floats(rows * cols, ACCUMULATE_OPERATIONS),
+            overhead=rows * layer.taps * POINTER_CYCLES + panels * rows / 2 * TILE_CYCLES,
+            bound="issue",
+            macs=rows * cols * layer.taps,
+            padded_macs=float(macs),
+            folded=False,
+        )
 
     def choose(self, shape: PartShape, home: int) -> KernelChoice | None:
         """What runs a part on this machine: what was given, else the cheapest; None where only a recipe prices it.
@@ -231,8 +254,8 @@ def _depth(shape: PartShape, kernel: Kernel, *, folded: bool) -> tuple[int, int]
 
 
 def _is_dense(shape: PartShape, kernel: Kernel) -> bool:
-    """Whether packed pixels are whole bytes, and so lie side by side."""
-    return shape.channels * kernel.activation_bits % 8 == 0
+    """Whether packed pixels are whole bytes and nothing else, and so lie side by side."""
+    return kernel.algorithm not in ROW_SUMS and shape.channels * kernel.activation_bits % 8 == 0
 
 
 def _padded_depth(shape: PartShape, kernel: Kernel, *, folded: bool) -> int:

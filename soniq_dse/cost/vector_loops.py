@@ -40,6 +40,9 @@ POINTER_CYCLES = 1.0
 """Per row, tap and part: load the pixel's index, multiply, add, store: 4 scalar operations, 4 to 6 a cycle."""
 GATHER_CYCLES = 8.0
 """Per row and tap of a folded part: load the pixel's index, compare, a memcpy of a few bytes."""
+DEPTHWISE_OPERATIONS = 2.25
+"""Per 8 multiply-accumulates (``depthwise.cpp``): of 64, two loads, six unpackings, four products, four sums, and
+half of the four loads of weights that two rows share."""
 PIXEL_CYCLES = 30.0
 """Per pixel packed by a call of its own, since its bits fill no whole bytes: 27 to 41 cycles on a Zen 3 core."""
 TAP_CYCLES = 10.0

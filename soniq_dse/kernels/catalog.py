@@ -33,6 +33,9 @@ COUNTED_K = 576
 """The k over which the choice spreads them, being made before k is known: 3x3 taps of 64 channels. The GFNI kernel is
 behind popcount there, level at about twice this depth, and gains from four times on (Intel server core)."""
 
+ROW_SUMS = frozenset({"fip"})
+"""Algorithms whose packed rows end with a sum over the row, so that rows cannot be joined."""
+
 _BIT_PLANES = ("popcount", "cnt")
 _NEWEST_FIRST = ("avx512f", "i8mm", "avxvnni", "dotprod", "avx2", "neon")
 _INSTANCE = re.compile(r"^SONIQ_KERNEL\(([^;]*?)\)\s*;?\s*$", re.MULTILINE | re.DOTALL)
@@ -118,6 +121,7 @@ def kernels_for(
     integer weights hold every zero-free weight. ``signed`` does not narrow the choice, since raw sums of either family
     are turned into the asked one by an offset (``soniq_kernel.h``).
 
+    The order is that of a machine which no descriptor speaks of: where one does, the cost model prices whole parts.
     Order, for a product of ``rows`` and ``cols``: vector kernels before scalar ones; for one row, which is bound by
     reading the weights, fewest weight bits; fewest instructions of the kept loop per multiply-accumulate, those spent
     on padding ``rows`` and ``cols`` to the tile and on packing the activations included; least padding of k. Kernels
@@ -158,7 +162,7 @@ def packed_activation_bits(algorithm: str, weight_bits: int, activation_bits: in
         elements = 4 // weight_bits
         codes = activation_bits * elements
         return (16 * 8 if codes > 8 else 16 if codes > 4 else 8) / elements
-    return 8.0
+    return 16.0 if algorithm == "fip" else 8.0
 
 
 def token_bits(token: str) -> int:

@@ -167,9 +167,9 @@ def bordered(strips: Strips, readers: Iterable[Geometry]) -> Strips:
 @functools.lru_cache(maxsize=256)
 def granule(kernel: Kernel) -> int:
     """The least number of elements that a kernel packs on their own, so that packed rows of whole granules may be
-    joined into one; 0: there is none up to 64. Found by packing."""
+    joined into one; 0: there is none up to 64, or rows hold more than their elements. Found by packing."""
     bits = token_bits(kernel.spec.act)
-    if kernel.spec.act == "f32":
+    if kernel.spec.act == "f32" or kernel.a_row_bytes(_PROBED_K) != packed_bytes(kernel, _PROBED_K):
         return 0
     for size in _GRANULES:
         codes = np.random.default_rng(size).integers(0, 2**bits, (4, size)).astype(np.uint8)

@@ -15,7 +15,7 @@ from soniq_dse.hardware.load import load_hardware
 from soniq_dse.records.choice import Choices, KernelChoice, KernelOption, PartShape
 from soniq_dse.records.hardware import HardwareModel
 from soniq_dse.records.palette import Level
-from soniq_dse.records.workload import GemmLayer, Node, TensorClass, Workload
+from soniq_dse.records.workload import Conv2dLayer, GemmLayer, Node, Segment, TensorClass, Workload
 
 
 @functools.cache
@@ -96,3 +96,18 @@ def test_the_reason_names_what_runs_and_the_second_best() -> None:
     assert alone.reason == "slow: predicted 3 us; nothing else serves w1a1 8x8x(9x4)"
     assert Choices(made=(both,)).of(asked) is both
     assert Choices().of(asked) is None
+
+
+def test_a_depthwise_layer_is_one_part_whatever_its_levels() -> None:
+    layer = Conv2dLayer(
+        name="dw", in_channels=96, out_channels=96, height=14, width=14, kernel=(3, 3), padding=(1, 1), groups=96
+    )
+    segments = [Segment(weight_bits=bits, activation_bits=bits, channels=48) for bits in (1, 8)]
+    coster = LayerCoster(machine("avx2"), Chooser(machine("avx2"), InCore()))
+    (part,) = coster.parts(layer, segments, signed=True)
+    assert (part.macs, part.padded_macs) == (layer.macs, layer.macs)  # three panels of 32 channels
+    assert part.choice is None
+    wider = layer.model_copy(update={"in_channels": 97, "out_channels": 97, "groups": 97})
+    (padded,) = coster.parts(wider, segments, signed=True)
+    assert padded.padded_macs * 3 == part.padded_macs * 4
+    assert padded.cycles > part.cycles

@@ -22,6 +22,8 @@ from soniq_dse.cli import main
 from soniq_dse.cost.network import choose_kernels
 from soniq_dse.hardware.load import load_hardware
 from soniq_dse.records.front import ParetoFront, Report, RunInfo
+from soniq_dse.runtime import autotune
+from soniq_dse.runtime.autotune import tuned_choices
 from soniq_dse.runtime.pack import PackedNetwork
 
 HERE = Path(__file__).parent
@@ -220,6 +222,26 @@ def test_measured_where_the_descriptor_describes_this_host(copied: Path) -> None
     else:
         assert not any(measured[1:])
         assert any("predicted only" in note or "Not measured" in note for note in report.notes)
+
+
+def test_autotuned_kernels_are_those_of_the_estimate(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measured once, where the descriptor describes this host; the estimate then prices what was found."""
+    monkeypatch.setattr(autotune, "_default_file", lambda: copied / "tuned.jsonl")
+    monkeypatch.setattr(autotune, "SETTLE_S", 1e-3)
+    command = [word for word in COMMAND if word not in ("--hw", "avx512", "--no-measure")]
+    arguments = [*command, "--palettes", "w2a2", "--out", str(copied), "--store", str(copied / "store"), "--autotune"]
+    _, err = soniq_dse(*arguments)
+    report = Report.from_json((copied / "report.json").read_bytes())
+    if not report.hardware_matches_host:
+        assert "autotuned" not in err
+        return
+    assert "autotuned w2a2 " in err
+    tuned = tuned_choices()
+    priced = [choice for detail in report.details if detail.estimate for layer in detail.estimate.per_layer
+              for choice in layer.choices]  # fmt: skip
+    assert priced
+    assert all(choice == tuned.of(choice.shape) for choice in priced)
+    assert "autotuned" not in soniq_dse(*arguments)[1]
 
 
 def test_failing_design_is_named_and_the_rest_goes_on(copied: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from network_factory import NetworkFactory
 
 from soniq_dse.kernels.catalog import kernel, serves
-from soniq_dse.records.choice import Choices, KernelChoice, TunedKernel
+from soniq_dse.records.choice import Choices, KernelChoice, KernelOption, TunedKernel
 from soniq_dse.runtime import autotune as module
 from soniq_dse.runtime.autotune import autotune, tuned_choices
 from soniq_dse.runtime.check import check
@@ -99,3 +99,20 @@ def test_foreign_and_damaged_entries_are_ignored_with_one_line(
 
 def test_without_a_file_nothing_is_known(tmp_path: Path) -> None:
     assert tuned_choices(file=tmp_path / "absent.jsonl") == Choices()
+
+
+@pytest.mark.parametrize("level", ["w1a1", "w2a2", "w4a4", "w8a8"])
+@pytest.mark.parametrize("channels", [1, 3, 8, 13])
+def test_every_option_gives_the_same_result(level: str, channels: int) -> None:
+    """Whatever kernel and layout is chosen for a convolution, on strips that may be dense or not."""
+    net = NetworkFactory((channels, 5, 6), level)
+    inner = net.relu(net.conv(net.quantize("x", signed=True), 17, 3, padding=(1, 1)))
+    net.linear(net.quantize(net.flatten(inner), signed=False), 5)
+    packed = PackedNetwork(net.network(), net.arrays)
+    x = np.random.default_rng(0).standard_normal((2, *packed.in_shape)).astype(np.float32)
+    for shape in packed.shapes(2):
+        for spec, folded in module._options(shape, packed.features):
+            option = KernelOption(symbol=spec.symbol, folded=folded, latency_us=1.0)
+            choice = KernelChoice(shape=shape, source="measured", options=(option,))
+            chosen = packed.with_choices(Choices(made=(choice,)))
+            assert check(chosen, x, batch=2).exact, f"{shape.name}: {spec.symbol}, folded: {folded}"
