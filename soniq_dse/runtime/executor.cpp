@@ -50,6 +50,7 @@ namespace {
 enum Kind : int64_t { kPack, kLayer, kQuantize, kCopy, kMaxPoolCodes, kMaxPool, kAveragePool, kRelu, kAdd };
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 void quantize_plane(const float* __restrict in, int64_t n, uint8_t* __restrict out, float inverse, float shift, float lo,
                     float hi) {
@@ -65,10 +66,38 @@ void quantize_pixel(const SoniqQuantize& q, const float* __restrict in, uint8_t*
   }
 }
 
+typedef uint8_t Bytes16 __attribute__((vector_size(16)));
+
+// in[c][p] -> out[p][c], 16 x 16: four rounds of interleaving the upper half of the rows with the lower.
+inline void transpose(const uint8_t* in, int64_t ld_in, Bytes16* out) {
+  Bytes16 rows[16];
+  for (int r = 0; r < 16; ++r) __builtin_memcpy(&rows[r], in + r * ld_in, 16);
+  for (int round = 0; round < 4; ++round) {
+    for (int r = 0; r < 8; ++r) {
+      out[2 * r] = __builtin_shufflevector(rows[r], rows[r + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+      out[2 * r + 1] = __builtin_shufflevector(rows[r], rows[r + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    }
+    for (int r = 0; r < 16; ++r) rows[r] = out[r];
+  }
+}
+
+// codes[c][p] of up to 16 channels and n pixels to channels last. Whole vectors are stored where what follows the channels
+// is written later, which is not so for the last pixels.
+void interleave(const uint8_t* codes, int64_t ld_codes, int64_t channels, int64_t n, uint8_t* out, int64_t ld_out) {
+  const int64_t safe = n - ceil_div(16, ld_out);
+  int64_t p = 0;
+  for (Bytes16 pixels[16]; p + 16 <= safe && (channels == 16 || channels == ld_out); p += 16) {
+    transpose(codes + p, ld_codes, pixels);
+    for (int64_t i = 0; i < 16; ++i) __builtin_memcpy(out + (p + i) * ld_out, &pixels[i], 16);
+  }
+  for (; p < n; ++p)
+    for (int64_t c = 0; c < channels; ++c) out[p * ld_out + c] = codes[c * ld_codes + p];
+}
+
 // n pixels of an image that has its channels first: planes to codes, and these to channels last, a piece in L1 at a time.
 void quantize_planes(const SoniqQuantize& q, const float* in, int64_t n, uint8_t* out) {
-  constexpr int64_t pixels = 128, channels = 32;
-  uint8_t codes[channels][pixels];
+  constexpr int64_t pixels = 512, channels = 16;
+  alignas(64) uint8_t codes[channels][pixels] = {};
   for (int64_t p0 = 0; p0 < n; p0 += pixels)
     for (int64_t c0 = 0; c0 < q.channels; c0 += channels) {
       const int64_t p_count = smaller(pixels, n - p0), c_count = smaller(channels, q.channels - c0);
@@ -76,8 +105,7 @@ void quantize_planes(const SoniqQuantize& q, const float* in, int64_t n, uint8_t
         const int64_t at = c0 + c;
         quantize_plane(in + q.source[at] + p0, p_count, codes[c], q.inverse[at], q.shift[at], q.lo[at], q.hi[at]);
       }
-      for (int64_t p = 0; p < p_count; ++p)
-        for (int64_t c = 0; c < c_count; ++c) out[(p0 + p) * q.channels + c0 + c] = codes[c][p];
+      interleave(codes[0], pixels, c_count, p_count, out + p0 * q.channels + c0, q.channels);
     }
 }
 
@@ -104,9 +132,13 @@ void copy(const SoniqCopy& s, SoniqShare share) {
   for_pixels(s.batch, s.pixels, share, [&](int64_t image, int64_t first, int64_t n) {
     const float* in = s.in + image * s.batch_stride;
     float* out = s.out + image * s.pixels * s.channels;
-    for (int64_t p = first; p < first + n; ++p) {
+    constexpr int64_t pixels = 16;  // so many lie in a cache line on the side that has its channels first
+    for (int64_t p0 = first; p0 < first + n; p0 += pixels) {
+      const int64_t end = smaller(p0 + pixels, first + n);
       for (int64_t c = 0; c < s.channels; ++c) {
-        out[p * s.out_pixel_stride + c * s.out_channel_stride] = in[p * s.pixel_stride + s.source[c]];
+        for (int64_t p = p0; p < end; ++p) {
+          out[p * s.out_pixel_stride + c * s.out_channel_stride] = in[p * s.pixel_stride + s.source[c]];
+        }
       }
     }
   });

@@ -167,6 +167,16 @@ def test_operators_on_the_input_itself() -> None:
     assert_exact(net)
 
 
+@pytest.mark.parametrize("channels", [1, 3, 16, 20, 40])
+@pytest.mark.parametrize("palette", ["w8a8", "w1a1+w4a4"])
+def test_images_of_any_depth_come_in_and_go_out(channels: int, palette: str) -> None:
+    # Channels first outside, last inside: whole vectors of 16 channels and 16 pixels, and what is left of both.
+    net = NetworkFactory((channels, 7, 23), palette)
+    net.conv(net.quantize("x", signed=True), channels, 1)
+    network = assert_exact(net)
+    assert check(network, np.full((2, *network.in_shape), 0.7, np.float32), threads=3).exact
+
+
 def test_output_that_is_an_image() -> None:
     net = NetworkFactory((3, 5, 4), "w4a4")
     net.relu(net.conv(net.quantize("x", signed=True), 7, 3, padding=(1, 1)))
