@@ -1,6 +1,6 @@
 """What every test may use.
 
-Where ``SONIQ_DSE_TESTS_REQUIRE=1``, a missing program fails the test instead of skipping it."""
+Where ``SONIQ_DSE_TESTS_REQUIRE=1``, a missing program or header fails the test instead of skipping it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,19 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from soniq_dse.native.compiler import host_compiler
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def _missing(reason: str) -> NoReturn:
+    if os.environ.get("SONIQ_DSE_TESTS_REQUIRE") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
@@ -30,10 +39,21 @@ def need_program() -> Callable[[str, str], str]:
         found = shutil.which(program)
         if found:
             return found
-        reason = f"{program} is not installed (Debian package {debian_package})"
-        if os.environ.get("SONIQ_DSE_TESTS_REQUIRE") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        _missing(f"{program} is not installed (Debian package {debian_package})")
+
+    return need
+
+
+@pytest.fixture(scope="session")
+def need_header() -> Callable[[str, str], None]:
+    """``need_header("simde/x86/avx512.h", "libsimde-dev")``: a skip, as above, where the compiler lacks the header."""
+
+    def need(header: str, debian_package: str) -> None:
+        command = [host_compiler().path, "-fsyntax-only", "-x", "c++", "-"]
+        source = f"#if !__has_include(<{header}>)\n#error\n#endif\n"
+        found = subprocess.run(command, input=source, text=True, capture_output=True, check=False)
+        if found.returncode:
+            _missing(f"{header} is not installed (Debian package {debian_package})")
 
     return need
 

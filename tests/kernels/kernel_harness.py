@@ -16,6 +16,8 @@ from soniq_dse.native.compiler import Compiler
 from soniq_dse.records.cost import KernelSpec
 
 SOURCE = Path(__file__).with_name("kernel_harness.cpp")
+PORTABLE = (f"-I{Path(__file__).with_name('portable')}", "-DSIMDE_NO_INLINE", "-Wno-psabi")
+"""Calls of intrinsics instead of their text in every unrolled tile: a third of the minutes to compile."""
 DEEP_K = 70_000
 """Bounds up to here are reached: those of 8-bit products."""
 
@@ -54,14 +56,20 @@ def contract_cases(spec: KernelSpec, seed: int) -> list[Case]:
     return cases
 
 
-def build(specs: Sequence[KernelSpec], compiler: Compiler, flags: Sequence[str], folder: Path) -> Path:
-    """The program with the kernels of ``specs``, each file built for the features that it names."""
+def build(
+    specs: Sequence[KernelSpec], compiler: Compiler, flags: Sequence[str], folder: Path, *, portable: bool = False
+) -> Path:
+    """The program with the kernels of ``specs``, each file built for the features that it names.
+
+    ``portable``: x86-64 kernels in plain C (``portable/immintrin.h``), for a processor without those features.
+    """
     objects = []
     for path in sorted({spec.path for spec in specs}):
         source = CPU_FOLDER / Path(path).name
         features = tuple(dict.fromkeys(name for spec in specs if spec.path == path for name in spec.features))
         objects.append(folder / f"{source.stem}.o")
-        _call(compiler.path, *flags, *isa_flags(features), "-c", str(source), "-o", str(objects[-1]))
+        isa = PORTABLE if portable else isa_flags(features)
+        _call(compiler.path, *flags, *isa, "-c", str(source), "-o", str(objects[-1]))
     program = folder / "kernel_harness"
     kernels = "-DSONIQ_KERNELS=" + " ".join(f"X({spec.symbol})" for spec in specs)
     _call(compiler.path, *flags, kernels, f"-I{CPU_FOLDER}", str(SOURCE), *map(str, objects), "-o", str(program))

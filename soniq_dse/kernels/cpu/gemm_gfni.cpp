@@ -215,9 +215,13 @@ struct Gfni {
 
   // gcc 12 makes a broadcast and a product of the intrinsics; one instruction does both.
   static SONIQ_INLINE __m512i times(__m512i features, const int64_t* matrix) {
+#ifdef __GFNI__
     __m512i product;
     asm("vgf2p8affineqb $0, %2%{1to8%}, %1, %0" : "=v"(product) : "v"(features), "m"(*matrix));
     return product;
+#else  // built with portable intrinsics
+    return _mm512_gf2p8affine_epi64_epi8(features, _mm512_set1_epi64(*matrix), 0);
+#endif
   }
 
   // The carry, maj(old sum, x, y), from the new sum: each vpternlogq then overwrites what is dead, and no copies are needed.
