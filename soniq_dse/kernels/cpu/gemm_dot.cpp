@@ -98,19 +98,14 @@ struct Dot : Operands<NV, WB> {
   static constexpr int64_t chunk_bytes = WB == 8 ? 1 << 30 : 24 << 10;
   static constexpr int64_t chunk_groups = chunk_bytes / (W::fields * NV * 64);
 
-  // Chunks are whole taps while one tap fits, else parts of one tap.
   static void run(int64_t rows, int64_t cols, int64_t taps, int64_t k, const uint8_t* const* a, int64_t ld_a, const uint8_t* w,
                   void* acc, int64_t ld_acc) {
-    const int64_t groups = W::groups(k), parts = ceil_div(groups, chunk_groups), part = ceil_div(groups, parts);
-    const int64_t tap_step = parts > 1 ? 1 : min64(taps, chunk_groups / groups);
     for (int64_t n = 0; n < cols; n += nr)
-      for (int64_t t = 0; t < taps; t += tap_step)
-        for (int64_t g = 0; g < groups; g += part) {
-          const int64_t n_taps = min64(tap_step, taps - t), n_groups = min64(part, groups - g);
-          int32_t* out = static_cast<int32_t*>(acc) + n;
-          chunk(rows, n_taps, n_groups, a + t * ld_a, ld_a, g * W::group, w, out, ld_acc, t + g == 0);
-          w += n_taps * n_groups * NV * 64;
-        }
+      for_chunks(taps, W::groups(k), chunk_groups, [&](int64_t t, int64_t n_taps, int64_t g, int64_t n_groups) {
+        int32_t* out = static_cast<int32_t*>(acc) + n;
+        chunk(rows, n_taps, n_groups, a + t * ld_a, ld_a, g * W::group, w, out, ld_acc, t + g == 0);
+        w += n_taps * n_groups * NV * 64;
+      });
   }
 
  private:
