@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from soniq_dse.errors import UserError
+from soniq_dse.errors import UserError, unknown_name
 from soniq_dse.qat.allocators import ClassSize, Levels, Problem
 from soniq_dse.qat.fake_quant import ActivationQuantizer, ClassMixture, NoiseKeys, Phase, WeightQuantizer
 from soniq_dse.records.design import Assignment, Candidate
-from soniq_dse.records.palette import Level, Palette
+from soniq_dse.records.palette import FLOAT_BITS, Level, Palette
 from soniq_dse.records.workload import Node, TensorClass, Workload
 
 
@@ -24,9 +24,9 @@ from soniq_dse.records.workload import Node, TensorClass, Workload
 class QuantizedModel:
     """A model under quantization; ``mixtures`` by tensor class, ``activations`` by tensor, ``weights`` by node."""
 
+    name: str
     model: nn.Module
     workload: Workload
-    candidate: Candidate
     problem: Problem
     keys: NoiseKeys
     mixtures: dict[str, ClassMixture]
@@ -70,15 +70,16 @@ class QuantizedModel:
         """The record of an allocation, pinned classes included."""
         pinned = {name: m.palette for name, m in self.mixtures.items() if name not in levels}
         every = {name: levels.get(name, (0,) * m.channels) for name, m in self.mixtures.items()}
-        sizes = [_class_size(self.workload, c) for c in self.workload.tensor_classes if c.name in self.mixtures]
-        palettes = {name: mixture.palette for name, mixture in self.mixtures.items()}
-        bits = math.fsum(
-            size.weights_per_channel * sum(palettes[size.name].levels[j].weight_bits for j in every[size.name])
-            for size in sizes
-        )
-        overall = bits / max(math.fsum(size.channels * size.weights_per_channel for size in sizes), 1)
+        names = {mixture: name for name, mixture in self.mixtures.items()}
+        bits, count = 0.0, 0
+        for quantizer in self.weights.values():
+            mixture, n_weights = quantizer.mixture, quantizer.n_weights
+            of_level = [level.weight_bits for level in mixture.palette.levels]
+            bits += n_weights / mixture.channels * sum(of_level[j] for j in every[names[mixture]])
+            count += n_weights
+        overall = bits / max(count, 1)
         return Assignment(
-            palette=self.candidate.palette,
+            palette=self.problem.palette,
             level_of_channel=every,
             pinned=pinned,
             bits_per_weight=self.problem.bits_per_weight(levels) if levels else overall,
@@ -87,59 +88,109 @@ class QuantizedModel:
 
 
 def check_trainable(workload: Workload, palette: Palette) -> None:
-    """Refuse what no training could mend, so that a run need not begin.
+    """Refuse what could be trained but not deployed, so that a run need not begin.
 
     Raises:
-        UserError: a level is weight-only, or the network has an operator that stays in floating point.
+        UserError: a level is weight-only, the network has an operator that stays in floating point, or a linear layer
+            reads more than rows of features.
     """
     _refuse_weight_only(palette)
     _refuse_unsupported(workload)
+    for node in workload.nodes:
+        shape = workload.node(node.inputs[0]).shape if node.op == "linear" else ()
+        if len(shape) > 2:
+            raise UserError(f"layer {node.module}: expected an input of shape [n, features], got {list(shape)}")
 
 
 def quantize_model(model: nn.Module, workload: Workload, candidate: Candidate) -> QuantizedModel:
-    """Wrap ``model`` in place for ``candidate``.
+    """Wrap ``model`` in place for ``candidate``, to be trained and deployed.
 
     Raises:
-        UserError: a level is weight-only, the network has an operator that stays in floating point, a layer is called
-            twice or is none of Conv2d and Linear, or the budget cannot be met.
+        UserError: as ``check_trainable`` and ``wrap``.
     """
     check_trainable(workload, candidate.palette)
-    keys = NoiseKeys(candidate.seed)
-    mixtures: dict[str, ClassMixture] = {}
+    problem = Problem((), candidate.palette, candidate.budget_bits, candidate.k_group, candidate.seed)
+    return wrap(model, workload, problem, candidate.name)
+
+
+def wrap(
+    model: nn.Module, workload: Workload, request: Problem, name: str, pins: Mapping[str, Level] | None = None
+) -> QuantizedModel:
+    """Wrap ``model`` in place: every quantized layer of ``workload``, and its embeddings at 8 bits.
+
+    Args:
+        model: the network; what ``workload`` lists as unsupported stays in floating point.
+        workload: its trace.
+        request: palette, budget, group and seed; its classes are found here.
+        name: of the design.
+        pins: module path -> level of the tensor that it reads, in place of the palette.
+
+    Raises:
+        UserError: a layer is called twice, or has a padding other than zeros; a pin names no layer; weight-only levels
+            are mixed with others; the budget cannot be met.
+    """
+    keys = NoiseKeys(request.seed)
+    floating = {part.node for part in workload.unsupported}
+    nodes = _matmul_nodes(workload, floating)
+    palettes = _palettes(workload, nodes, request.palette, pins or {})
+    mixtures = {
+        c.name: ClassMixture(palettes[c.name], c.channels, signed=not c.nonnegative)
+        for c in workload.tensor_classes
+        if c.name in palettes
+    }
     activations: dict[str, ActivationQuantizer] = {}
     weights: dict[str, WeightQuantizer] = {}
-    nodes = _matmul_nodes(workload)
-    for tensor_class in workload.tensor_classes:
-        if any(node.inputs[0] in tensor_class.tensors for node in nodes):
-            palette = palette_of(tensor_class, candidate.palette)
-            mixtures[tensor_class.name] = ClassMixture(
-                palette, tensor_class.channels, signed=not tensor_class.nonnegative
-            )
     for node in nodes:
         module = _module_of(model, node)
-        _refuse_rank(module, node, workload)
-        tensor_class = _class_of(workload, node)
-        mixture = mixtures[tensor_class.name]
+        mixture, tensor = mixtures[_class_of(workload, node).name], node.inputs[0]
         groups = module.groups if isinstance(module, nn.Conv2d) else 1
-        tensor = node.inputs[0]
-        if tensor not in activations:
-            axis = 1 if isinstance(module, nn.Conv2d) else -1
-            features = module.weight.shape[1] * groups
-            activations[tensor] = ActivationQuantizer(mixture, features, axis, keys)
         weights[node.name] = WeightQuantizer(mixture, module.weight, groups, keys)
-        _attach(module, activations[tensor], weights[node.name])
-    free = [c for c in workload.tensor_classes if c.name in mixtures and c.pinned_bits is None]
-    problem = Problem(
-        tuple(_class_size(workload, c) for c in free),
-        candidate.palette,
-        candidate.budget_bits,
-        candidate.k_group,
-        candidate.seed,
-    )
-    quantized = QuantizedModel(model, workload, candidate, problem, keys, mixtures, activations, weights)
+        if tensor not in activations and not mixture.weight_only:
+            axis = 1 if isinstance(module, nn.Conv2d) else -1
+            activations[tensor] = ActivationQuantizer(mixture, module.weight.shape[1] * groups, axis, keys)
+            module.add_module("input_quantizer", activations[tensor])
+        _attach(module, activations.get(tensor), weights[node.name])
+    for table, quantizer in _embeddings(model, workload, keys).items():
+        weights[table], mixtures[f"{table}.weight"] = quantizer, quantizer.mixture
+    free = [c for c in workload.tensor_classes if c.name in mixtures and palettes[c.name] is request.palette]
+    problem = replace(request, classes=tuple(_class_size(workload, c) for c in free))
+    quantized = QuantizedModel(name, model, workload, problem, keys, mixtures, activations, weights)
     model.register_forward_pre_hook(lambda *_: keys.advance())
     model.register_forward_hook(lambda *_: quantized.forget(), always_call=True)
     return quantized
+
+
+def _palettes(workload: Workload, nodes: list[Node], palette: Palette, pins: Mapping[str, Level]) -> dict[str, Palette]:
+    """Class -> its palette: ``palette`` itself, or its pinned level alone."""
+    modules = [node.module for node in nodes]
+    for module in pins:
+        if module not in modules:
+            raise unknown_name("pin: layer", module, modules)
+    found: dict[str, Palette] = {}
+    for node in nodes:
+        tensor_class = _class_of(workload, node)
+        found[tensor_class.name] = palette_of(tensor_class, palette)
+    for node in nodes:
+        if node.module in pins:
+            found[_class_of(workload, node).name] = Palette(levels=(pins[node.module],), source="pinned")
+    for one in found.values():
+        if len({level.is_weight_only for level in one.levels}) > 1:
+            raise UserError(f"palette {one.name}: expected weight-only levels alone, or none, got both")
+    return found
+
+
+def _embeddings(model: nn.Module, workload: Workload, keys: NoiseKeys) -> dict[str, WeightQuantizer]:
+    """Look-up tables at 8 bits, weight-only: one step per row. A table that another layer shares stays as it is."""
+    found = {}
+    uses = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
+    for node in workload.nodes:
+        module: Any = model.get_submodule(node.module) if node.op == "embedding" and node.module else None
+        if isinstance(module, nn.Embedding) and uses[id(module.weight)] == 1:
+            palette = Palette(levels=(Level(weight_bits=8, activation_bits=FLOAT_BITS),), source="pinned")
+            mixture = ClassMixture(palette, module.embedding_dim, signed=True)
+            found[node.name] = WeightQuantizer(mixture, module.weight, 1, keys)
+            parametrize.register_parametrization(module, "weight", found[node.name])
+    return found
 
 
 def palette_of(tensor_class: TensorClass, palette: Palette) -> Palette:
@@ -150,8 +201,10 @@ def palette_of(tensor_class: TensorClass, palette: Palette) -> Palette:
     return Palette(levels=(Level(weight_bits=bits, activation_bits=bits),), source="pinned")
 
 
-def _attach(module: nn.Module, activation: ActivationQuantizer, weight: WeightQuantizer) -> None:
+def _attach(module: nn.Module, activation: ActivationQuantizer | None, weight: WeightQuantizer) -> None:
     parametrize.register_parametrization(module, "weight", weight)
+    if activation is None:
+        return
     padding = getattr(module, "padding", (0, 0))
     pads_nonzero = any(grid.integer(grid.zero_code) for grid in activation.mixture.activation_grids)
     border = None
@@ -186,8 +239,8 @@ def _padded(values: Tensor, border: tuple[int, ...], activation: ActivationQuant
     return padded + around * activation.zero_values().view(1, -1, 1, 1)
 
 
-def _matmul_nodes(workload: Workload) -> list[Node]:
-    nodes = [node for node in workload.nodes if node.layer is not None]
+def _matmul_nodes(workload: Workload, floating: set[str]) -> list[Node]:
+    nodes = [node for node in workload.nodes if node.layer is not None and node.name not in floating]
     modules = Counter(node.module for node in nodes)
     for node in nodes:
         if not node.module:
@@ -217,15 +270,9 @@ def _class_of(workload: Workload, node: Node) -> TensorClass:
 
 
 def _class_size(workload: Workload, tensor_class: TensorClass) -> ClassSize:
-    readers = [node for node in workload.nodes if node.layer is not None and node.inputs[0] in tensor_class.tensors]
+    readers = [node for node in workload.nodes if node.name in tensor_class.consumers]
     n_weights = sum(node.layer.n_weights for node in readers if node.layer is not None)
     return ClassSize(tensor_class.name, tensor_class.channels, n_weights / tensor_class.channels)
-
-
-def _refuse_rank(module: nn.Module, node: Node, workload: Workload) -> None:
-    shape = workload.node(node.inputs[0]).shape
-    if isinstance(module, nn.Linear) and len(shape) != 2:
-        raise UserError(f"layer {node.module}: expected an input of shape [n, features], got {list(shape)}")
 
 
 def _refuse_unsupported(workload: Workload) -> None:

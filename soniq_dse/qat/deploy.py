@@ -12,7 +12,7 @@ from torch import Tensor
 
 from soniq_dse.errors import UserError
 from soniq_dse.formats import format_of
-from soniq_dse.qat.apply import QuantizedModel
+from soniq_dse.qat.apply import QuantizedModel, check_trainable
 from soniq_dse.qat.fake_quant import WeightQuantizer
 from soniq_dse.records.base import ArrayRef
 from soniq_dse.records.network import (
@@ -40,8 +40,10 @@ def deploy(quantized: QuantizedModel, put_array: PutArray) -> IntegerNetwork:
     Scale and bias are folded in float64 and rounded to fp32 once; weights are rounded by ``formats``.
 
     Raises:
-        UserError: an operator has no integer node.
+        UserError: a level is weight-only, or an operator has no integer node.
     """
+    for mixture in quantized.mixtures.values():
+        check_trainable(quantized.workload, mixture.palette)
     return _Deployment(quantized, put_array).network()
 
 
@@ -85,7 +87,7 @@ class _Deployment:
                 self._name_of[node.name] = self._name_of[node.inputs[0]]  # folded there
             else:
                 self._plain(node)
-        return IntegerNetwork(name=self._quantized.candidate.name, nodes=tuple(self._nodes))
+        return IntegerNetwork(name=self._quantized.name, nodes=tuple(self._nodes))
 
     def _plain(self, node: Node) -> None:
         common: dict[str, Any] = {"name": node.name, "shape": node.shape[1:]}

@@ -67,7 +67,9 @@ class ClassMixture(nn.Module):  # type: ignore[misc]  # torch is not followed by
         super().__init__()
         self.palette, self.channels, self.signed = palette, channels, signed
         self.weight_grids = [grid_of(level.weight_format) for level in palette.levels]
-        self.activation_grids = [grid_of(level.activation_format(signed=signed)) for level in palette.levels]
+        self.weight_only = all(level.is_weight_only for level in palette.levels)
+        formats = [] if self.weight_only else [level.activation_format(signed=signed) for level in palette.levels]
+        self.activation_grids = [grid_of(form) for form in formats]
         self.logits = nn.Parameter(torch.zeros(channels, len(palette.levels))) if len(palette.levels) > 1 else None
         self.phase: Phase = "noise"
         self.shares: Tensor | None = None
@@ -80,6 +82,8 @@ class ClassMixture(nn.Module):  # type: ignore[misc]  # torch is not followed by
     def harden(self, level_of_channel: tuple[int, ...]) -> None:
         """Give every channel its level, for good."""
         self.shares = None
+        if self.logits is not None:
+            self.logits.requires_grad_(False)
         self.level.copy_(torch.tensor(level_of_channel))
         self.only_level = level_of_channel[0] if len(set(level_of_channel)) == 1 else None
 
@@ -240,6 +244,7 @@ class WeightQuantizer(nn.Module):  # type: ignore[misc]
         super().__init__()
         self.mixture, self._keys, self._place = mixture, keys, keys.place()
         n_out, n_in = weight.shape[:2]
+        self.n_weights = weight.numel()
         self.repeats = n_in * groups // mixture.channels
         group = torch.arange(n_out) // (n_out // groups)
         channel = None if groups == 1 else group[:, None] * n_in + torch.arange(n_in)

@@ -44,7 +44,7 @@ class Probe:
                 quantized.model.get_submodule(of_node[node]).parametrizations.weight.original,
             )
             for node, quantizer in quantized.weights.items()
-            if names[quantizer.mixture] in unpinned
+            if names.get(quantizer.mixture) in unpinned
         ]
         self.activations = [
             (names[quantizer.mixture], quantizer)

@@ -31,9 +31,7 @@ class SoftAssignment:
         self._bits = np.asarray(self._problem.weight_bits, dtype=np.float64)
         sizes = self._problem.classes
         self._weights = np.concatenate([np.full(c.channels, c.weights_per_channel) for c in sizes] or [np.zeros(0)])
-        self._velocity = {
-            name: torch.zeros_like(m.logits) for name, m in self._mixtures.items() if m.logits is not None
-        }
+        self.velocity = {name: torch.zeros_like(m.logits) for name, m in self._mixtures.items() if m.logits is not None}
         self._nu = 0.0
         self._temperature = FIRST_TEMPERATURE
 
@@ -47,7 +45,7 @@ class SoftAssignment:
             self._nu = solve_multiplier(every, self._bits, self._weights, self._problem.budget_bits, self._temperature)
         penalty = torch.from_numpy((self._nu * self._bits).astype(np.float32))
         for name, logits in self._logits.items():
-            self._mixtures[name].shares = ((logits - penalty) / self._temperature).softmax(dim=1)
+            self._mixtures[name].shares = ((logits - penalty.to(logits.device)) / self._temperature).softmax(dim=1)
 
     def after_backward(self) -> None:
         """Move the logits along their gradient."""
@@ -59,13 +57,13 @@ class SoftAssignment:
         scale = 1 / max((square / count) ** 0.5, TINY)
         with torch.no_grad():
             for name, gradient in gradients.items():
-                velocity = self._velocity[name].mul_(MOMENTUM).add_(gradient, alpha=scale)
+                velocity = self.velocity[name].mul_(MOMENTUM).add_(gradient, alpha=scale)
                 self._logits[name].sub_(velocity, alpha=LEARNING_RATE)
                 self._logits[name].grad = None
 
     def logits(self) -> dict[str, npt.NDArray[np.float64]]:
         """Preferences of every class: ``[channels, levels]``."""
-        return {name: logits.detach().double().numpy() for name, logits in self._logits.items()}
+        return {name: logits.detach().double().cpu().numpy() for name, logits in self._logits.items()}
 
     def expected_bits(self) -> float:
         """Bits per weight that the present shares expect."""

@@ -6,7 +6,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -84,14 +84,26 @@ class Phase:
 def optimizer_for(
     model_parameters: list[nn.Parameter], learning_rate: float, steps: list[nn.Parameter]
 ) -> torch.optim.Optimizer:
-    """AdamW: weight decay on tensors of at least two axes; the quantizers' log steps at their own rate."""
-    groups = [
-        {"params": [p for p in model_parameters if p.ndim > 1], "lr": learning_rate, "weight_decay": WEIGHT_DECAY},
-        {"params": [p for p in model_parameters if p.ndim <= 1], "lr": learning_rate, "weight_decay": 0.0},
-        {"params": steps, "lr": STEP_LEARNING_RATE, "weight_decay": 0.0},
-    ]
-    optimizer: torch.optim.Optimizer = torch.optim.AdamW([group for group in groups if group["params"]], fused=True)
+    """AdamW over ``parameter_groups``."""
+    groups = parameter_groups(model_parameters, learning_rate, steps)
+    optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups, fused=True)
     return optimizer
+
+
+def parameter_groups(
+    model_parameters: list[nn.Parameter],
+    learning_rate: float,
+    steps: list[nn.Parameter],
+    step_learning_rate: float = STEP_LEARNING_RATE,
+    weight_decay: float = WEIGHT_DECAY,
+) -> list[dict[str, Any]]:
+    """Weight decay on tensors of at least two axes; the quantizers' log steps at their own rate. No empty group."""
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in model_parameters if p.ndim > 1], "lr": learning_rate, "weight_decay": weight_decay},
+        {"params": [p for p in model_parameters if p.ndim <= 1], "lr": learning_rate, "weight_decay": 0.0},
+        {"params": steps, "lr": step_learning_rate, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def run_phase(model: nn.Module, task: Task, phase: Phase, optimizer: torch.optim.Optimizer) -> list[EpochRecord]:

@@ -95,7 +95,7 @@ def noise(values: Tensor, half: Tensor, edge: Tensor, inner: int, signed: bool, 
         native.soniq_noise_forward(*_sizes(values, half, inner), *_at(values, half, edge), signed, int(key), *_at(out))
         return out
     x, low, top, inside = _range(values, edge, inner, signed)
-    epsilon = uniform_noise(values.numel(), key).to(x.dtype).view(x.shape)
+    epsilon = uniform_noise(values.numel(), key.to(x.device)).to(x.dtype).view(x.shape)
     jitter = torch.where(inside, half.view(1, -1, 1) * epsilon, 0.0)
     return (torch.maximum(torch.minimum(x, top), low) + jitter).view(-1)
 
@@ -114,7 +114,7 @@ def noise_backward(
     x, low, top, inside = _range(values, edge, inner, signed)
     g = gradient.view(x.shape)
     through = torch.where(inside, g, 0.0)
-    epsilon = uniform_noise(values.numel(), key).to(x.dtype).view(x.shape)
+    epsilon = uniform_noise(values.numel(), key.to(x.device)).to(x.dtype).view(x.shape)
     beyond = torch.where(x >= top, g, 0.0)
     if signed:
         beyond = beyond - torch.where(x <= low, g, 0.0)
