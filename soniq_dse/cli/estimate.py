@@ -140,6 +140,7 @@ def _even_assignment(workload: Workload, palette: str) -> Assignment:
 
 def _print(found: Estimate, title: str) -> None:
     columns = {"layer": "left", "op": "left", "us": "right", "bound": "left"}
+    columns |= {"uJ": "right"} if found.energy_uj is not None else {}
     columns |= dict.fromkeys(("compute", "memory", "packing", "epilogue", "overhead", "padding"), "right")
     columns |= {"kernels": "left"}
     console().print(table(title, columns, [_row(layer, found) for layer in found.per_layer]))
@@ -148,6 +149,14 @@ def _print(found: Estimate, title: str) -> None:
         f"threads {found.threads}, bound by {found.bound}"
     )
     console().print(f"Interval: {found.interval}")
+    if found.energy_uj is None:
+        console().print("Energy: the descriptor lacks figures for it.")
+        return
+    parts: dict[str, float] = {}
+    for term in (term for layer in found.per_layer for term in layer.energy or ()):
+        parts[term.name] = parts.get(term.name, 0.0) + term.energy_uj
+    shares = ", ".join(f"{name} {energy_uj:.4g}" for name, energy_uj in parts.items())
+    console().print(f"Energy: {found.energy_uj:.4g} uJ ({shares}); dynamic, from derived figures, not measured.")
 
 
 def _row(layer: LayerEstimate, found: Estimate) -> list[str]:
@@ -159,4 +168,5 @@ def _row(layer: LayerEstimate, found: Estimate) -> list[str]:
     ]
     padding = f"{100 * layer.padding_waste:.0f} %"
     kernels = ", ".join(layer.kernels) or "-"
-    return [layer.name, layer.op, f"{layer.latency_us:.2f}", layer.bound, *shown, padding, kernels]
+    energy = [] if found.energy_uj is None else [f"{sum(term.energy_uj for term in layer.energy or ()):.3g}"]
+    return [layer.name, layer.op, f"{layer.latency_us:.2f}", layer.bound, *energy, *shown, padding, kernels]

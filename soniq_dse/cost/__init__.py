@@ -14,8 +14,8 @@ from soniq_dse.records.hardware import HardwareModel
 
 HELPERS = frozenset(
     {
-        "bounds", "choice", "instructions", "intervals", "layers", "memory", "network", "operators", "registers",
-        "timeline", "vector_loops",
+        "bounds", "choice", "energy", "instructions", "intervals", "layers", "memory", "network", "operators",
+        "registers", "timeline", "vector_loops",
     }
 )  # fmt: skip
 """Files here that are no cost model."""

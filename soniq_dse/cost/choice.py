@@ -15,6 +15,7 @@ from math import inf, prod
 from typing import Literal
 
 from soniq_dse.cost import Base, LoopCost
+from soniq_dse.cost.energy import Energy
 from soniq_dse.errors import UserError, nearest
 from soniq_dse.hardware.levels import native_levels, recipe_uses, step_timing
 from soniq_dse.hardware.ports import evenly_spread, issue_slots, port_bound, port_loads
@@ -28,7 +29,7 @@ from soniq_dse.kernels.catalog import (
 from soniq_dse.kernels.loops import kept_loop
 from soniq_dse.records.choice import KernelChoice, PartShape
 from soniq_dse.records.cost import HotLoop, KernelSpec
-from soniq_dse.records.hardware import HardwareModel, InstructionTiming, NativeLevel
+from soniq_dse.records.hardware import HardwareModel, InstructionTiming, NativeLevel, Recipe
 from soniq_dse.records.palette import FLOAT_BITS, Level
 
 PricedBy = Literal["loop", "recipe", "fp32"]
@@ -57,7 +58,7 @@ class Kernel:
     One pass of its loop multiplies ``rows x cols`` outputs by ``pass_k`` elements of k at the cost of ``loop``. k is
     padded to ``k_group``, columns to ``cols``. ``weight_bits`` and ``activation_bits`` are those of the kernel's own
     packing. Outside the loop, each output of a tile takes ``output_cycles``, and ``tap_cycles`` per tap. ``exists``: it
-    is more than a recipe.
+    is more than a recipe. ``pass_pj`` is the energy of a pass, where the descriptor has the figures.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Kernel:
     output_cycles: float = 0.0
     tap_cycles: float = 0.0
     exists: bool = True
+    pass_pj: float | None = None
 
     @property
     def cycles_per_mac(self) -> float:
@@ -97,11 +99,13 @@ class Chooser:
     loop_of: Callable[[str], HotLoop | None] = kept_loop
     ways: dict[tuple[PartShape, int, int], Way] = field(default_factory=dict)
     _natives: tuple[NativeLevel, ...] = field(init=False)
+    _energy: Energy | None = field(init=False)
     _priced: dict[str, Kernel] = field(default_factory=dict)
     _serving: dict[Level, tuple[Kernel, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._natives = native_levels(self.hw)
+        self._energy = Energy.of(self.hw)
 
     def kernels(self, level: Level) -> tuple[Kernel, ...]:
         """Every vector kernel of the machine that computes ``level``, the fastest loop first; without one, a recipe.
@@ -201,6 +205,7 @@ class Chooser:
             k_max=spec.k_max,
             output_cycles=output_cycles,
             tap_cycles=tap_cycles,
+            pass_pj=self._energy.loop(loop) if self._energy else None,
         )
 
     def _beside_the_loop(self, spec: KernelSpec, cost: LoopCost, loop: HotLoop) -> tuple[float, float]:
@@ -220,11 +225,10 @@ class Chooser:
         return self._step_cost(max(alike, key=lambda native: native.macs_per_cycle), macs)
 
     def _step_cost(self, native: NativeLevel, macs: float, tile: tuple[int, int] = RECIPE_TILES[0]) -> LoopCost:
-        """What ``macs`` products cost by a recipe, other than the recurrence; a narrower tile loads more for each."""
+        """What ``macs`` products cost by a recipe, other than the recurrence."""
         recipe = self.hw.recipes[native.recipe]
-        more = (sum(tile) / prod(tile)) / (sum(RECIPE_TILES[0]) / prod(RECIPE_TILES[0]))
-        counts = {name: n * (more if name in _OPERAND_LOADS else 1.0) for name, n in recipe.instructions.items()}
         steps = macs / (recipe.macs_per_width_bit * native.width_bits)
+        counts = _step_counts(recipe, tile)
         uses = recipe_uses(self.hw, recipe.model_copy(update={"instructions": counts}), native.width_bits)
         loads = port_loads(uses)
         issue = issue_slots(uses) / self.hw.issue_width.value
@@ -262,7 +266,15 @@ class Chooser:
             priced_by="recipe",
             k_max=spec.k_max if spec else inf,
             exists=spec is not None,
+            pass_pj=self._recipe_pj(native, rows * cols * group, tile),
         )
+
+    def _recipe_pj(self, native: NativeLevel, macs: float, tile: tuple[int, int]) -> float | None:
+        """The energy of ``macs`` products by a recipe."""
+        recipe = self.hw.recipes[native.recipe]
+        steps = macs / (recipe.macs_per_width_bit * native.width_bits)
+        counts = _step_counts(recipe, tile)
+        return steps * self._energy.recipe(counts.items(), native.width_bits) if self._energy else None
 
     def _native(self, level: Level, spec: KernelSpec | None = None) -> NativeLevel:
         """The fastest native level that holds ``level``; of the same algorithm as ``spec`` where there is one."""
@@ -291,7 +303,8 @@ class Chooser:
         width = max(self.hw.instructions[found].widths)
         lanes, (rows, vectors) = max(1, width // 32), RECIPE_TILES[0]
         uses: list[tuple[InstructionTiming, float]] = []
-        for name, count in ((found, float(rows * vectors)), ("load", float(vectors)), ("load_broadcast", float(rows))):
+        counts = {found: float(rows * vectors), "load": float(vectors), "load_broadcast": float(rows)}
+        for name, count in counts.items():
             timing = step_timing(self.hw, name, width)
             if timing is not None:
                 uses.append((timing, count))
@@ -314,4 +327,12 @@ class Chooser:
                 latency.value if latency else 1.0,
             ),
             priced_by="fp32",
+            pass_pj=self._energy.recipe(counts.items(), width) if self._energy else None,
         )
+
+
+def _step_counts(recipe: Recipe, tile: tuple[int, int]) -> dict[str, float]:
+    """Instructions of a recipe's step in a tile of (rows, vectors): a narrower one loads more for each product."""
+    first = RECIPE_TILES[0]
+    more = (sum(tile) / prod(tile)) / (sum(first) / prod(first))
+    return {name: n * (more if name in _OPERAND_LOADS else 1.0) for name, n in recipe.instructions.items()}

@@ -45,7 +45,10 @@ OPTIONS_KEPT = 3
 
 @dataclass(frozen=True)
 class PartCost:
-    """Cycles of one part and how it was laid out; ``padded_macs`` include padding of k and of columns."""
+    """Cycles of one part and how it was laid out; ``padded_macs`` include padding of k and of columns.
+
+    ``bytes_by_level`` is what each cache, and last memory, delivers.
+    """
 
     kernel: Kernel
     compute: float
@@ -57,6 +60,7 @@ class PartCost:
     macs: int
     padded_macs: float
     folded: bool
+    bytes_by_level: tuple[float, ...] = ()
     choice: KernelChoice | None = None
 
     @property
@@ -216,6 +220,7 @@ class LayerCoster:
             macs=n_groups * rows * cols * shape.taps * shape.channels,
             padded_macs=float(n_groups * rows * panels * kernel.cols * taps * padded_k),
             folded=folded,
+            bytes_by_level=tuple(n_groups * size for size in traffic.bytes_by_level),
         )
 
 

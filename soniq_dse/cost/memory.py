@@ -36,10 +36,11 @@ class Nest:
 
 @dataclass(frozen=True)
 class Traffic:
-    """Cycles to move data from beyond the nearest cache, and the level that takes most of them."""
+    """Cycles to move data from beyond the nearest cache, the level that takes most of them, and bytes by level."""
 
     cycles: float
     bound: Bound
+    bytes_by_level: tuple[float, ...]
 
 
 class Hierarchy:
@@ -73,5 +74,5 @@ class Hierarchy:
         cycles = [size / rate for size, rate in zip(by_level, self.bytes_per_cycle, strict=True)]
         beyond = cycles[1:]
         if not beyond or max(beyond) <= 0:
-            return Traffic(0.0, "l1")
-        return Traffic(sum(beyond), self.bounds[1 + beyond.index(max(beyond))])
+            return Traffic(0.0, "l1", tuple(by_level))
+        return Traffic(sum(beyond), self.bounds[1 + beyond.index(max(beyond))], tuple(by_level))

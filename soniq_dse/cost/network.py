@@ -13,13 +13,14 @@ from collections.abc import Iterable, Sequence
 
 from soniq_dse import registry
 from soniq_dse.cost.choice import Chooser
+from soniq_dse.cost.energy import Energy
 from soniq_dse.cost.intervals import Intervals, are_current, read_kept, regime_of, span
 from soniq_dse.cost.layers import LayerCoster, MatmulLayer, PartCost
 from soniq_dse.cost.operators import Operators
 from soniq_dse.errors import UserError
 from soniq_dse.hardware.levels import best_native_levels
 from soniq_dse.records.choice import Choices, PartShape
-from soniq_dse.records.cost import Bound, CostTerm, Estimate, LayerEstimate
+from soniq_dse.records.cost import Bound, CostTerm, EnergyPart, EnergyTerm, Estimate, LayerEstimate
 from soniq_dse.records.design import Assignment
 from soniq_dse.records.hardware import HardwareModel
 from soniq_dse.records.palette import Level, LevelCost
@@ -66,7 +67,7 @@ def estimate(
         if node.layer is None:
             cycles = operators.cycles(node)
             if cycles > 0:
-                layers.append(_operator_estimate(hw, node, cycles))
+                layers.append(_operator_estimate(hw, coster, node, cycles))
             continue
         extra = requantise.get(node.name, 0.0)
         layer, how = _layer_estimate(hw, coster, workload, node, assignment, batch, home, extra)
@@ -321,9 +322,29 @@ def _priced(
         macs=layer.macs,
         padding_waste=max(0.0, 1 - layer.macs / coster.threads / padded) if padded else 0.0,
         choices=tuple(part.choice for part in parts if part.choice is not None),
+        energy=_energy(hw, coster, parts, terms["packing"] + terms["epilogue"] + terms["overhead"]),
         note=_note(parts, segments is None),
     )
     return found, how
+
+
+def _energy(
+    hw: HardwareModel, coster: LayerCoster, parts: Sequence[PartCost], other_cycles: float
+) -> tuple[EnergyTerm, ...] | None:
+    """What a layer takes on all its threads; ``other_cycles`` are those of plain loops on each."""
+    energy = Energy.of(hw)
+    if energy is None:
+        return None
+    compute = sum(
+        part.padded_macs / (part.kernel.rows * part.kernel.cols * part.kernel.pass_k) * (part.kernel.pass_pj or 0.0)
+        for part in parts
+    )
+    picojoules: dict[EnergyPart, float] = {
+        "compute": compute,
+        "memory": sum(energy.traffic(part.bytes_by_level) for part in parts),
+        "other": coster.loops.operations(other_cycles) * energy.instruction(*coster.loops.adder),
+    }
+    return tuple(EnergyTerm(name=n, energy_uj=pj * coster.threads * 1e-6) for n, pj in picojoules.items())
 
 
 def _note(parts: Iterable[PartCost], in_fp32: bool) -> str:
@@ -337,7 +358,7 @@ def _note(parts: Iterable[PartCost], in_fp32: bool) -> str:
     return "; ".join(said)
 
 
-def _operator_estimate(hw: HardwareModel, node: Node, cycles: float) -> LayerEstimate:
+def _operator_estimate(hw: HardwareModel, coster: LayerCoster, node: Node, cycles: float) -> LayerEstimate:
     return LayerEstimate(
         name=node.name,
         op=node.op,
@@ -345,6 +366,7 @@ def _operator_estimate(hw: HardwareModel, node: Node, cycles: float) -> LayerEst
         latency_us=_microseconds(hw, cycles),
         bound="overhead",
         terms=(CostTerm(name="epilogue", cycles=cycles),),
+        energy=_energy(hw, coster, (), cycles),
         note="counted operations of a plain vector loop",
     )
 
@@ -373,7 +395,14 @@ def _summed(
         model=model,
         interval=found.text,
         calibrated=found.calibrated,
+        energy_uj=_energy_uj(layers),
     )
+
+
+def _energy_uj(layers: Sequence[LayerEstimate]) -> float | None:
+    terms = [layer.energy for layer in layers]
+    known = [term.energy_uj for energy in terms if energy is not None for term in energy]
+    return sum(known) if layers and None not in terms else None
 
 
 def _intervals(hw: HardwareModel, model: str) -> tuple[Intervals | None, str]:

@@ -59,13 +59,19 @@ class VectorLoops:
     """Cycles of operation counts on one machine: operations run at the rate of its fp32 adder."""
 
     def __init__(self, hw: HardwareModel) -> None:
-        adder = next((hw.instructions[name] for name in _ADDERS if name in hw.instructions), None)
-        if adder is None:
+        name = next((name for name in _ADDERS if name in hw.instructions), None)
+        if name is None:
             raise UserError(f"descriptor {hw.name}: expected a vector add of fp32 ({' or '.join(_ADDERS)}), got none")
+        adder = hw.instructions[name]
         widths = [width for width in adder.widths if width <= COMPILED_WIDTH_BITS] or list(adder.widths)
         width = max(widths)
         self._cycles_per_operation = adder.widths[width].reciprocal_throughput_cycles.value
+        self.adder = name, width
         self._float_lanes, self._byte_lanes = max(1, width // 32), max(1, width // 8)
+
+    def operations(self, cycles: float) -> float:
+        """The instructions that ``cycles`` of a plain loop stand for."""
+        return cycles / self._cycles_per_operation
 
     def floats(self, elements: float, operations: float) -> float:
         """Cycles of ``operations`` on each of ``elements`` 32-bit elements."""

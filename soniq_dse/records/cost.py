@@ -68,6 +68,16 @@ class CostTerm(Record):
     cycles: NonNegative
 
 
+EnergyPart = Literal["compute", "memory", "other"]
+
+
+class EnergyTerm(Record):
+    """Part of an energy: ``compute`` (the loops of kernels), ``memory`` (beyond the nearest cache) or ``other``."""
+
+    name: EnergyPart
+    energy_uj: NonNegative
+
+
 class LayerEstimate(Record):
     """Predicted cost of one operator. ``bound`` names what its largest term waits for; ``padding_waste`` is the part of
     the multiply-accumulates spent on padding (0..1); ``choices`` say why its kernels, segment by segment."""
@@ -82,6 +92,7 @@ class LayerEstimate(Record):
     macs: int = 0
     padding_waste: Annotated[float, Field(ge=0, le=1)] = 0.0
     choices: tuple[KernelChoice, ...] = ()
+    energy: tuple[EnergyTerm, ...] | None = None
     note: str = ""
 
 
@@ -103,6 +114,8 @@ class Estimate(Record):
     """How ``low_us`` and ``high_us`` were come by."""
     calibrated: bool = False
     """Whether the interval rests on measurements: then it bounds each estimate's own error, else one that all share."""
+    energy_uj: NonNegative | None = None
+    """Dynamic energy; None where the descriptor lacks figures for it."""
 
 
 class Host(Record):
