@@ -80,7 +80,7 @@ class PartStruct(Struct):
 class CodesOutStruct(Struct):
     """``SoniqCodesOut``."""
 
-    _fields_ = (("codes", _PTR), ("ld", _I64), *_fields(_PTR, "inverse shift lo hi"))
+    _fields_ = (("codes", _PTR), ("ld", _I64), *_fields(_PTR, "inverse shift lo hi"), ("rectifies", _I64))
 
 
 class LayerStruct(Struct):

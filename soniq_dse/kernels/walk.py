@@ -124,7 +124,8 @@ def layer_struct(
         for part, image in zip(parts, images, strict=True)
     ]
     outs = [
-        CodesOutStruct(ld=cols, **{name: _repeated(value, at_once) for name, value in out.items()}) for out in codes_out
+        CodesOutStruct(ld=cols, rectifies=_rectifies(out), **{name: _repeated(v, at_once) for name, v in out.items()})
+        for out in codes_out
     ]
     flat = geometry.is_flat
     return LayerStruct(
@@ -157,6 +158,12 @@ def layer_struct(
         **{name: scratch + at for name, at in tiling.scratch.items()},
         **outputs,
     )
+
+
+def _rectifies(out: Mapping[str, Any]) -> int:
+    """Whether one rule makes all codes, and gives 0 to what is not positive."""
+    no_offset = not out["shift"].any() and not out["lo"].any()
+    return int(no_offset and np.ptp(out["inverse"]) == 0 and np.ptp(out["hi"]) == 0)
 
 
 def _repeated(value: Any, times: int) -> Any:

@@ -1,5 +1,12 @@
-// See layer.h. Plain loops over contiguous channels: the compiler vectorises them for the host.
+// See layer.h. Plain loops over contiguous channels, which the compiler vectorises for the host; the epilogue by hand for AVX2,
+// where compilers narrow 32-bit integers to bytes by masks and moves.
 #include "layer.h"
+
+#define SONIQ_INLINE inline __attribute__((always_inline))
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
 
 // None of the arrays of a loop overlap: with so many of them, compilers give up checking that at run time.
 #if defined(__clang__)
@@ -83,9 +90,6 @@ void fold(const SoniqLayer& layer, const SoniqPart& part, int64_t n, const uint8
   for (int64_t r = 0; r < n; ++r) pointers[r] = rows + r * part.ld_folded;
 }
 
-// `zero` is a variable, so that compilers see the pattern of a vector maximum.
-inline float relu(float x, float zero) { return x > zero ? x : zero; }
-
 // Where a pass over a block works: n rows of `cols` columns.
 struct Block {
   int64_t n, cols;
@@ -94,50 +98,120 @@ struct Block {
   float* tile;  // ld: the layer's cols, as for bias, residual and the vectors of codes
   int64_t ld;
   const float *bias, *residual;
-  float zero;
   bool keeps;  // t, beside the codes
   const SoniqCodesOut* codes;  // at the block's first row and first column
 };
 
 enum Finish { kNothing, kBias, kRelu, kAdd, kReluAdd, kAddRelu, kReluAddRelu };
+enum Emit { kNoCodes, kCodes, kRectified };  // see SoniqCodesOut
+
+// One row of a block: every array from its first column on.
+struct Row {
+  const int32_t *raw, *offset;
+  int32_t left, right;
+  float* tile;
+  const float *scale, *bias, *residual, *inverse, *shift, *lo, *hi;
+};
+
+// What a pass needs of numbers, one at a time (compilers vectorise loops over them) or a vector of them.
+inline float load(const float* from, float) { return *from; }
+inline float larger_of(float a, float b) { return a > b ? a : b; }
+inline float smaller_of(float a, float b) { return a < b ? a : b; }
+SONIQ_INLINE float sum_of(const Row& row, int64_t i, bool plain, float) {
+  const uint32_t sum = (static_cast<uint32_t>(row.raw[i]) << (plain ? 0 : row.left)) + static_cast<uint32_t>(row.offset[i]);
+  return static_cast<float>(static_cast<int32_t>(sum) >> (plain ? 0 : row.right));
+}
+
+#if defined(__AVX2__) && !defined(__AVX512F__)  // AVX-512 has narrowing conversions, which compilers use by themselves
+#define SONIQ_LANES 8
+typedef __m256 Lanes;
+
+inline Lanes load(const float* from, Lanes) { return _mm256_loadu_ps(from); }
+inline Lanes larger_of(Lanes a, Lanes b) { return _mm256_max_ps(a, b); }
+inline Lanes smaller_of(Lanes a, Lanes b) { return _mm256_min_ps(a, b); }
+inline __m256i load_integers(const int32_t* from) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)); }
+SONIQ_INLINE Lanes sum_of(const Row& row, int64_t i, bool plain, Lanes) {
+  const __m256i raw = load_integers(row.raw + i), offset = load_integers(row.offset + i);
+  if (plain) return _mm256_cvtepi32_ps(_mm256_add_epi32(raw, offset));
+  const __m256i sum = _mm256_add_epi32(_mm256_sll_epi32(raw, _mm_cvtsi32_si128(row.left)), offset);
+  return _mm256_cvtepi32_ps(_mm256_sra_epi32(sum, _mm_cvtsi32_si128(row.right)));
+}
+
+// Rounded to codes: packing saturates at 0 and 255.
+inline void store_codes(const Lanes (&v)[4], uint8_t* out) {
+  const __m256i low = _mm256_packs_epi32(_mm256_cvtps_epi32(v[0]), _mm256_cvtps_epi32(v[1]));
+  const __m256i high = _mm256_packs_epi32(_mm256_cvtps_epi32(v[2]), _mm256_cvtps_epi32(v[3]));
+  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);  // packing goes by 128-bit lanes
+  const __m256i codes = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high), order);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), codes);
+}
+#endif
 
 // t = t + f32(((raw << left) + offset) >> right) * scale; the sums may wrap, their final value fits. The pass over the last
 // part of its columns goes on to bias, relu, residual and codes, while t is in a register. The first part leaves out 0 +,
 // which could only change the sign of a zero; t itself is kept where something reads it.
-template <bool First, bool Plain, Finish How, bool Codes, bool Keep>
-void pass(const SoniqPart& part, const Block& block) {
-  const int32_t* __restrict offset = part.offset;
-  const float *__restrict scale = part.scale, *__restrict bias = block.bias;
-  const int32_t left = part.left, right = part.right;
-  const int64_t cols = block.cols;
-  const float zero = block.zero;
-  const SoniqCodesOut none = {}, &out = Codes ? *block.codes : none;
-  const float *__restrict inverse = out.inverse, *__restrict add = out.shift, *__restrict lo = out.lo, *__restrict hi = out.hi;
-  for (int64_t r = 0; r < block.n; ++r) {
-    const int32_t* __restrict raw = block.raw + r * block.ld_raw;
-    float* __restrict tile = block.tile + r * block.ld;
-    const float* __restrict residual = How >= kAdd ? block.residual + r * block.ld : nullptr;
-    uint8_t* __restrict codes = Codes ? out.codes + r * out.ld : nullptr;
-    SONIQ_NO_ALIAS
-    for (int64_t i = 0; i < cols; ++i) {
-      const uint32_t product = static_cast<uint32_t>(raw[i]) << (Plain ? 0 : left);
-      const int32_t sum = static_cast<int32_t>(product + static_cast<uint32_t>(offset[i]));
-      const float term = static_cast<float>(Plain ? sum : sum >> right) * scale[i];
-      float t = First ? term : tile[i] + term;
-      if (How != kNothing) t = t + bias[i];
-      if (How == kRelu || How == kReluAdd || How == kReluAddRelu) t = relu(t, zero);
-      if (How >= kAdd) t = t + residual[i];
-      if (How == kAddRelu || How == kReluAddRelu) t = relu(t, zero);
-      if (Keep) tile[i] = t;
-      if (Codes) codes[i] = soniq_code(t, inverse[i], add[i], lo[i], hi[i]);
+template <class V, bool First, bool Plain, Finish How>
+SONIQ_INLINE V value(const Row& row, int64_t i) {
+  const V zero = V{};
+  V t = sum_of(row, i, Plain, zero) * load(row.scale + i, zero);
+  if (!First) t = load(row.tile + i, zero) + t;
+  if (How != kNothing) t = t + load(row.bias + i, zero);
+  if (How == kRelu || How == kReluAdd || How == kReluAddRelu) t = larger_of(t, zero);
+  if (How >= kAdd) t = t + load(row.residual + i, zero);
+  if (How == kAddRelu || How == kReluAddRelu) t = larger_of(t, zero);
+  return t;
+}
+
+// The code before it is rounded (layer.h).
+template <class V, Emit Codes>
+SONIQ_INLINE V unrounded(const Row& row, int64_t i, V t) {
+  V v = t * load(row.inverse + i, t);
+  if (Codes == kRectified) return smaller_of(larger_of(v, V{}), load(row.hi + i, t));
+  v = v + load(row.shift + i, t);
+  return smaller_of(larger_of(v, load(row.lo + i, t)), load(row.hi + i, t));
+}
+
+template <bool First, bool Plain, Finish How, Emit Codes, bool Keep>
+void pass_row(const Row row, int64_t cols, uint8_t* __restrict codes) {
+  int64_t i = 0;
+#ifdef SONIQ_LANES
+  const Lanes hi = Codes == kRectified ? _mm256_set1_ps(*row.hi) : Lanes{};
+  const Lanes inverse = Codes == kRectified ? _mm256_set1_ps(*row.inverse) : Lanes{};
+  for (; i + 4 * SONIQ_LANES <= cols; i += 4 * SONIQ_LANES) {
+    Lanes v[4];
+    for (int j = 0; j < 4; ++j) {
+      const int64_t at = i + j * SONIQ_LANES;
+      const Lanes t = value<Lanes, First, Plain, How>(row, at);
+      if (Keep) _mm256_storeu_ps(row.tile + at, t);
+      if (Codes == kCodes) v[j] = unrounded<Lanes, Codes>(row, at, t);
+      // What is negative saturates. The smaller of hi and no number is no number, which becomes 0 too.
+      if (Codes == kRectified) v[j] = smaller_of(hi, t * inverse);
     }
+    if (Codes != kNoCodes) store_codes(v, codes + i);
+  }
+#endif
+  SONIQ_NO_ALIAS
+  for (int64_t k = i; k < cols; ++k) {
+    const float t = value<float, First, Plain, How>(row, k);
+    if (Keep) row.tile[k] = t;
+    if (Codes != kNoCodes) codes[k] = static_cast<uint8_t>(__builtin_irintf(unrounded<float, Codes>(row, k, t)));
   }
 }
 
-template <bool First, bool Plain, bool Codes, bool Keep>
+template <bool First, bool Plain, Finish How, Emit Codes, bool Keep>
+void pass(const SoniqPart& part, const Block& block) {
+  const SoniqCodesOut none = {}, &out = Codes == kNoCodes ? none : *block.codes;
+  for (int64_t r = 0; r < block.n; ++r) {
+    const Row row = {block.raw + r * block.ld_raw, part.offset, part.left, part.right, block.tile + r * block.ld, part.scale,
+                     block.bias, How >= kAdd ? block.residual + r * block.ld : nullptr, out.inverse, out.shift, out.lo, out.hi};
+    pass_row<First, Plain, How, Codes, Keep>(row, block.cols, Codes == kNoCodes ? nullptr : out.codes + r * out.ld);
+  }
+}
+
+template <bool First, bool Plain, Emit Codes, bool Keep>
 void pass_by_finish(Finish how, const SoniqPart& part, const Block& block) {
   switch (how) {
-    case kNothing: return pass<First, Plain, kNothing, false, true>(part, block);
+    case kNothing: return pass<First, Plain, kNothing, kNoCodes, true>(part, block);
     case kBias: return pass<First, Plain, kBias, Codes, Keep>(part, block);
     case kRelu: return pass<First, Plain, kRelu, Codes, Keep>(part, block);
     case kAdd: return pass<First, Plain, kAdd, Codes, Keep>(part, block);
@@ -147,11 +221,23 @@ void pass_by_finish(Finish how, const SoniqPart& part, const Block& block) {
   }
 }
 
+// Codes that rectify need no relu before them.
+template <bool First, bool Plain>
+void pass_rectified(Finish how, const SoniqPart& part, const Block& block) {
+  switch (how) {
+    case kNothing: return pass<First, Plain, kNothing, kNoCodes, true>(part, block);
+    case kBias: case kRelu: return pass<First, Plain, kBias, kRectified, false>(part, block);
+    case kAdd: case kAddRelu: return pass<First, Plain, kAdd, kRectified, false>(part, block);
+    case kReluAdd: case kReluAddRelu: return pass<First, Plain, kReluAdd, kRectified, false>(part, block);
+  }
+}
+
 template <bool First, bool Plain>
 void pass_by_codes(Finish how, const SoniqPart& part, const Block& block) {
-  if (block.codes == nullptr) return pass_by_finish<First, Plain, false, true>(how, part, block);
-  return block.keeps ? pass_by_finish<First, Plain, true, true>(how, part, block)
-                     : pass_by_finish<First, Plain, true, false>(how, part, block);
+  if (block.codes == nullptr) return pass_by_finish<First, Plain, kNoCodes, true>(how, part, block);
+  if (block.keeps) return pass_by_finish<First, Plain, kCodes, true>(how, part, block);
+  return block.codes->rectifies ? pass_rectified<First, Plain>(how, part, block)
+                                : pass_by_finish<First, Plain, kCodes, false>(how, part, block);
 }
 
 void pass_rows(const SoniqPart& part, Finish how, const Block& block) {
@@ -228,9 +314,9 @@ void run_part(const SoniqLayer& layer, const SoniqPart& whole, const Window& win
   SoniqCodesOut codes;
   if (layer.n_codes_out > 0) {
     const SoniqCodesOut& all = layer.codes_out[0];
-    codes = {all.codes + first * all.ld + column, all.ld, all.inverse + column, all.shift + column, all.lo + column, all.hi + column};
+    codes = {all.codes + first * all.ld + column, all.ld, all.inverse + column, all.shift + column, all.lo + column, all.hi + column, all.rectifies};
   }
-  const Block block = {n, part.cols, window.acc, ld_raw, window.tile + column, layer.cols, layer.bias + column, residual, 0.0f,
+  const Block block = {n, part.cols, window.acc, ld_raw, window.tile + column, layer.cols, layer.bias + column, residual,
                        layer.out != nullptr || layer.n_codes_out > 1, part.is_last && layer.n_codes_out > 0 ? &codes : nullptr};
   pass_part(part, part.is_last ? finish_of(layer) : kNothing, block, part.cols == layer.cols ? layer.rows_at_once : 1);
 }

@@ -69,6 +69,7 @@ struct SoniqCodesOut {
   uint8_t* codes;
   int64_t ld;
   const float *inverse, *shift, *lo, *hi;  // [rows_at_once][cols]
+  int64_t rectifies;  // shift and lo are 0, so that what is not positive has code 0; inverse and hi have one value each
 };
 
 struct SoniqLayer {
