@@ -1,108 +1,207 @@
-// W4A4, W4A8, W2A8 and W1A8 by byte products summed in 16 bits (AVX2 vpmaddubsw).
+// W4A4, W4A8, W2A4 and W2A8 by byte products summed in 16 bits (AVX2 vpmaddubsw).
 //
-// Equation. raw[r][n] = sum_{t,k} w[n][t][k] * u[t][r][k]: activation codes as unsigned bytes, weights as signed ones.
-// Exactness. vpmaddubsw adds two products in saturating int16; a block adds STEPS of these, |sum| <= 2 STEPS c_w c_a < 2^15 (u8 z4:
-//   30600 for 4 steps; u4 z4: 1800), so nothing saturates. vpmaddwd by ones then takes the block to int32, once per 4 STEPS k.
-//   k_max = floor((2^31 - 1) / (c_w c_a)), rounded down to whole blocks. (u8 with 8-bit weights would saturate: gemm_maddwd.)
-// Packing. Activations: the codes. Weights: panel = [tap][k / 4][nr][4] signed bytes, a vector is 4 k of 8 channels; what pads k
-//   is 0 on both sides. Nibbles (the one-row tile, bound by the weights' cache level): two such vectors in one, the even one in the
-//   low nibbles, codes (w + c) / 2 that a vpshufb turns into integers again.
-// Ports. Per block and 8 channels STEPS vpmaddubsw, STEPS - 1 vpaddw, one vpmaddwd and one vpaddd: 2 STEPS + 1 operations for
-//   32 STEPS MAC, at most 43 MAC/cycle where three vector operations start a cycle, two of them products (Intel from Ice Lake),
-//   57 where four do (Zen 3, 4); with vpmaddwd alone 24 and 32. Tile 4 x 2 vectors: 8 sums, 4 activations, ones, 3 temporaries
-//   = 16 registers; weights are operands in memory, one load per product.
+// Equation. raw[r][n] = sum_{t,k} w[n][t][k] * u[t][r][k]: activation codes as unsigned bytes, weights as signed ones; in the
+//   one-row tile weights are codes c of their stored width, and raw = 2 sum c u - c_w sum u, the latter made by pack_a.
+// Exactness. vpmaddubsw adds two products in saturating int16; a block adds STEPS of these, |sum| <= 2 STEPS c_w c_a < 2^15, so
+//   nothing saturates (codes are no larger than weights): 4 steps for W4A8, 21 for W2A8, 72 for W4A4, 364 for W2A4. vpmaddwd by
+//   ones then takes the block to int32. k_max = floor((2^31 - 1) / (c_w c_a)), rounded down to whole groups; codes are summed
+//   modulo 2^32. (u8 with 8-bit weights would saturate: gemm_fip.)
+// Packing. Activations: the codes, padded with 0 to whole groups; one-row tiles: then sum u (int32). Weights: panel =
+//   [tap][k / 4][nr][4] signed bytes, a vector is 4 k of 8 channels; what pads k is 0. One-row tiles, bound by the cache level of
+//   their weights: [tap][k / 4 F][nr][4] bytes of F = 8 / weight_bits codes, code j (from bit j * weight_bits) of byte b for
+//   element 4 j + b % 4 of the group.
+// Ports. Per 32 MAC one vpmaddubsw and one vpaddw, per block and vector a vpmaddwd and a vpaddd: at most 64 MAC/cycle where four
+//   vector operations start a cycle, two of them products (W4A8: 51), 48 where three do (Intel from Ice Lake); with vpmaddwd alone
+//   32 and 24. Zen 3 sends additions to the product pipes too and stops at 52. Tile 6 x 2 vectors: 12 sums, 2 weights, an
+//   activation, a temporary = 16 registers; the 32-bit sums live in L1. One row, 32 MAC: an and, most times a shift, a product
+//   and an addition.
 #include "avx2.h"
 
 namespace soniq {
 namespace {
 
-template <int MR, int NV, int WB, int AB, bool Nibbles = false>
-struct MulAdd {
-  static constexpr int mr = MR, nr = 8 * NV, steps = 4, k_group = 4 * steps, c_w = (1 << WB) - 1, c_a = (1 << AB) - 1;
-  static_assert(!Nibbles || WB == 4, "nibbles hold 4 bits");
-  static_assert(2 * steps * c_w * c_a < 1 << 15, "a block's sums must fit int16");
-  static constexpr int block_bytes = nr * k_group / (Nibbles ? 2 : 1);
+// What the tile and the row share: 16-bit sums of a block and how they become 32-bit ones.
+template <int WB, int AB>
+struct Pairs {
+  static constexpr int c_w = (1 << WB) - 1, c_a = (1 << AB) - 1;
+  static constexpr int block_steps = 32767 / (2 * c_w * c_a);
 
-  static int64_t blocks(int64_t k) { return ceil_div(k, k_group); }
-  static int64_t a_row_bytes(int64_t k) { return blocks(k) * k_group; }
-  static int64_t w_bytes(int64_t cols, int64_t taps, int64_t k) { return ceil_div(cols, nr) * taps * blocks(k) * block_bytes; }
+  static SONIQ_INLINE Words products(__m256i codes, __m256i weights) { return (Words)_mm256_maddubs_epi16(codes, weights); }
+  static SONIQ_INLINE __m256i widened(Words words, __m256i ones) { return _mm256_madd_epi16((__m256i)words, ones); }
+  // Made anew for every block: gcc would keep it in a register through the steps and spill a sum for it.
+  static SONIQ_INLINE __m256i ones() {
+    __m256i ones = _mm256_set1_epi16(1);
+    asm volatile("" : "+x"(ones));
+    return ones;
+  }
+};
+
+template <int MR, int NV, int WB, int AB>
+struct MulAdd {
+  using P = Pairs<WB, AB>;
+  // Where few steps fill a block it is unrolled, and k padded to whole blocks.
+  static constexpr bool fixed_blocks = P::block_steps <= 4;
+  static constexpr int mr = MR, nr = 8 * NV, k_group = 4 * (fixed_blocks ? P::block_steps : 1), step_bytes = 4 * nr;
+
+  static int64_t padded(int64_t k) { return ceil_div(k, k_group) * k_group; }
+  static int64_t a_row_bytes(int64_t k) { return padded(k); }
+  static int64_t w_bytes(int64_t cols, int64_t taps, int64_t k) { return ceil_div(cols, nr) * taps * padded(k) * nr; }
 
   static void pack_a(int64_t rows, int64_t k, const void* codes, int64_t ld_codes, uint8_t* out, int64_t ld_out) {
-    const int64_t padding = a_row_bytes(k) - k;
     for (int64_t r = 0; r < rows; r++) {
       __builtin_memcpy(out + r * ld_out, static_cast<const uint8_t*>(codes) + r * ld_codes, k);
-      __builtin_memset(out + r * ld_out + k, 0, padding);
+      __builtin_memset(out + r * ld_out + k, 0, padded(k) - k);
     }
   }
 
   static void pack_w(int64_t cols, int64_t taps, int64_t k, const int8_t* w, uint8_t* out) {
     for (int64_t n0 = 0; n0 < cols; n0 += nr)
       for (int64_t t = 0; t < taps; t++)
-        for (int64_t i = 0; i < blocks(k) * k_group; i += k_group)
-          for (int step = 0; step < steps; step += Nibbles ? 2 : 1)
-            for (int slot = 0; slot < 4 * nr; slot++) {
-              const int64_t n = n0 + slot / 4, at = i + step * 4 + slot % 4;
-              *out++ = byte(w + (n * taps + t) * k, n < cols ? at : k, k);
-            }
+        for (int64_t i = 0; i < padded(k); i += 4)
+          for (int slot = 0; slot < 4 * nr; slot++) {
+            const int64_t n = n0 + slot / 4, at = i + slot % 4;
+            *out++ = static_cast<uint8_t>(n < cols && at < k ? w[(n * taps + t) * k + at] : 0);
+          }
   }
 
   static void run(int64_t rows, int64_t cols, int64_t taps, int64_t k, const uint8_t* const* a, int64_t ld_a, const uint8_t* w,
                   void* acc, int64_t ld_acc) {
     int32_t* out = static_cast<int32_t*>(acc);
-    for (int64_t n = 0; n < cols; n += nr, w += taps * blocks(k) * block_bytes)
+    for (int64_t n = 0; n < cols; n += nr, w += taps * padded(k) * nr)
       for_row_blocks<MR>(rows, [&](auto block, int64_t r) {
-        tile(block, taps, blocks(k), a + r, ld_a, w, out + r * ld_acc + n, ld_acc);
+        tile(block, taps, padded(k) / 4, a + r, ld_a, w, out + r * ld_acc + n, ld_acc);
       });
   }
 
  private:
-  static uint8_t byte(const int8_t* w, int64_t at, int64_t k) {
-    const auto code = [&](int64_t i) { return i < k ? (w[i] + c_w) / 2 : 0; };
-    if constexpr (Nibbles) return static_cast<uint8_t>(at < k ? code(at) | code(at + 4) << 4 : 0);
-    return static_cast<uint8_t>(at < k ? w[at] : 0);
+  template <int R>
+  static void tile(Index<R>, int64_t taps, int64_t steps, const uint8_t* const* a, int64_t ld_a, const uint8_t* w, int32_t* out,
+                   int64_t ld_out) {
+    Words words[R][NV];
+    alignas(32) int32_t sum[R][NV][8] = {};
+    const uint8_t* row[R];
+    for (int64_t t = 0; t < taps; t++, a += ld_a) {
+      unroll<R>([&](auto r) SONIQ_INLINE_LAMBDA { row[r] = a[r]; });
+      for (int64_t s = 0, end; s < steps; s = end) {
+        end = fixed_blocks ? s + P::block_steps : min64(s + P::block_steps, steps);
+        unroll<R * NV>([&](auto i) SONIQ_INLINE_LAMBDA { words[i / NV][i % NV] = Words{}; });
+#pragma GCC unroll 1
+        for (int64_t i = s; i < end; i++, w += step_bytes) step(row, i, w, words);
+        const __m256i ones = P::ones();
+        unroll<R * NV>([&](auto i) SONIQ_INLINE_LAMBDA {
+          int32_t* total = sum[i / NV][i % NV];
+          store(total, _mm256_add_epi32(load(total), P::widened(words[i / NV][i % NV], ones)));
+        });
+      }
+    }
+    unroll<R * NV>([&](auto i) SONIQ_INLINE_LAMBDA { store(out + i / NV * ld_out + i % NV * 8, load(sum[i / NV][i % NV])); });
   }
 
   template <int R>
-  static void tile(Index<R>, int64_t taps, int64_t blocks, const uint8_t* const* a, int64_t ld_a, const uint8_t* w, int32_t* out,
-                   int64_t ld_out) {
-    Ints sum[R][NV];
-    const uint8_t* row[R];
-    unroll<R * NV>([&](auto i) SONIQ_INLINE_LAMBDA { sum[i / NV][i % NV] = Ints{}; });
-    for (int64_t t = 0; t < taps; t++, a += ld_a) {
-      unroll<R>([&](auto r) SONIQ_INLINE_LAMBDA { row[r] = a[r]; });
-#pragma GCC unroll 1
-      for (int64_t b = 0; b < blocks; b++, w += block_bytes)
-        unroll<R>([&](auto r) SONIQ_INLINE_LAMBDA {
-          __m256i x[steps];
-          unroll<steps>([&](auto s) SONIQ_INLINE_LAMBDA { x[s] = broadcast4(row[r] + b * k_group + s * 4); });
-          unroll<NV>([&](auto v) SONIQ_INLINE_LAMBDA { sum[r][v] += block(x, w, v); });
-          SONIQ_ROW_BARRIER();
-        });
-    }
-    unroll<R * NV>([&](auto i) SONIQ_INLINE_LAMBDA { store(out + i / NV * ld_out + i % NV * 8, (__m256i)sum[i / NV][i % NV]); });
-  }
-
-  // Sums of one block for the 8 channels of vector v.
-  static SONIQ_INLINE Ints block(const __m256i (&x)[steps], const uint8_t* w, int v) {
-    __m256i weight[steps];
-    unroll<steps>([&](auto s) SONIQ_INLINE_LAMBDA { weight[s] = weights(w, v, s); });
-    __m256i words = _mm256_maddubs_epi16(x[0], weight[0]);
-    unroll<steps - 1>([&](auto s) SONIQ_INLINE_LAMBDA {
-      words = _mm256_add_epi16(words, _mm256_maddubs_epi16(x[s + 1], weight[s + 1]));
+  static SONIQ_INLINE void step(const uint8_t* const (&row)[R], int64_t i, const uint8_t* w, Words (&words)[R][NV]) {
+    __m256i weight[NV];
+    unroll<NV>([&](auto v) SONIQ_INLINE_LAMBDA { weight[v] = load(w + v * 32); });
+    unroll<R>([&](auto r) SONIQ_INLINE_LAMBDA {
+      const __m256i x = broadcast4(row[r] + i * 4);
+      unroll<NV>([&](auto v) SONIQ_INLINE_LAMBDA { words[r][v] += P::products(x, weight[v]); });
+      SONIQ_ROW_BARRIER();
     });
-    return (Ints)_mm256_madd_epi16(words, _mm256_set1_epi16(1));
+  }
+};
+
+template <int NV, int WB, int AB>
+struct MulAddRow {
+  using P = Pairs<WB, AB>;
+  static constexpr int mr = 1, nr = 8 * NV, fields = 8 / WB, k_group = 4 * fields, group_bytes = 4 * nr;
+  static constexpr int block_groups = P::block_steps / fields;
+
+  static int64_t groups(int64_t k) { return ceil_div(k, k_group); }
+  static int64_t a_row_bytes(int64_t k) { return groups(k) * k_group + 4; }
+  static int64_t w_bytes(int64_t cols, int64_t taps, int64_t k) { return ceil_div(cols, nr) * taps * groups(k) * group_bytes; }
+
+  static void pack_a(int64_t rows, int64_t k, const void* codes, int64_t ld_codes, uint8_t* out, int64_t ld_out) {
+    const int64_t padded = groups(k) * k_group;
+    for (int64_t r = 0; r < rows; r++) {
+      const uint8_t* src = static_cast<const uint8_t*>(codes) + r * ld_codes;
+      uint8_t* dst = out + r * ld_out;
+      __builtin_memcpy(dst, src, k);
+      __builtin_memset(dst + k, 0, padded - k);
+      int32_t sum = 0;
+      for (int64_t i = 0; i < k; i++) sum += src[i];
+      __builtin_memcpy(dst + padded, &sum, 4);
+    }
   }
 
-  static SONIQ_INLINE __m256i weights(const uint8_t* w, int v, int step) {
-    if constexpr (!Nibbles) return load(w + (step * NV + v) * 32);
-    const __m256i low = _mm256_set1_epi8(15), both = load(w + (step / 2 * NV + v) * 32);
-    return odd_integers(_mm256_and_si256(step % 2 ? _mm256_srli_epi16(both, 4) : both, low));
+  static void pack_w(int64_t cols, int64_t taps, int64_t k, const int8_t* w, uint8_t* out) {
+    for (int64_t n0 = 0; n0 < cols; n0 += nr)
+      for (int64_t t = 0; t < taps; t++)
+        for (int64_t i = 0; i < groups(k) * k_group; i += k_group)
+          for (int slot = 0; slot < 4 * nr; slot++) {
+            const int64_t n = n0 + slot / 4, at = i + slot % 4;
+            int byte = 0;
+            for (int j = 0; n < cols && j < fields && at + 4 * j < k; j++)
+              byte |= (w[(n * taps + t) * k + at + 4 * j] + P::c_w) / 2 << j * WB;
+            *out++ = static_cast<uint8_t>(byte);
+          }
+  }
+
+  static void run(int64_t rows, int64_t cols, int64_t taps, int64_t k, const uint8_t* const* a, int64_t ld_a, const uint8_t* w,
+                  void* acc, int64_t ld_acc) {
+    int32_t* out = static_cast<int32_t*>(acc);
+    for (int64_t n = 0; n < cols; n += nr, w += taps * groups(k) * group_bytes)
+      for (int64_t r = 0; r < rows; r++) tile(taps, groups(k), a + r, ld_a, w, out + r * ld_acc + n);
+  }
+
+ private:
+  static void tile(int64_t taps, int64_t groups, const uint8_t* const* a, int64_t ld_a, const uint8_t* w, int32_t* out) {
+    Words words[NV];
+    __m256i sum[NV];
+    uint32_t codes = 0;
+    unroll<NV>([&](auto v) SONIQ_INLINE_LAMBDA { sum[v] = _mm256_setzero_si256(); });
+    for (int64_t t = 0; t < taps; t++, a += ld_a) {
+      codes += row_sum(*a + groups * k_group);
+      for (int64_t g = 0, end; g < groups; g = end) {
+        end = min64(g + block_groups, groups);
+        unroll<NV>([&](auto v) SONIQ_INLINE_LAMBDA { words[v] = Words{}; });
+#pragma GCC unroll 1
+        for (int64_t i = g; i < end; i++, w += group_bytes) group(*a + i * k_group, w, words);
+        const __m256i ones = P::ones();
+        unroll<NV>([&](auto v) SONIQ_INLINE_LAMBDA { sum[v] = _mm256_add_epi32(sum[v], P::widened(words[v], ones)); });
+      }
+    }
+    const __m256i offset = _mm256_set1_epi32(static_cast<int32_t>(codes * P::c_w));
+    unroll<NV>([&](auto v) SONIQ_INLINE_LAMBDA {
+      store(out + v * 8, _mm256_sub_epi32(_mm256_add_epi32(sum[v], sum[v]), offset));
+    });
+  }
+
+  static SONIQ_INLINE void group(const uint8_t* row, const uint8_t* w, Words (&words)[NV]) {
+    const __m256i mask = _mm256_set1_epi8(P::c_w);
+    prefetch_stream<group_bytes>(w);
+    __m256i x[fields];
+    unroll<fields>([&](auto j) SONIQ_INLINE_LAMBDA { x[j] = broadcast4(row + j * 4); });
+    unroll<NV>([&](auto v) SONIQ_INLINE_LAMBDA {
+      const __m256i packed = load(w + v * 32);
+      unroll<fields>([&](auto j) SONIQ_INLINE_LAMBDA {
+        words[v] += P::products(x[j], _mm256_and_si256(j ? _mm256_srli_epi16(packed, j * WB) : packed, mask));
+      });
+    });
+  }
+
+  static SONIQ_INLINE uint32_t row_sum(const uint8_t* tail) {
+    uint32_t sum;
+    __builtin_memcpy(&sum, tail, 4);
+    return sum;
   }
 };
 
 }  // namespace
 }  // namespace soniq
 
-SONIQ_KERNEL(gemm_u4_z4_s32_4x16x16__avx2_maddubs, "avx2", 16, 9544368, soniq::MulAdd<4, 2, 4, 4>)
-SONIQ_KERNEL(gemm_u8_z4_s32_4x16x16__avx2_maddubs, "avx2", 16, 561424, soniq::MulAdd<4, 2, 4, 8>)
-SONIQ_KERNEL(gemm_u8_z4_s32_1x32x16__avx2_maddubs, "avx2", 16, 561424, soniq::MulAdd<1, 4, 4, 8, true>)
+SONIQ_KERNEL(gemm_u4_z4_s32_6x16x4__avx2_maddubs, "avx2", 4, 9544368, soniq::MulAdd<6, 2, 4, 4>)
+SONIQ_KERNEL(gemm_u8_z4_s32_6x16x16__avx2_maddubs, "avx2", 16, 561424, soniq::MulAdd<6, 2, 4, 8>)
+SONIQ_KERNEL(gemm_u4_z2_s32_6x16x4__avx2_maddubs, "avx2", 4, 47721856, soniq::MulAdd<6, 2, 2, 4>)
+SONIQ_KERNEL(gemm_u8_z2_s32_6x16x4__avx2_maddubs, "avx2", 4, 2807168, soniq::MulAdd<6, 2, 2, 8>)
+SONIQ_KERNEL(gemm_u4_z4_s32_1x32x8__avx2_maddubs, "avx2", 8, 9544368, soniq::MulAddRow<4, 4, 4>)
+SONIQ_KERNEL(gemm_u8_z4_s32_1x32x8__avx2_maddubs, "avx2", 8, 561432, soniq::MulAddRow<4, 4, 8>)
+SONIQ_KERNEL(gemm_u8_z2_s32_1x32x16__avx2_maddubs, "avx2", 16, 2807168, soniq::MulAddRow<4, 2, 8>)
