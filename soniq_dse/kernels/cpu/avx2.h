@@ -14,11 +14,11 @@ typedef uint8_t Bytes __attribute__((vector_size(32)));
 typedef uint16_t Words __attribute__((vector_size(32)));
 typedef int32_t Ints __attribute__((vector_size(32)));
 
-// The first `live` of 32 codes, zeros behind them; nothing past them is read.
-SONIQ_INLINE __m256i load_codes(const uint8_t* codes, int64_t live) {
+// The first `live` of 32 codes, `filler` behind them; nothing past them is read.
+SONIQ_INLINE __m256i load_codes(const uint8_t* codes, int64_t live, uint8_t filler = 0) {
   if (live >= 32) return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes));
-  alignas(32) uint8_t buffer[32] = {};
-  for (int64_t i = 0; i < live; i++) buffer[i] = codes[i];
+  alignas(32) uint8_t buffer[32];
+  for (int64_t i = 0; i < 32; i++) buffer[i] = i < live ? codes[i] : filler;
   return _mm256_load_si256(reinterpret_cast<const __m256i*>(buffer));
 }
 

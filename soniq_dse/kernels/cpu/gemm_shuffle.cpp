@@ -25,21 +25,44 @@ struct Avx2 {
   }
   static SONIQ_INLINE Bytes lookup(Bytes table, Bytes index) { return (Bytes)_mm256_shuffle_epi8((__m256i)table, (__m256i)index); }
 
-  // Neighbours are joined by multiplying with powers of two, then by narrowing.
+  // Offsets of 32 codes, one per word (two elements) or double word (four): neighbours are joined by multiplying with powers of two.
+  template <int Elements, int AB>
+  static SONIQ_INLINE __m256i offsets(__m256i codes) {
+    const __m256i pairs = _mm256_maddubs_epi16(codes, _mm256_set1_epi16(1 | 1 << (8 + AB)));
+    if constexpr (Elements == 2) return _mm256_slli_epi16(pairs, 4);
+    return _mm256_madd_epi16(pairs, _mm256_set1_epi32(16 | 16 << (16 + 2 * AB)));
+  }
+
   template <int Elements, int AB>
   static SONIQ_INLINE void store_offsets(const uint8_t* codes, int64_t live, uint8_t* out) {
-    const __m256i pairs = _mm256_maddubs_epi16(load_codes(codes, live), _mm256_set1_epi16(1 | 1 << (8 + AB)));
-    if constexpr (Elements == 2) {
-      const __m256i words = _mm256_slli_epi16(pairs, 4);
-      if constexpr (AB == 4) return store(out, words);
-      const __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(out), bytes);
-    } else {
-      const __m256i code = _mm256_madd_epi16(pairs, _mm256_set1_epi32(16 | 16 << (16 + 2 * AB)));
-      const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(code), _mm256_extracti128_si256(code, 1));
-      if constexpr (AB == 2) return _mm_storeu_si128(reinterpret_cast<__m128i*>(out), words);
-      _mm_storel_epi64(reinterpret_cast<__m128i*>(out), _mm_packus_epi16(words, words));
+    const __m256i wide = offsets<Elements, AB>(load_codes(codes, live));
+    const __m128i half[2] = {_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1)};
+    __m128i* to = reinterpret_cast<__m128i*>(out);
+    if constexpr (Elements == 2 && AB == 4) return store(out, wide);
+    if constexpr (Elements == 2) return _mm_storeu_si128(to, _mm_packus_epi16(half[0], half[1]));
+    const __m128i words = _mm_packus_epi32(half[0], half[1]);
+    if constexpr (AB == 2) return _mm_storeu_si128(to, words);
+    _mm_storel_epi64(to, _mm_packus_epi16(words, words));
+  }
+
+  // The same for as many codes as give whole vectors of offsets, a narrowing for two: how many.
+  template <int Elements, int AB>
+  static int64_t store_blocks(const uint8_t* codes, int64_t k, uint8_t* out) {
+    constexpr int narrowings = Elements == 4 ? (AB == 1 ? 2 : 1) : (AB == 2 ? 1 : 0), vectors = 1 << narrowings;
+    int64_t i = 0;
+    for (; i + 32 * vectors <= k; i += 32 * vectors, out += 32) {
+      __m256i wide[vectors];
+      for (int v = 0; v < vectors; v++) wide[v] = offsets<Elements, AB>(load_codes(codes + i + v * 32, 32));
+      if constexpr (narrowings == 0) store(out, wide[0]);
+      if constexpr (narrowings == 1)
+        store(out, _mm256_permute4x64_epi64(
+                       Elements == 4 ? _mm256_packus_epi32(wide[0], wide[1]) : _mm256_packus_epi16(wide[0], wide[1]), 0xd8));
+      if constexpr (narrowings == 2) {
+        const __m256i bytes = _mm256_packus_epi16(_mm256_packus_epi32(wide[0], wide[1]), _mm256_packus_epi32(wide[2], wide[3]));
+        store(out, _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
+      }
     }
+    return i;
   }
 
   static SONIQ_INLINE void add_twice(Words sums, int32_t* out, bool first, int32_t bias) {
@@ -60,6 +83,9 @@ SONIQ_KERNEL(gemm_z1_z1_s32_6x64x4__avx2_shuffle, "avx2", 4, 2147483644, soniq::
 SONIQ_KERNEL(gemm_z2_z1_s32_6x64x4__avx2_shuffle, "avx2", 4, 715827880, soniq::Table16<soniq::Avx2, 6, 2, soniq::Format<1, 2>>)
 SONIQ_KERNEL(gemm_z2_z2_s32_6x64x2__avx2_shuffle, "avx2", 2, 238609294, soniq::Table16<soniq::Avx2, 6, 2, soniq::Format<2, 2>>)
 SONIQ_KERNEL(gemm_z4_z1_s32_6x64x16__avx2_shuffle, "avx2", 16, 143165568, soniq::Table16<soniq::Avx2, 6, 2, soniq::Format<1, 4>>)
+SONIQ_KERNEL(gemm_z1_z1_s32_8x32x4__avx2_shuffle, "avx2", 4, 2147483644, soniq::Table16<soniq::Avx2, 8, 1, soniq::Format<1, 1>>)
+SONIQ_KERNEL(gemm_z2_z1_s32_8x32x4__avx2_shuffle, "avx2", 4, 715827880, soniq::Table16<soniq::Avx2, 8, 1, soniq::Format<1, 2>>)
+SONIQ_KERNEL(gemm_z2_z2_s32_8x32x2__avx2_shuffle, "avx2", 2, 238609294, soniq::Table16<soniq::Avx2, 8, 1, soniq::Format<2, 2>>)
 SONIQ_KERNEL(gemm_z1_z1_s32_1x128x8__avx2_shuffle, "avx2", 8, 2147483640, soniq::Table16<soniq::Avx2, 1, 4, soniq::Format<1, 1>, true>)
 SONIQ_KERNEL(gemm_z2_z1_s32_1x128x8__avx2_shuffle, "avx2", 8, 715827880, soniq::Table16<soniq::Avx2, 1, 4, soniq::Format<1, 2>, true>)
 SONIQ_KERNEL(gemm_z2_z2_s32_1x128x4__avx2_shuffle, "avx2", 4, 238609292, soniq::Table16<soniq::Avx2, 1, 4, soniq::Format<2, 2>, true>)

@@ -33,6 +33,11 @@ struct Neon {
     }
   }
 
+  template <int Elements, int AB>
+  static int64_t store_blocks(const uint8_t*, int64_t, uint8_t*) {
+    return 0;
+  }
+
   static SONIQ_INLINE void add_twice(Words sums, int32_t* out, bool first, int32_t bias) {
     const uint32x4_t half[2] = {vshll_n_u16(vget_low_u16(sums), 1), vshll_high_n_u16(sums, 1)};
     for (int h = 0; h < 2; h++) {

@@ -16,8 +16,9 @@
 //   two steps a byte, the even one in the low nibble. Activations: 16 * code per step, a u8 (W1A2, W2A4: u16); or the table.
 //
 // Isa: lanes; Bytes, Words (its vectors as u8 and u16); load(p); low(index), high(index) (nibbles); table(p) (16 bytes, wherever
-// the lookup wants them); lookup(table, index); store_offsets<G, AB>(codes, live, out) (32 codes); add_twice(sums,
-// out, first, bias): lanes / 2 sums, doubled, onto `bias` the first time and later onto what out holds.
+// the lookup wants them); lookup(table, index); store_offsets<G, AB>(codes, live, out) (32 codes);
+// store_blocks<G, AB>(codes, k, out) (as many as it likes, a multiple of 32; returns how many); add_twice(sums, out, first,
+// bias): lanes / 2 sums, doubled, onto `bias` the first time and later onto what out holds.
 #pragma once
 #include "tile.h"
 
@@ -66,11 +67,18 @@ struct Format {
 
   template <class Isa>
   static void pack_row(int64_t k, int64_t steps, const uint8_t* codes, uint8_t* out) {
-    if constexpr (built)
-      for (int64_t s = 0; s < steps; s++) build(codes + s * elements, k - s * elements, out + s * 16);
-    else
-      for (int64_t i = 0; i < k; i += 32, out += 32 / elements * step_bytes)
-        Isa::template store_offsets<elements, AB>(codes + i, k - i, out);
+    if constexpr (built) {
+      const int64_t whole = k / elements;
+      for (int64_t s = 0; s < whole; s++) build(codes + s * elements, out + s * 16);
+      for (int64_t s = whole; s < steps; s++) {
+        uint8_t rest[elements] = {};
+        for (int64_t i = s * elements; i < k; i++) rest[i - s * elements] = codes[i];
+        build(rest, out + s * 16);
+      }
+    } else {
+      for (int64_t i = Isa::template store_blocks<elements, AB>(codes, k, out); i < k; i += 32)
+        Isa::template store_offsets<elements, AB>(codes + i, k - i, out + i / elements * step_bytes);
+    }
   }
 
   static int weight_index(const int8_t* w, int64_t live) {
@@ -80,10 +88,10 @@ struct Format {
   }
 
  private:
-  static void build(const uint8_t* codes, int64_t live, uint8_t* out) {
+  static SONIQ_INLINE void build(const uint8_t* codes, uint8_t* out) {
     typedef uint8_t Row __attribute__((vector_size(16)));
-    Row sum{};
-    for (int e = 0; e < elements; e++) sum += *reinterpret_cast<const Row*>(tables.row[e][e < live ? codes[e] : 0]);
+    Row sum = *reinterpret_cast<const Row*>(tables.row[0][codes[0]]);
+    for (int e = 1; e < elements; e++) sum += *reinterpret_cast<const Row*>(tables.row[e][codes[e]]);
     *reinterpret_cast<Row*>(out) = sum;
   }
 };
@@ -145,6 +153,8 @@ struct Table16 {
     int64_t summed = 0;
     bool first = true;
     unroll<R * NV>([&](auto i) SONIQ_INLINE_LAMBDA { all[i / NV][i % NV] = odd[i / NV][i % NV] = Words{}; });
+    // Escaped, so that the barriers of long blocks keep these sums in L1: in registers they would crowd out the byte sums.
+    if constexpr (Dense && !fixed_blocks) asm volatile("" ::"r"(all), "r"(odd) : "memory");
     for (int64_t t = 0; t < taps; t++, a += ld_a) {
       unroll<R>([&](auto r) SONIQ_INLINE_LAMBDA { row[r] = a[r]; });
       for (int64_t s = 0, end; s < steps; s = end) {
