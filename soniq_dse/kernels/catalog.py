@@ -33,7 +33,7 @@ COUNTED_K = 576
 """The k over which the choice spreads them, being made before k is known: 3x3 taps of 64 channels. The GFNI kernel is
 behind popcount there, level at about twice this depth, and gains from four times on (Intel server core)."""
 
-ROW_SUMS = frozenset({"fip"})
+ROW_SUMS = frozenset({"fip", "magnitude", "fields"})
 """Algorithms whose packed rows end with a sum over the row, so that rows cannot be joined."""
 
 _BIT_PLANES = ("popcount", "cnt")
@@ -164,7 +164,7 @@ def packed_activation_bits(algorithm: str, weight_bits: int, activation_bits: in
         elements = 4 // weight_bits
         codes = activation_bits * elements
         return (16 * 8 if codes > 8 else 16 if codes > 4 else 8) / elements
-    return 16.0 if algorithm == "fip" else 8.0
+    return 16.0 if algorithm in ("fip", "magnitude") else 8.0
 
 
 def token_bits(token: str) -> int:

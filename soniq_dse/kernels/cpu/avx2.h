@@ -46,4 +46,20 @@ SONIQ_INLINE __m256i odd_integers(__m256i codes) {
   return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), codes);
 }
 
+// Products of codes and weights of few bits, added in pairs to 16-bit sums: for block_steps of them nothing saturates.
+template <int WB, int AB>
+struct BytePairs {
+  static constexpr int c_w = (1 << WB) - 1, c_a = (1 << AB) - 1;
+  static constexpr int block_steps = 32767 / (2 * c_w * c_a);
+
+  static SONIQ_INLINE Words products(__m256i codes, __m256i weights) { return (Words)_mm256_maddubs_epi16(codes, weights); }
+  static SONIQ_INLINE __m256i widened(Words words, __m256i ones) { return _mm256_madd_epi16((__m256i)words, ones); }
+  // Made anew for every block: gcc would keep it in a register through the steps and spill a sum for it.
+  static SONIQ_INLINE __m256i ones() {
+    __m256i ones = _mm256_set1_epi16(1);
+    asm volatile("" : "+x"(ones));
+    return ones;
+  }
+};
+
 }  // namespace soniq

@@ -1,44 +1,23 @@
 // W4A4, W4A8, W2A4 and W2A8 by byte products summed in 16 bits (AVX2 vpmaddubsw).
 //
-// Equation. raw[r][n] = sum_{t,k} w[n][t][k] * u[t][r][k]: activation codes as unsigned bytes, weights as signed ones; in the
-//   one-row tile weights are codes c of their stored width, and raw = 2 sum c u - c_w sum u, the latter made by pack_a.
+// Equation. raw[r][n] = sum_{t,k} w[n][t][k] * u[t][r][k]: activation codes as unsigned bytes, weights as signed ones.
 // Exactness. vpmaddubsw adds two products in saturating int16; a block adds STEPS of these, |sum| <= 2 STEPS c_w c_a < 2^15, so
-//   nothing saturates (codes are no larger than weights): 4 steps for W4A8, 21 for W2A8, 72 for W4A4, 364 for W2A4. vpmaddwd by
-//   ones then takes the block to int32. k_max = floor((2^31 - 1) / (c_w c_a)), rounded down to whole groups; codes are summed
-//   modulo 2^32. (u8 with 8-bit weights would saturate: gemm_fip.)
-// Packing. Activations: the codes, padded with 0 to whole groups; one-row tiles: then sum u (int32). Weights: panel =
-//   [tap][k / 4][nr][4] signed bytes, a vector is 4 k of 8 channels; what pads k is 0. One-row tiles, bound by the cache level of
-//   their weights: [tap][k / 4 F][nr][4] bytes of F = 8 / weight_bits codes, code j (from bit j * weight_bits) of byte b for
-//   element 4 j + b % 4 of the group.
+//   nothing saturates: 4 steps for W4A8, 21 for W2A8, 72 for W4A4, 364 for W2A4. vpmaddwd by ones then takes the block to int32.
+//   k_max = floor((2^31 - 1) / (c_w c_a)), rounded down to whole groups. (u8 with 8-bit weights would saturate: gemm_fip.)
+// Packing. Activations: the codes. Weights: panel = [tap][k / 4][nr][4] signed bytes, a vector is 4 k of 8 channels. What pads k is
+//   0 on both sides.
 // Ports. Per 32 MAC one vpmaddubsw and one vpaddw, per block and vector a vpmaddwd and a vpaddd: at most 64 MAC/cycle where four
 //   vector operations start a cycle, two of them products (W4A8: 51), 48 where three do (Intel from Ice Lake); with vpmaddwd alone
 //   32 and 24. Zen 3 sends additions to the product pipes too and stops at 52. Tile 6 x 2 vectors: 12 sums, 2 weights, an
-//   activation, a temporary = 16 registers; the 32-bit sums live in L1. One row, 32 MAC: an and, most times a shift, a product
-//   and an addition.
+//   activation, a temporary = 16 registers; the 32-bit sums live in L1.
 #include "avx2.h"
 
 namespace soniq {
 namespace {
 
-// What the tile and the row share: 16-bit sums of a block and how they become 32-bit ones.
-template <int WB, int AB>
-struct Pairs {
-  static constexpr int c_w = (1 << WB) - 1, c_a = (1 << AB) - 1;
-  static constexpr int block_steps = 32767 / (2 * c_w * c_a);
-
-  static SONIQ_INLINE Words products(__m256i codes, __m256i weights) { return (Words)_mm256_maddubs_epi16(codes, weights); }
-  static SONIQ_INLINE __m256i widened(Words words, __m256i ones) { return _mm256_madd_epi16((__m256i)words, ones); }
-  // Made anew for every block: gcc would keep it in a register through the steps and spill a sum for it.
-  static SONIQ_INLINE __m256i ones() {
-    __m256i ones = _mm256_set1_epi16(1);
-    asm volatile("" : "+x"(ones));
-    return ones;
-  }
-};
-
 template <int MR, int NV, int WB, int AB>
 struct MulAdd {
-  using P = Pairs<WB, AB>;
+  using P = BytePairs<WB, AB>;
   // Where few steps fill a block it is unrolled, and k padded to whole blocks.
   static constexpr bool fixed_blocks = P::block_steps <= 4;
   static constexpr int mr = MR, nr = 8 * NV, k_group = 4 * (fixed_blocks ? P::block_steps : 1), step_bytes = 4 * nr;
@@ -109,92 +88,6 @@ struct MulAdd {
   }
 };
 
-template <int NV, int WB, int AB>
-struct MulAddRow {
-  using P = Pairs<WB, AB>;
-  static constexpr int mr = 1, nr = 8 * NV, fields = 8 / WB, k_group = 4 * fields, group_bytes = 4 * nr;
-  static constexpr int block_groups = P::block_steps / fields;
-
-  static int64_t groups(int64_t k) { return ceil_div(k, k_group); }
-  static int64_t a_row_bytes(int64_t k) { return groups(k) * k_group + 4; }
-  static int64_t w_bytes(int64_t cols, int64_t taps, int64_t k) { return ceil_div(cols, nr) * taps * groups(k) * group_bytes; }
-
-  static void pack_a(int64_t rows, int64_t k, const void* codes, int64_t ld_codes, uint8_t* out, int64_t ld_out) {
-    const int64_t padded = groups(k) * k_group;
-    for (int64_t r = 0; r < rows; r++) {
-      const uint8_t* src = static_cast<const uint8_t*>(codes) + r * ld_codes;
-      uint8_t* dst = out + r * ld_out;
-      __builtin_memcpy(dst, src, k);
-      __builtin_memset(dst + k, 0, padded - k);
-      int32_t sum = 0;
-      for (int64_t i = 0; i < k; i++) sum += src[i];
-      __builtin_memcpy(dst + padded, &sum, 4);
-    }
-  }
-
-  static void pack_w(int64_t cols, int64_t taps, int64_t k, const int8_t* w, uint8_t* out) {
-    for (int64_t n0 = 0; n0 < cols; n0 += nr)
-      for (int64_t t = 0; t < taps; t++)
-        for (int64_t i = 0; i < groups(k) * k_group; i += k_group)
-          for (int slot = 0; slot < 4 * nr; slot++) {
-            const int64_t n = n0 + slot / 4, at = i + slot % 4;
-            int byte = 0;
-            for (int j = 0; n < cols && j < fields && at + 4 * j < k; j++)
-              byte |= (w[(n * taps + t) * k + at + 4 * j] + P::c_w) / 2 << j * WB;
-            *out++ = static_cast<uint8_t>(byte);
-          }
-  }
-
-  static void run(int64_t rows, int64_t cols, int64_t taps, int64_t k, const uint8_t* const* a, int64_t ld_a, const uint8_t* w,
-                  void* acc, int64_t ld_acc) {
-    int32_t* out = static_cast<int32_t*>(acc);
-    for (int64_t n = 0; n < cols; n += nr, w += taps * groups(k) * group_bytes)
-      for (int64_t r = 0; r < rows; r++) tile(taps, groups(k), a + r, ld_a, w, out + r * ld_acc + n);
-  }
-
- private:
-  static void tile(int64_t taps, int64_t groups, const uint8_t* const* a, int64_t ld_a, const uint8_t* w, int32_t* out) {
-    Words words[NV];
-    __m256i sum[NV];
-    uint32_t codes = 0;
-    unroll<NV>([&](auto v) SONIQ_INLINE_LAMBDA { sum[v] = _mm256_setzero_si256(); });
-    for (int64_t t = 0; t < taps; t++, a += ld_a) {
-      codes += row_sum(*a + groups * k_group);
-      for (int64_t g = 0, end; g < groups; g = end) {
-        end = min64(g + block_groups, groups);
-        unroll<NV>([&](auto v) SONIQ_INLINE_LAMBDA { words[v] = Words{}; });
-#pragma GCC unroll 1
-        for (int64_t i = g; i < end; i++, w += group_bytes) group(*a + i * k_group, w, words);
-        const __m256i ones = P::ones();
-        unroll<NV>([&](auto v) SONIQ_INLINE_LAMBDA { sum[v] = _mm256_add_epi32(sum[v], P::widened(words[v], ones)); });
-      }
-    }
-    const __m256i offset = _mm256_set1_epi32(static_cast<int32_t>(codes * P::c_w));
-    unroll<NV>([&](auto v) SONIQ_INLINE_LAMBDA {
-      store(out + v * 8, _mm256_sub_epi32(_mm256_add_epi32(sum[v], sum[v]), offset));
-    });
-  }
-
-  static SONIQ_INLINE void group(const uint8_t* row, const uint8_t* w, Words (&words)[NV]) {
-    const __m256i mask = _mm256_set1_epi8(P::c_w);
-    prefetch_stream<group_bytes>(w);
-    __m256i x[fields];
-    unroll<fields>([&](auto j) SONIQ_INLINE_LAMBDA { x[j] = broadcast4(row + j * 4); });
-    unroll<NV>([&](auto v) SONIQ_INLINE_LAMBDA {
-      const __m256i packed = load(w + v * 32);
-      unroll<fields>([&](auto j) SONIQ_INLINE_LAMBDA {
-        words[v] += P::products(x[j], _mm256_and_si256(j ? _mm256_srli_epi16(packed, j * WB) : packed, mask));
-      });
-    });
-  }
-
-  static SONIQ_INLINE uint32_t row_sum(const uint8_t* tail) {
-    uint32_t sum;
-    __builtin_memcpy(&sum, tail, 4);
-    return sum;
-  }
-};
-
 }  // namespace
 }  // namespace soniq
 
@@ -202,6 +95,3 @@ SONIQ_KERNEL(gemm_u4_z4_s32_6x16x4__avx2_maddubs, "avx2", 4, 9544368, soniq::Mul
 SONIQ_KERNEL(gemm_u8_z4_s32_6x16x16__avx2_maddubs, "avx2", 16, 561424, soniq::MulAdd<6, 2, 4, 8>)
 SONIQ_KERNEL(gemm_u4_z2_s32_6x16x4__avx2_maddubs, "avx2", 4, 47721856, soniq::MulAdd<6, 2, 2, 4>)
 SONIQ_KERNEL(gemm_u8_z2_s32_6x16x4__avx2_maddubs, "avx2", 4, 2807168, soniq::MulAdd<6, 2, 2, 8>)
-SONIQ_KERNEL(gemm_u4_z4_s32_1x32x8__avx2_maddubs, "avx2", 8, 9544368, soniq::MulAddRow<4, 4, 4>)
-SONIQ_KERNEL(gemm_u8_z4_s32_1x32x8__avx2_maddubs, "avx2", 8, 561432, soniq::MulAddRow<4, 4, 8>)
-SONIQ_KERNEL(gemm_u8_z2_s32_1x32x16__avx2_maddubs, "avx2", 16, 2807168, soniq::MulAddRow<4, 2, 8>)

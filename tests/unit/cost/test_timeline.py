@@ -11,7 +11,7 @@ from soniq_dse.hardware.load import load_hardware
 from soniq_dse.kernels.loops import kept_loop
 from soniq_dse.records.cost import HotLoop
 
-SYMBOL = "gemm_u8_s8_s32_6x16x2__avx2_maddwd"
+SYMBOL = "gemm_u8_s8_s32_4x16x4__avx2_fip"
 
 
 @pytest.fixture(scope="module")

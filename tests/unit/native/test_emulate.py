@@ -69,7 +69,7 @@ def test_returns_what_the_processor_returns(library: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "symbol", ["gemm_z1_z1_s32_6x64x4__avx2_shuffle", "gemm_u4_z4_s32_4x16x16__avx2_maddubs",
+    "symbol", ["gemm_z1_z1_s32_6x64x4__avx2_shuffle", "gemm_u4_z4_s32_6x16x4__avx2_maddubs",
                "gemm_z1_z1_s32_12x16x64__avx512vpopcntdq_popcount"]
 )  # fmt: skip
 def test_a_kernel_writes_every_output_and_reads_every_weight(symbol: str) -> None:
