@@ -15,7 +15,7 @@
 // Ports. Per group and 512 outputs 3 vgf2p8affineqb (matrix broadcast from memory) and 3 full adders of two vpternlogq: 9
 //   operations for 2560 MAC; with the upper planes 155 per block where two 512-bit operations start a cycle: 528
 //   MAC/cycle. vgf2p8affineqb runs on p0 (Intel from Ice Lake), vpternlogq on p0 and p5. Matrices (40 operations per block
-//   and 8 rows) and the move to int32 (one operation per output) come on top, so it wants many columns and a k of
+//   and 8 rows) and the move to int32 (half an operation per output) come on top, so it wants many columns and a k of
 //   thousands. Live: 12 planes, up to 18 carries.
 #include "avx512.h"
 
@@ -236,21 +236,31 @@ struct Gfni {
     return carry;
   }
 
-  // out[0..63] += 4 (counts of row r) + offset: bit r of each plane moves to the place of the plane in a byte of two.
+  // out[0..63] += 4 (counts of row r) + offset: bit r of plane p moves to bit p + 2 of 16, which is in the lower byte for the
+  // first six planes.
   template <int r>
   static SONIQ_INLINE void add_row(Index<r>, const __m512i* counter, int32_t offset, int32_t* out) {
-    __m512i byte[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
-    unroll<planes>([&](auto p) SONIQ_INLINE_LAMBDA {
-      const __m512i matrix = _mm512_set1_epi64(static_cast<int64_t>(1ull << r << 8 * (7 - p % 8)));
-      byte[p / 8] = _mm512_or_si512(byte[p / 8], _mm512_gf2p8affine_epi64_epi8(counter[p], matrix, 0));
-    });
-    const __m512i zero = _mm512_setzero_si512();
-    const __m512i half[2] = {_mm512_unpacklo_epi8(byte[0], byte[1]), _mm512_unpackhi_epi8(byte[0], byte[1])};
+    static_assert(planes == 12);
+    const __m512i low = join<r, 2>(counter), high = join<r, 0>(counter + 6), zero = _mm512_setzero_si512();
+    const __m512i half[2] = {_mm512_unpacklo_epi8(low, high), _mm512_unpackhi_epi8(low, high)};
     unroll<4>([&](auto q) SONIQ_INLINE_LAMBDA {
-      const __m512i s = q % 2 ? _mm512_unpackhi_epi16(half[q / 2], zero) : _mm512_unpacklo_epi16(half[q / 2], zero);
+      const __m512i counts = q % 2 ? _mm512_unpackhi_epi16(half[q / 2], zero) : _mm512_unpacklo_epi16(half[q / 2], zero);
       const __m512i before = _mm512_add_epi32(_mm512_loadu_si512(out + q * 16), _mm512_set1_epi32(offset));
-      _mm512_storeu_si512(out + q * 16, _mm512_add_epi32(before, _mm512_slli_epi32(s, 2)));
+      _mm512_storeu_si512(out + q * 16, _mm512_add_epi32(before, counts));
     });
+  }
+
+  // Bit r of six planes as bits first .. first + 5 of a byte.
+  template <int r, int first>
+  static SONIQ_INLINE __m512i join(const __m512i* plane) {
+    constexpr int or3 = 0xfe;
+    __m512i bit[6];
+    unroll<6>([&](auto p) SONIQ_INLINE_LAMBDA {
+      const __m512i matrix = _mm512_set1_epi64(static_cast<int64_t>(1ull << r << 8 * (7 - first - p)));
+      bit[p] = _mm512_gf2p8affine_epi64_epi8(plane[p], matrix, 0);
+    });
+    const __m512i four = _mm512_or_si512(_mm512_ternarylogic_epi64(bit[0], bit[1], bit[2], or3), bit[3]);
+    return _mm512_ternarylogic_epi64(four, bit[4], bit[5], or3);
   }
 };
 

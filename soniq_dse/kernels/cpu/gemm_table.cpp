@@ -1,4 +1,4 @@
-// W1A1, W1A2, W2A2, W1A4 and W2A4 by 64-entry tables in a register (AVX512_VBMI vpermb).
+// W1A1, W1A2, W2A2, W3A3, W1A4 and W2A4 by 64-entry tables in a register (AVX512_VBMI vpermb).
 //
 // Equation. A step takes the E = 6 / weight_bits elements whose weight codes fill 6 bits. For the activations of those
 //   elements a table T of 64 bytes holds, for every possible weight index x,
@@ -12,18 +12,19 @@
 // Exactness. A byte holds FLUSH = floor(255 / M) steps. Bytes are then added to 16-bit sums, once whole (`all`, modulo
 //   2^16: even bytes + 256 odd bytes) and once shifted right by 8 (`odd`), so even = all - 256 odd. These hold floor(65535 /
 //   M) steps and are then spilled to int32. k_max = floor((2^31 - 1) / (c_w c_a)), rounded down to whole groups.
-//     M, FLUSH: W1A1 6, 42 · W1A2 18, 14 · W2A2 27, 9 · W1A4 90, 2 · W2A4 135, 1
+//     M, FLUSH: W1A1 6, 42 · W1A2 18, 14 · W2A2 27, 9 · W3A3 98, 2 · W1A4 90, 2 · W2A4 135, 1
 // Packing. Weights: panel = [tap][step][nr] bytes, element e of the step at bits e * weight_bits; of each 64 bytes the even
 //   ones are the first 32 channels. Activations: per step one u16 (W1A2: two) = 64 * code, or the 64-byte table. The dense
 //   one-row tile keeps true 2-bit weights: three vectors of 64 bytes, each with three elements in bits 0..5, whose bits 6..7
 //   together make a fourth index; panel = [tap][12 elements][nr / 64][3][64].
-// Ports. Per step and 64 channels one vpermb, one vpaddb, and 3 / FLUSH operations of widening (a W1A2 step also one vpaddb
-//   per row for the second table row). With two 512-bit operations a cycle, one of them vpermb (Intel p5, one pipe of Zen 4),
-//   the bound is 371 (W1A1), 311 (W1A2, 4 vectors), 165 (W2A2), 256 (W1A4) and 96 MAC/cycle (W2A4). Carried chains: vpaddb, 1
-//   cycle; vpermb's 3 cycles lie outside them. Tile 6 x 4 vectors: 24 byte accumulators, 4 indices, a table and 3 temporaries
-//   fill the 32 registers, the 16-bit sums live in L1 and are touched once a block: best where FLUSH is 9 or more. Otherwise
-//   2 x 4, whose 16-bit sums stay in registers. On Intel additions that are issued to p5 delay lookups: 93 % of the bound
-//   without any load.
+// Ports. Per step and 64 channels one vpermb, one vpaddb (where FLUSH is 1 none, where it is 2 one in two steps), and 3 / FLUSH
+//   operations of widening (a W1A2 step also one vpaddb per row for the second table row). With two 512-bit operations a cycle,
+//   one of them vpermb (Intel p5, one pipe of Zen 4), the bound is 371 (W1A1), 311 (W1A2, 4 vectors), 165 (W2A2), 85 (W3A3), 256
+//   (W1A4) and 96 MAC/cycle (W2A4). Carried chains: vpaddb, 1 cycle; vpermb's 3 cycles lie outside them. Tile 6 x 4 vectors: 24
+//   byte accumulators, 4 indices, a table and 3 temporaries fill the 32 registers, the 16-bit sums live in L1 and are touched
+//   once a block: best where FLUSH is 9 or more. Otherwise 8 vectors (2 x 4, 4 x 2), whose 16-bit sums stay in registers. On
+//   Intel additions that are issued to p5 delay lookups: 93 % of the bound without any load. W3A3 pays where a vpdpbusd starts
+//   once a cycle (Zen 4: 64 MAC/cycle), not where two do.
 #include "avx512.h"
 
 namespace soniq {
@@ -35,8 +36,8 @@ struct Format {
   static constexpr int c_w = (1 << WB) - 1, c_a = (1 << AB) - 1;
   static constexpr int step_elements = 6 / WB;
   static constexpr int max_entry = step_elements * c_w * c_a, flush = 255 / max_entry, wide_steps = 65535 / max_entry;
-  static constexpr bool built = AB > 2;                     // tables are built while packing
-  static constexpr int part_elements = built ? 1 : 6 / AB;  // elements whose activations choose one row of a constant table
+  static constexpr int part_elements = 6 / AB;  // elements whose activations choose one row of a constant table
+  static constexpr bool built = step_elements > 2 * part_elements;  // from more than two rows: while packing
   static constexpr int parts = built ? 0 : step_elements / part_elements;
   static constexpr int step_bytes = built ? 64 : 2 * parts;
 
@@ -88,14 +89,16 @@ struct Format {
     return _mm512_maskz_loadu_epi8(live <= 0 ? 0 : (1ull << live) - 1, codes);
   }
 
-  // The codes of a part are spread to a lane of 4 or 8 bytes and joined there by multiplications; 48 codes at a time.
+  // The codes of a part are spread to a lane of 4 or 8 bytes and joined there by multiplications; 32 or 48 codes at a time.
   static void pack_offsets(int64_t k, int64_t offsets, const uint8_t* codes, uint16_t* out) {
-    constexpr int lane = part_elements == 3 ? 4 : 8, lanes = 64 / lane, span = lanes * part_elements;
-    constexpr __mmask64 used = lane == 4 ? 0x7777777777777777 : 0x3f3f3f3f3f3f3f3f;
-    alignas(64) uint8_t spread[64];
-    for (int i = 0; i < 64; i++) spread[i] = static_cast<uint8_t>(i / lane * part_elements + i % lane);
-    const __m512i order = _mm512_load_si512(spread);
-    const __m512i place = lane == 4 ? _mm512_set1_epi32(0x00100401) : _mm512_set1_epi64(0x0000201008040201);
+    constexpr int lane = part_elements <= 3 ? 4 : 8, lanes = 64 / lane, span = lanes * part_elements;
+    constexpr __mmask64 used = (lane == 4 ? 0x1111111111111111 : 0x0101010101010101) * ((1 << part_elements) - 1);
+    alignas(64) uint8_t spread[64], places[64];
+    for (int i = 0; i < 64; i++) {
+      spread[i] = static_cast<uint8_t>(i / lane * part_elements + i % lane);
+      places[i] = static_cast<uint8_t>(i % lane < part_elements ? 1 << i % lane * AB : 0);
+    }
+    const __m512i order = _mm512_load_si512(spread), place = _mm512_load_si512(places);
     for (int64_t i = 0; i < offsets; i += lanes, codes += span, k -= span) {
       const __m512i raw = load_codes(codes, min64(k, span));
       const __m512i pairs = _mm512_maddubs_epi16(_mm512_maskz_permutexvar_epi8(used, order, raw), place);
@@ -336,6 +339,7 @@ SONIQ_KERNEL(gemm_z2_z1_s32_5x128x6__avx512vbmi_table, "avx512f,avx512bw,avx512v
 SONIQ_KERNEL(gemm_z2_z2_s32_6x256x3__avx512vbmi_table, "avx512f,avx512bw,avx512vbmi", 3, 238609293, soniq::Table<6, 4, soniq::Format<2, 2>>)
 SONIQ_KERNEL(gemm_z2_z2_s32_5x128x3__avx512vbmi_table, "avx512f,avx512bw,avx512vbmi", 3, 238609293, soniq::Table<5, 2, soniq::Format<2, 2>>)
 SONIQ_KERNEL(gemm_z2_z2_s32_8x64x3__avx512vbmi_table, "avx512f,avx512bw,avx512vbmi", 3, 238609293, soniq::Table<8, 1, soniq::Format<2, 2>>)
+SONIQ_KERNEL(gemm_z3_z3_s32_4x128x4__avx512vbmi_table, "avx512f,avx512bw,avx512vbmi", 4, 43826196, soniq::Table<4, 2, soniq::Format<3, 3>>)
 SONIQ_KERNEL(gemm_z4_z1_s32_2x256x12__avx512vbmi_table, "avx512f,avx512bw,avx512vbmi", 12, 143165568, soniq::Table<2, 4, soniq::Format<1, 4>>)
 SONIQ_KERNEL(gemm_z4_z1_s32_4x128x12__avx512vbmi_table, "avx512f,avx512bw,avx512vbmi", 12, 143165568, soniq::Table<4, 2, soniq::Format<1, 4>>)
 SONIQ_KERNEL(gemm_z4_z2_s32_2x256x3__avx512vbmi_table, "avx512f,avx512bw,avx512vbmi", 3, 47721858, soniq::Table<2, 4, soniq::Format<2, 4>>)
