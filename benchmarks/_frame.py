@@ -201,22 +201,32 @@ def main(
         write_page(name, title, tables)
         return
     n_passes = 1 if arguments.quick else max(1, arguments.passes)
-    result = combined([measure(arguments.quick) for _ in range(n_passes)])
+    done: list[Result] = []
+    for _ in range(n_passes):
+        done.append(measure(arguments.quick))
+        document = _document(name, combined(done), len(done), quick=arguments.quick)
+        if not arguments.quick:  # an interrupted run keeps the passes that it finished
+            _keep(name, title, document, tables)
+    text = page(name, title, [document], tables)
+    sys.stdout.write(json.dumps(document, indent=1) + "\n" if arguments.json else text)
+
+
+def _document(name: str, result: Result, passes: int, *, quick: bool) -> Document:
     host = detect_host().to_json_value()
-    here = processor_slug(host)
-    kept = kept_documents(name) if arguments.quick else []  # what is kept of a processor was measured on it
-    document = {
+    kept = kept_documents(name) if quick else []  # what is kept of a processor was measured on it
+    goals = [with_kept(goal, kept, processor_slug(host)) for goal in result.goals]
+    return {
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "host": host,
-        "passes": n_passes,
-        "goals": [with_kept(goal, kept, here).to_json_value() for goal in result.goals],
+        "passes": passes,
+        "goals": [goal.to_json_value() for goal in goals],
         "rows": list(result.rows),
         "notes": list(result.notes),
     }
-    if not arguments.quick:
-        path = KEPT / name / f"{here}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(document, indent=1) + "\n")
-        write_page(name, title, tables)
-    text = page(name, title, [document], tables)
-    sys.stdout.write(json.dumps(document, indent=1) + "\n" if arguments.json else text)
+
+
+def _keep(name: str, title: str, document: Document, tables: Tables | None) -> None:
+    path = KEPT / name / f"{processor_slug(document['host'])}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=1) + "\n")
+    write_page(name, title, tables)

@@ -11,6 +11,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[3]))  # benchmarks are not installed
 frame = pytest.importorskip("benchmarks._frame")
+original = frame.kept_documents
 
 
 def document(processor: str, value: float | None, date: str = "2026-01-02", **goal: Any) -> dict[str, Any]:
@@ -69,3 +70,32 @@ def test_kept_results_lie_under_their_processor(name: str) -> None:
     documents = {path.stem: frame.json.loads(path.read_text()) for path in (frame.KEPT / name).glob("*.json")}
     assert documents
     assert all(stem == frame.processor_slug(one["host"]) for stem, one in documents.items())
+
+
+def test_a_full_run_keeps_each_pass_and_a_quick_one_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(frame, "KEPT", tmp_path / "kept")
+    monkeypatch.setattr(frame, "PAGES", tmp_path / "pages")
+    monkeypatch.setattr(frame, "kept_documents", lambda name: original(name, tmp_path / "kept"))
+    values = iter([5.0, 1.0, 9.0])
+
+    def measure(quick: bool) -> Any:
+        return frame.Result([frame.Goal("G1", "a goal", "x", None if quick else next(values), at_least=2)], [])
+
+    def run(*arguments: str) -> dict[str, Any]:
+        monkeypatch.setattr(sys, "argv", ["name", "--json", *arguments])
+        frame.main("name", "Title", measure, passes=2)
+        return frame.json.loads(capsys.readouterr().out)
+
+    assert run("--quick")["goals"][0]["measured"] is None
+    assert not list(tmp_path.rglob("*.json"))
+    assert run()["goals"][0]["value"] == 3.0
+    (kept,) = original("name", tmp_path / "kept")
+    assert (kept["passes"], kept["goals"][0]["spread"]) == (2, [1.0, 5.0])
+    quick = run("--quick")["goals"][0]
+    assert (quick["value"], quick["measured"].partition(" on ")[1]) == (3.0, " on ")
+    with pytest.raises(StopIteration):  # in the second pass
+        run()
+    (kept,) = original("name", tmp_path / "kept")
+    assert (kept["passes"], kept["goals"][0]["value"]) == (1, 9.0)
