@@ -306,15 +306,25 @@ def _progress(text: str) -> None:
 
 
 def _unmeasured(base: HardwareModel, survey: Survey) -> tuple[str, ...]:
-    """Instructions of the base and of the kept loops that no microbenchmark covers; moves count as loads and stores."""
+    """What kernels that run here emit and the base lists, and no microbenchmark covers: ``vpermb at 256, 512``.
+
+    Vector moves count as loads and stores.
+    """
     from soniq_dse.hardware.calibrate import unmeasured
     from soniq_dse.hardware.host import missing_features
-    from soniq_dse.kernels.loops import kept_loop, kept_loops_folder
+    from soniq_dse.kernels.catalog import catalog
+    from soniq_dse.kernels.loops import kept_loop
 
-    wanted = {name for name, entry in base.instructions.items() if not missing_features(entry.features, survey.host)}
-    loops = [kept_loop(path.stem) for path in sorted(kept_loops_folder().glob("*.json"))]
-    emitted = {ins.mnemonic for loop in loops if loop for ins in loop.instructions if ins.width_bits}
-    return unmeasured(wanted | {name for name in emitted if not re.match(r"v(mov|p?broadcast)", name)}, survey)
+    listed = {
+        (name, bits)
+        for name, entry in base.instructions.items()
+        for bits in entry.widths
+        if not missing_features(entry.features, survey.host) and bits <= survey.width_bits
+    }
+    kernels = [spec.symbol for spec in catalog() if spec.features and not missing_features(spec.features, survey.host)]
+    emitted = {(ins.mnemonic, ins.width_bits) for loop in map(kept_loop, kernels) if loop for ins in loop.instructions}
+    vectors = {(name, bits) for name, bits in emitted if bits and not re.match(r"v(mov|p?broadcast)", name)}
+    return unmeasured(vectors | listed, survey)
 
 
 def _warn(unsteady: Sequence[str], left: Sequence[str]) -> None:

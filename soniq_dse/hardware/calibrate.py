@@ -20,6 +20,7 @@ from soniq_dse.hardware.microbench import Reading
 from soniq_dse.hardware.portmap import PortMap, judged_ports
 from soniq_dse.hardware.render import source_keys
 from soniq_dse.hardware.survey import Survey
+from soniq_dse.hardware.window import Window
 from soniq_dse.hardware.writing import dumped, styled, tidied
 from soniq_dse.records.cost import Host
 from soniq_dse.records.hardware import Figure, HardwareModel, InstructionTiming, Source
@@ -63,8 +64,11 @@ def calibrated(base: HardwareModel, survey: Survey, name: str, title: str | None
     tree |= _identity(base, survey, name, title)
     _set_instructions(tree, base, survey, ports, ports_key, own=own)
     _set_caches(tree, survey, measured_key)
+    if survey.window:
+        tree["store_forwarding"] = {}
     for key, figure in figures.items():
-        _set(tree, key, figure.model_dump())
+        if key[0] != "branches" or tree.get("branches"):  # how far back a predictor looks is not measured
+            _set(tree, key, figure.model_dump())
     tree["ports"] = [port.model_dump() for port in ports.ports if port.name in set(_used_ports(tree))]
     tree["sources"] = {key: source.model_dump() for key, source in sources.items()}
     used = set(source_keys(tree))
@@ -97,6 +101,26 @@ def readings(survey: Survey) -> Iterator[tuple[FieldKey, Reading, str | None]]:
         yield ("memory", "read_gb_per_s_all_cores"), dram.all_cores_gb_per_s, cores
         yield ("memory", "latency_ns"), dram.latency_ns, f"random order over {size}, page walks included"
     yield ("overhead", "call_ns"), survey.call_ns, "an indirect call with nine arguments"
+    if survey.window:
+        yield from _window_readings(survey.window)
+
+
+def _window_readings(window: Window) -> Iterator[tuple[FieldKey, Reading, str | None]]:
+    yield ("issue_width",), window.issue_width, "nop a cycle, to the nearest whole number"
+    if window.reorder_buffer_entries:
+        text = "nop between two chains of square roots that no longer run side by side; give or take 4"
+        yield ("reorder_buffer_entries",), window.reorder_buffer_entries, text
+    if window.scheduler_entries:
+        text = "vector additions waiting for a chain of square roots, before another runs beside it; give or take 4"
+        yield ("scheduler_entries",), window.scheduler_entries, text
+    text = "stored and loaded again in turns"
+    yield ("store_forwarding", "vector_cycles"), window.vector_forwarding_cycles, f"a vector {text}"
+    yield (
+        ("store_forwarding", "scalar_cycles"),
+        window.scalar_forwarding_cycles,
+        "an addition to memory in turns, less 1",
+    )
+    yield ("branches", "mispredict_cycles"), window.mispredict_cycles, "a branch on a random bit"
 
 
 def measured_figures(survey: Survey, source: str) -> dict[FieldKey, Figure]:
@@ -130,9 +154,12 @@ def add_source(sources: dict[str, Source], key: str, source: Source) -> str:
     return free
 
 
-def unmeasured(wanted: Collection[str], survey: Survey) -> tuple[str, ...]:
-    """Those of the ``wanted`` mnemonics that no microbenchmark here covers."""
-    return tuple(sorted(set(wanted) - {probe.key for probe in survey.instructions}))
+def unmeasured(wanted: Collection[tuple[str, int]], survey: Survey) -> tuple[str, ...]:
+    """Those of the ``wanted`` instructions (mnemonic, width) that no microbenchmark covers: ``vpermb at 256, 512``."""
+    left: dict[str, list[int]] = {}
+    for name, bits in sorted(set(wanted) - {(probe.key, probe.width_bits) for probe in survey.instructions}):
+        left.setdefault(name, []).append(bits)
+    return tuple(f"{name} at {', '.join(map(str, widths))}" if any(widths) else name for name, widths in left.items())
 
 
 def _ports_source(survey: Survey, ports: PortMap) -> Source:

@@ -81,7 +81,7 @@ class Reading:
     @property
     def relative_spread(self) -> float:
         """Spread over value."""
-        return self.spread / self.value
+        return self.spread / self.value if self.value else 0.0
 
     @property
     def is_steady(self) -> bool:
@@ -139,8 +139,8 @@ def available_probes(features: Collection[str]) -> tuple[Probe, ...]:
 def measure_instructions(probes: Sequence[Probe], effort: Effort = Effort()) -> dict[Probe, InstructionReading]:
     """Reciprocal throughput and latency of each probe, in cycles. The caller checks that the processor has them."""
     chained = [probe for probe in probes if probe.has_latency]
-    rates = _measure_bodies([throughput_body([probe]) for probe in probes], effort)
-    latencies = dict(zip(chained, _measure_bodies([latency_body(probe) for probe in chained], effort), strict=True))
+    rates = measure_bodies([throughput_body([probe]) for probe in probes], effort)
+    latencies = dict(zip(chained, measure_bodies([latency_body(probe) for probe in chained], effort), strict=True))
     slots = _micro_op_counts(probes, effort)
     return {p: InstructionReading(rate, latencies.get(p), n) for p, rate, n in zip(probes, rates, slots, strict=True)}
 
@@ -148,14 +148,14 @@ def measure_instructions(probes: Sequence[Probe], effort: Effort = Effort()) -> 
 def _micro_op_counts(probes: Sequence[Probe], effort: Effort) -> list[int]:
     """Slots of the front end that each takes: by how many ``nop`` it makes a row of them longer than the median one,
     which takes one."""
-    nop, *mixed = _measure_bodies([["nop"] * UNROLL, *(slots_body(probe) for probe in probes)], effort)
+    nop, *mixed = measure_bodies([["nop"] * UNROLL, *(slots_body(probe) for probe in probes)], effort)
     rows = [reading.value * (NOPS + 1) for reading in mixed]
     return [max(1, 1 + round((row - statistics.median(rows)) / nop.value)) for row in rows]
 
 
 def measure_mixes(mixes: Sequence[Sequence[Probe]], effort: Effort = Effort()) -> list[Reading]:
     """Cycles per pass over each mix of instructions; the sum of their own times where they share every pipe."""
-    readings = _measure_bodies([throughput_body(mix) for mix in mixes], effort)
+    readings = measure_bodies([throughput_body(mix) for mix in mixes], effort)
     return [reading.scaled(len(mix)) for mix, reading in zip(mixes, readings, strict=True)]
 
 
@@ -248,19 +248,31 @@ class _Bench:
         return min(batches, key=lambda batch: batch.cycles.relative_spread)
 
 
-def _measure_bodies(bodies: Sequence[Sequence[str]], effort: Effort) -> list[Reading]:
-    bench = _Bench([_loop_source(body) for body in bodies])
-    readings: list[list[_Sampled]] = [[] for _ in bodies]
-    open_loops = list(range(len(bodies)))
+def measure_bodies(bodies: Sequence[Sequence[str]], effort: Effort) -> list[Reading]:
+    """Cycles of a line of each unrolled body."""
+    iterations = [max(1, effort.sample_instructions // len(body)) for body in bodies]
+    readings = _measured([_loop_source(body) for body in bodies], iterations, effort)
+    return [reading.scaled(1 / len(body)) for reading, body in zip(readings, bodies, strict=True)]
+
+
+def measure_loops(sources: Sequence[str], iterations: int, effort: Effort) -> list[Reading]:
+    """Cycles of an iteration of each loop, given as the body of a ``Loop`` (``microbench.cpp``)."""
+    return _measured(sources, [iterations] * len(sources), effort)
+
+
+def _measured(sources: Sequence[str], iterations: Sequence[int], effort: Effort) -> list[Reading]:
+    """Cycles of an iteration of each loop; all are gone through in turns until they settle."""
+    bench = _Bench(sources)
+    readings: list[list[_Sampled]] = [[] for _ in sources]
+    open_loops = list(range(len(sources)))
     for done in range(effort.rounds):
         for index in open_loops:
-            iterations = max(1, effort.sample_instructions // len(bodies[index]))
-            readings[index].append(bench.read(index, iterations, effort))
+            readings[index].append(bench.read(index, iterations[index], effort))
         if done + 1 >= LEAST_ROUNDS:
             clock_ghz = _clock_of(itertools.chain(*readings))
             open_loops = [index for index in open_loops if not _settled(_undisturbed(readings[index], clock_ghz))]
     clock_ghz = _clock_of(itertools.chain(*readings))
-    return [_best(read, clock_ghz).scaled(1 / len(body)) for body, read in zip(bodies, readings, strict=True)]
+    return [_best(read, clock_ghz) for read in readings]
 
 
 def _read_until_settled(read: Callable[[], _Sampled], effort: Effort) -> list[_Sampled]:

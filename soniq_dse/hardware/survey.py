@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from soniq_dse.hardware import microbench
@@ -16,6 +16,7 @@ from soniq_dse.hardware.geometry import CacheGeometry, cache_geometry
 from soniq_dse.hardware.microbench import Effort, InstructionReading, MemoryReading, Reading
 from soniq_dse.hardware.pipes import Mix, balanced_mix
 from soniq_dse.hardware.probes import LANDMARKS, YARDSTICKS, Probe
+from soniq_dse.hardware.window import Window, measure_window
 from soniq_dse.native.compiler import host_compiler
 from soniq_dse.records.cost import Host
 
@@ -79,6 +80,7 @@ class Survey:
     clock_ghz: Reading
     call_ns: Reading
     width_bits: int
+    window: Window | None = None
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -122,7 +124,7 @@ def take_survey(
     progress("caches")
     caches = _survey_caches(width, Effort(1, 5, rounds=12) if quick else Effort(1, 7, rounds=48))
     dram = _survey_dram(host, caches, width, progress, Effort(1, 3, rounds=6) if quick else Effort(1, 3, rounds=12))
-    progress("clock and call")
+    progress("window, clock and call")
     return Survey(
         host=host,
         compiler=compiler,
@@ -134,6 +136,7 @@ def take_survey(
         clock_ghz=microbench.measure_clock(effort),
         call_ns=microbench.measure_call(effort),
         width_bits=width,
+        window=measure_window(width, replace(effort, rounds=effort.rounds // 2)),
     )
 
 

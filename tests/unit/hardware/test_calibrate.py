@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ from soniq_dse.hardware.survey import (
     in_turns,
     working_sets,
 )
+from soniq_dse.hardware.window import Window
 from soniq_dse.records.hardware import HardwareModel
 
 FLAGS = "avx avx2 fma bmi2 sse4_2 gfni avx512f avx512dq avx512bw avx512vl avx512vbmi avx512_vnni avx512_bitalg"
@@ -126,7 +128,28 @@ def test_what_was_not_measured_is_assumed_and_says_whose_it_is(base: HardwareMod
     assert all("of granite_rapids" in (figure.note or "") for figure in assumed.values())
     branch = hw.instructions["jcc"].widths[0]
     assert (branch.reciprocal_throughput_cycles.kind, branch.ports_kind) == ("assumed", "assumed")
-    assert unmeasured(base.instructions, survey) == ("jcc",)
+    listed = {(name, bits) for name, entry in base.instructions.items() for bits in entry.widths}
+    assert unmeasured(listed | {("vpermb", 1024), ("vpermb", 2048)}, survey) == ("jcc", "vpermb at 1024, 2048")
+
+
+def test_the_window_of_a_core_is_measured(base: HardwareModel, survey: Survey) -> None:
+    window = Window(
+        issue_width=steady(6.0),
+        reorder_buffer_entries=steady(252.0),
+        scheduler_entries=None,
+        vector_forwarding_cycles=steady(10.0),
+        scalar_forwarding_cycles=Reading(0.0, 0.0, 9),
+        mispredict_cycles=steady(17.0),
+    )
+    result = calibrated(base, replace(survey, window=window), "mine")
+    hw = result.hardware
+    assert (hw.issue_width.value, hw.issue_width.kind) == (6.0, "measured")
+    assert (hw.reorder_buffer_entries.value, hw.reorder_buffer_entries.kind) == (252.0, "measured")
+    assert hw.scheduler_entries.kind == "assumed"
+    assert hw.store_forwarding is not None
+    assert (hw.store_forwarding.vector_cycles.value, hw.store_forwarding.scalar_cycles.value) == (10.0, 0.0)
+    assert hw.branches is None  # how far back the predictor looks is not measured
+    assert result.unsteady == ()
 
 
 def test_a_base_of_this_processor_keeps_its_kinds(base: HardwareModel, survey: Survey) -> None:

@@ -13,6 +13,7 @@ from soniq_dse.hardware import microbench
 from soniq_dse.hardware.load import load_hardware
 from soniq_dse.hardware.microbench import Effort, Reading
 from soniq_dse.hardware.probes import CHAINS, UNROLL, X86_PROBES, Probe, latency_body, throughput_body
+from soniq_dse.hardware.window import measure_window
 
 QUICK = Effort(batches=1, samples=2, sample_instructions=480)
 
@@ -76,6 +77,17 @@ def test_runs_and_reads() -> None:
     assert microbench.measure_all_cores(1 << 20, 2, 128, QUICK).value > 0
     assert microbench.measure_call(QUICK).value > 0
     assert microbench.measure_clock(QUICK).value > 0
+
+
+@pytest.mark.slow  # it compiles hundreds of loops
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="microbenchmarks are written for x86-64")
+def test_the_window_of_this_core_is_found() -> None:
+    window = measure_window(128, Effort(1, 5, 20_000, rounds=12))
+    assert 2 <= window.issue_width.value <= 16
+    assert window.reorder_buffer_entries is None or window.reorder_buffer_entries.value >= 32
+    assert window.scheduler_entries is None or window.scheduler_entries.value >= 16
+    assert window.mispredict_cycles.value > 3
+    assert window.vector_forwarding_cycles.value > 0
 
 
 def test_other_instruction_sets_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
