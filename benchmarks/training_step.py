@@ -136,7 +136,7 @@ def measure(quick: bool) -> Result:
     for index, network in enumerate(NETWORKS):
         steps = {way: sampler(step_of(network, way), 1e-3) for way in WAYS}
         seconds: dict[str, list[float]] = {way: [] for way in WAYS}
-        for _ in range(3 if quick else 7):
+        for _ in range(3 if quick else 5):
             for way, sample in steps.items():
                 seconds[way].append(sample())
         peaks = {} if quick else {way: peak_bytes(network, way) for way in WAYS}
@@ -172,4 +172,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--peak"]:
         sys.stdout.write(f"{_measure_peak(*sys.argv[2:])}\n")
     else:
-        main("training_step", "Cost of a training step", measure, passes=3)
+        main("training_step", "Cost of a training step", measure)

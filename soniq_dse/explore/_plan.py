@@ -201,12 +201,9 @@ def _machine(spec: str | None) -> tuple[HardwareModel, Host, str | None]:
 
 
 def _trace(build: Callable[[], torch.nn.Module], task: Task, name: str) -> Workload:
-    import torch
-
     from soniq_dse.workloads.trace import trace
 
-    example = torch.zeros(1, *task.input_shape)
-    workload = trace(build(), example, name=name, input_nonnegative=task.input_nonnegative, task=task.name)
+    workload = trace(build(), task.example(1), name=name, input_nonnegative=task.input_nonnegative, task=task.name)
     shape, classes = workload.nodes[-1].shape, task.n_classes
     if classes is not None and task.loss is cross_entropy and (len(shape) != 2 or shape[1] < classes):
         raise UserError(f"model {name}: expected outputs [n, {classes}], one per class of {task.name}, got {shape}")

@@ -186,11 +186,12 @@ def _joined(nodes: list[Node], axes: dict[str, tuple[int, int]], pinned: set[str
 
 
 def _ends(nodes: list[Node]) -> set[str]:
-    """Layers with no layer before them, or none after."""
+    """Layers with no layer before them, or none after; a look-up table before them counts as one."""
     layers = {node.name for node in nodes if node.layer is not None}
+    sources = layers | {node.name for node in nodes if node.op == "embedding"}
     after_layer: set[str] = set()
     for node in nodes:
-        if any(tensor in after_layer or tensor in layers for tensor in node.inputs):
+        if any(tensor in after_layer or tensor in sources for tensor in node.inputs):
             after_layer.add(node.name)
     before_layer: set[str] = set()
     for node in reversed(nodes):

@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from soniq_dse import registry
 from soniq_dse.errors import UserError, one_line, unknown_name
 from soniq_dse.records.design import Schedule
@@ -122,8 +124,10 @@ def load_workload(model: str, batch: int = 1, data: str | None = None) -> Worklo
 
     build, defaults = load_model(model)
     shape, nonnegative, task_name = defaults.input_shape, defaults.input_nonnegative, defaults.data or ""
+    tokens = defaults.data is not None and registry.load("dataset", defaults.data).n_tokens is not None
     if data is not None and data.partition(":")[0] != defaults.data:
         task = load_task(data)
+        tokens = task.train.inputs.dtype == np.int64
         shape, nonnegative, task_name = task.input_shape, task.input_nonnegative, task.name
     if shape is None:
         raise UserError(
@@ -132,7 +136,7 @@ def load_workload(model: str, batch: int = 1, data: str | None = None) -> Worklo
         )
     if batch < 1:
         raise UserError(f"model {model}: expected a batch of at least 1, got {batch}")
-    example = torch.zeros(batch, *shape)
+    example = torch.zeros(batch, *shape, dtype=torch.int64 if tokens else torch.float32)
     return trace(build(), example, name=model, input_nonnegative=nonnegative, task=task_name)
 
 

@@ -28,7 +28,8 @@ SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Split:
-    """Examples in memory: ``inputs`` fp32 ``[n, ...]`` (images: channels, height, width), ``targets`` ``[n, ...]``.
+    """Examples in memory: ``inputs`` fp32 ``[n, ...]`` (images: channels, height, width) or token numbers int64,
+    ``targets`` ``[n, ...]``.
 
     Raises:
         UserError: another dtype, another length, no example, or a number that is not finite.
@@ -45,8 +46,8 @@ class Split:
             frozen = np.ascontiguousarray(value).view()
             frozen.flags.writeable = False
             object.__setattr__(self, name, frozen)
-        if self.inputs.dtype != np.float32:
-            raise UserError(f"split: expected inputs of dtype float32, got {self.inputs.dtype}")
+        if self.inputs.dtype not in (np.float32, np.int64):
+            raise UserError(f"split: expected inputs of dtype float32 (or int64: tokens), got {self.inputs.dtype}")
         if len(self.inputs) != len(self.targets) or not len(self.inputs):
             raise UserError(
                 f"split: expected as many targets as inputs, at least one, got {len(self.inputs)} inputs and "
@@ -77,18 +78,39 @@ def cross_entropy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return loss
 
 
+def token_cross_entropy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Mean cross entropy in nats of logits ``[n, length, tokens]`` against token numbers ``[n, length]``."""
+    return cross_entropy(outputs.flatten(0, 1), targets.flatten())
+
+
+def token_nats(outputs: Array, targets: Array) -> Array:
+    """Mean cross entropy in nats of each example: ``[n]`` in float64."""
+    shifted = outputs - outputs.max(axis=-1, keepdims=True)
+    chosen = np.take_along_axis(shifted, targets[..., None], axis=-1)[..., 0]
+    nats: Array = (np.log(np.exp(shifted).sum(axis=-1, dtype=np.float64)) - chosen).mean(axis=-1)
+    return nats
+
+
+def perplexity(outputs: Array, targets: Array) -> float:
+    """Exponential of the mean cross entropy per token, over examples of equal length."""
+    return float(np.exp(token_nats(outputs, targets).mean()))
+
+
 @dataclass(frozen=True)
 class Metric:
     """How outputs are judged.
 
     ``compute`` takes the outputs of a whole split and its targets; ``direction`` says where better is: accuracy and
-    BLEU up, perplexity down.
+    BLEU up, perplexity down. ``per_example`` gives ``[n]`` numbers whose mean, put through ``finish``, is the metric:
+    so that outputs too large for memory can be judged batch by batch.
     """
 
     name: str
     unit: str
     direction: Literal["up", "down"]
     compute: Callable[[Array, Array], float]
+    per_example: Callable[[Array, Array], Array] | None = None
+    finish: Callable[[float], float] = float
 
     def better(self, left: float, right: float) -> bool:
         """Whether ``left`` is strictly better than ``right``."""
@@ -96,6 +118,7 @@ class Metric:
 
 
 ACCURACY = Metric("accuracy", "%", "up", top1_percent)
+PERPLEXITY = Metric("perplexity", "", "down", perplexity, token_nats, lambda nats: float(np.exp(nats)))
 
 
 @dataclass(frozen=True)
@@ -149,6 +172,12 @@ class Task:
                 digest.update(f"{name}.{role}:{array.dtype.str}:{list(array.shape)};".encode())
                 digest.update(array.data)
         return digest.hexdigest()
+
+    def example(self, batch: int) -> torch.Tensor:
+        """Zeros of the shape and type of ``batch`` inputs."""
+        import torch
+
+        return torch.from_numpy(np.zeros((batch, *self.input_shape), self.train.inputs.dtype))
 
     def split(self, name: str) -> Split:
         """Split ``train``, ``val`` or ``test``.

@@ -16,7 +16,7 @@ from soniq_dse.errors import UserError, nearest
 if TYPE_CHECKING:
     from soniq_dse.workloads.task import Task
 
-HELPERS = frozenset({"idx"})
+HELPERS = frozenset({"idx", "text"})
 """Modules of this package that are no data sets."""
 
 DATA_VARIABLE = "SONIQ_DSE_DATA"
@@ -27,12 +27,14 @@ class Base(ABC):
     """A data set.
 
     ``folder_name`` is its folder below the one that ``SONIQ_DSE_DATA`` names ("" where it needs no files),
-    ``input_shape`` the shape of one input, ``nonnegative`` whether inputs are at least 0.
+    ``input_shape`` the shape of one input, ``nonnegative`` whether inputs are at least 0. ``n_classes`` is None where
+    it is no classification; ``n_tokens``: inputs are token numbers below it, None: they are fp32.
     """
 
     folder_name: ClassVar[str] = ""
     input_shape: ClassVar[tuple[int, ...]]
-    n_classes: ClassVar[int]
+    n_classes: ClassVar[int | None]
+    n_tokens: ClassVar[int | None] = None
     nonnegative: ClassVar[bool]
 
     @abstractmethod

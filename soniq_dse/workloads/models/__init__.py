@@ -15,7 +15,7 @@ from soniq_dse.records.design import Schedule
 if TYPE_CHECKING:
     import torch
 
-HELPERS = frozenset({"blocks"})
+HELPERS = frozenset({"blocks", "transformer"})
 """Modules of this package that are no models."""
 
 
@@ -23,13 +23,15 @@ class Base(ABC):
     """A model with what it is trained on unless the user says otherwise.
 
     ``dataset`` names a data set, ``input_shape`` is one input without the batch axis, ``widths`` are the width
-    multipliers that an exploration tries unless told otherwise.
+    multipliers that an exploration tries unless told otherwise. ``deployable``: the integer network has all its
+    operators; other models are estimated, and trained in a loop of one's own.
     """
 
     dataset: ClassVar[str]
     input_shape: ClassVar[tuple[int, ...]]
     schedule: ClassVar[Schedule]
     widths: ClassVar[tuple[float, ...]] = (1.0,)
+    deployable: ClassVar[bool] = True
 
     @abstractmethod
     def build(self, width: float = 1.0) -> torch.nn.Module:

@@ -136,7 +136,7 @@ def test_wrong_models(own: str, spec: str, message: str) -> None:
         ("fashion_mnst:folder", "nearest valid choice: 'fashion_mnist'"),
         ("fashion_mnist:elsewhere", "'elsewhere'"),
         ("/some/folder", "expected a known name"),
-        ("", "valid choices: digits"),
+        ("", "valid choices: cifar10, digits"),
         ("soniq_own_net:number", r"expected \(train, test\) DataLoaders or a .*Task, got int"),
         ("soniq_own_net:fails", "KeyError"),
         ("soniq_own_net:laoders", "nearest valid choice: 'loaders'"),
