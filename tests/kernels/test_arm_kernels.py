@@ -33,3 +33,4 @@ def test_kernels_hold_the_contract_under_emulation(
 def test_the_levels_that_arm_processors_must_serve() -> None:
     served = {(spec.wgt, spec.act) for spec in ARM}
     assert {("z1", "z1"), ("z2", "z2"), ("z4", "u4"), ("z4", "u8"), ("s8", "u8")} <= served
+    assert {("z2", "f32"), ("z4", "f32"), ("s8", "f32")} <= served

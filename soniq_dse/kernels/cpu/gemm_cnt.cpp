@@ -97,3 +97,4 @@ struct Count {
 
 SONIQ_KERNEL(gemm_z1_z1_s32_4x64x8__neon_cnt, "neon", 8, 2147483640, soniq::Count<4, 4>)
 SONIQ_KERNEL(gemm_z1_z1_s32_1x128x8__neon_cnt, "neon", 8, 2147483640, soniq::Count<1, 8>)
+SONIQ_KERNEL(gemm_z1_z1_s32_8x16x8__neon_cnt, "neon", 8, 2147483640, soniq::Count<8, 1>)

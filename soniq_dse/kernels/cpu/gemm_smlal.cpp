@@ -6,17 +6,16 @@
 //   |raw| in int32, in whole groups of 2 STEPS.
 // Packing. neon.h with G = 2: 16 bytes are 2 k of 8 channels; the two activations are repeated in 8 bytes.
 // Ports. Per 16 STEPS MAC 2 STEPS products and 2 sadalp: at most 16 MAC per 2 + 2 / STEPS operations, 5.3 an operation for W8A8
-//   and 7.1 for W4; processors have one or two pipes for them. Tile 4 x 2 vectors of 8 channels: 16 sums of 32 registers. Not
-//   measured on Arm.
+//   and 7.1 for W4; processors have one or two pipes for them. Tile 4 x 2 vectors of 8 channels: 16 sums of 32 registers.
+//   One row: 4-bit weights are codes, looked up by tbl. Not measured on Arm.
 #include "neon.h"
 
 namespace soniq {
 namespace {
 
-template <int MR, int NV, int Steps, int Zero>
+template <int MR, int NV, int Steps, class Operands>
 struct MulLong {
   static constexpr int mr = MR, nr = 8 * NV, k_group = 2 * Steps;
-  using Operands = ByteOperands<nr, 2, k_group, Zero>;
   static constexpr auto a_row_bytes = Operands::a_row_bytes;
   static constexpr auto w_bytes = Operands::w_bytes;
   static constexpr auto pack_a = Operands::pack_a;
@@ -35,15 +34,15 @@ struct MulLong {
   template <int R>
   static void tile(Index<R>, int64_t taps, int64_t blocks, const uint8_t* const* a, int64_t ld_a, const uint8_t* panel, int32_t* out,
                    int64_t ld_out) {
-    const int8_t* w = reinterpret_cast<const int8_t*>(panel + Operands::head_bytes);
+    const uint8_t* w = panel + Operands::head_bytes;
     int32x4_t sum[R][2 * NV];
     unroll<R * 2 * NV>([&](auto i) SONIQ_INLINE_LAMBDA { (&sum[0][0])[i] = Operands::start(panel, i % (2 * NV) * 4); });
     for (int64_t t = 0; t < taps; t++, a += ld_a)
-      for (int64_t b = 0; b < blocks; b++, w += k_group * nr)
+      for (int64_t b = 0; b < blocks; b++, w += Operands::group_bytes)
         unroll<R>([&](auto r) SONIQ_INLINE_LAMBDA {
           int8x8_t x[Steps];
           unroll<Steps>([&](auto s) SONIQ_INLINE_LAMBDA { x[s] = repeat2(a[r] + b * k_group + s * 2); });
-          unroll<NV>([&](auto v) SONIQ_INLINE_LAMBDA { add_block(x, w + v * 16, sum[r][2 * v], sum[r][2 * v + 1]); });
+          unroll<NV>([&](auto v) SONIQ_INLINE_LAMBDA { add_block(x, w, v, sum[r][2 * v], sum[r][2 * v + 1]); });
         });
     unroll<R * 2 * NV>([&](auto i) SONIQ_INLINE_LAMBDA {
       vst1q_s32(out + i / (2 * NV) * ld_out + i % (2 * NV) * 4, (&sum[0][0])[i]);
@@ -54,12 +53,12 @@ struct MulLong {
     return vreinterpret_s8_s16(vld1_dup_s16(reinterpret_cast<const int16_t*>(row)));
   }
 
-  // 2 Steps elements of k for 8 channels.
-  static SONIQ_INLINE void add_block(const int8x8_t (&x)[Steps], const int8_t* w, int32x4_t& low, int32x4_t& high) {
-    const int8x16_t first = vld1q_s8(w);
+  // 2 Steps elements of k for the 8 channels of vector v.
+  static SONIQ_INLINE void add_block(const int8x8_t (&x)[Steps], const uint8_t* w, int v, int32x4_t& low, int32x4_t& high) {
+    const int8x16_t first = Operands::vector(w, v);
     int16x8_t low_words = vmull_s8(vget_low_s8(first), x[0]), high_words = vmull_s8(vget_high_s8(first), x[0]);
     unroll<Steps - 1>([&](auto s) SONIQ_INLINE_LAMBDA {
-      const int8x16_t weight = vld1q_s8(w + (s + 1) * 2 * nr);
+      const int8x16_t weight = Operands::vector(w, (s + 1) * NV + v);
       low_words = vmlal_s8(low_words, vget_low_s8(weight), x[s + 1]);
       high_words = vmlal_s8(high_words, vget_high_s8(weight), x[s + 1]);
     });
@@ -71,6 +70,9 @@ struct MulLong {
 }  // namespace
 }  // namespace soniq
 
-SONIQ_KERNEL(gemm_u8_s8_s32_4x16x4__neon_smlal, "neon", 4, 66308, soniq::MulLong<4, 2, 2, 128>)
-SONIQ_KERNEL(gemm_u8_z4_s32_4x16x16__neon_smlal, "neon", 16, 561424, soniq::MulLong<4, 2, 8, 128>)
-SONIQ_KERNEL(gemm_u4_z4_s32_4x16x16__neon_smlal, "neon", 16, 9544368, soniq::MulLong<4, 2, 8, 0>)
+SONIQ_KERNEL(gemm_u8_s8_s32_4x16x4__neon_smlal, "neon", 4, 66308, soniq::MulLong<4, 2, 2, soniq::ByteOperands<16, 2, 4, 128>>)
+SONIQ_KERNEL(gemm_u8_z4_s32_4x16x16__neon_smlal, "neon", 16, 561424, soniq::MulLong<4, 2, 8, soniq::ByteOperands<16, 2, 16, 128>>)
+SONIQ_KERNEL(gemm_u4_z4_s32_4x16x16__neon_smlal, "neon", 16, 9544368, soniq::MulLong<4, 2, 8, soniq::ByteOperands<16, 2, 16, 0>>)
+SONIQ_KERNEL(gemm_u8_s8_s32_1x32x4__neon_smlal, "neon", 4, 66308, soniq::MulLong<1, 4, 2, soniq::ByteOperands<32, 2, 4, 128>>)
+SONIQ_KERNEL(gemm_u8_z4_s32_1x32x16__neon_smlal, "neon", 16, 561424, soniq::MulLong<1, 4, 8, soniq::NibbleOperands<32, 2, 16, 128>>)
+SONIQ_KERNEL(gemm_u4_z4_s32_1x32x16__neon_smlal, "neon", 16, 9544368, soniq::MulLong<1, 4, 8, soniq::NibbleOperands<32, 2, 16, 0>>)

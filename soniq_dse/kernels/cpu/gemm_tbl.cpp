@@ -25,11 +25,17 @@ struct Neon {
   static void store_offsets(const uint8_t* codes, int64_t live, uint8_t* out) {
     uint8_t block[32] = {};
     for (int64_t i = 0; i < 32 && i < live; i++) block[i] = codes[i];
-    for (int s = 0; s < 32 / Elements; s++) {
-      int code = 0;
-      for (int e = 0; e < Elements; e++) code |= block[s * Elements + e] << (4 + e * AB);
-      if constexpr (AB * Elements > 4) reinterpret_cast<uint16_t*>(out)[s] = static_cast<uint16_t>(code);
-      if constexpr (AB * Elements <= 4) out[s] = static_cast<uint8_t>(code);
+    const uint8x16_t half[2] = {vld1q_u8(block), vld1q_u8(block + 16)};
+    const uint8x16_t pairs = vorrq_u8(vuzp1q_u8(half[0], half[1]), vshlq_n_u8(vuzp2q_u8(half[0], half[1]), AB));
+    uint16_t* wide = reinterpret_cast<uint16_t*>(out);
+    if constexpr (Elements == 2 && AB == 2) vst1q_u8(out, vshlq_n_u8(pairs, 4));
+    if constexpr (Elements == 2 && AB == 4) {
+      vst1q_u16(wide, vshll_n_u8(vget_low_u8(pairs), 4));
+      vst1q_u16(wide + 8, vshll_high_n_u8(pairs, 4));
+    }
+    if constexpr (Elements == 4) {
+      const uint8x8_t even = vget_low_u8(vuzp1q_u8(pairs, pairs)), odd = vget_low_u8(vuzp2q_u8(pairs, pairs));
+      vst1q_u16(wide, vshll_n_u8(vorr_u8(even, vshl_n_u8(odd, 2 * AB)), 4));
     }
   }
 
@@ -56,3 +62,6 @@ SONIQ_KERNEL(gemm_z4_z1_s32_6x48x16__neon_tbl, "neon", 16, 143165568, soniq::Tab
 SONIQ_KERNEL(gemm_z4_z2_s32_6x48x4__neon_tbl, "neon", 4, 47721856, soniq::Table16<soniq::Neon, 6, 3, soniq::Format<2, 4>>)
 SONIQ_KERNEL(gemm_z2_z1_s32_1x64x8__neon_tbl, "neon", 8, 715827880, soniq::Table16<soniq::Neon, 1, 4, soniq::Format<1, 2>, true>)
 SONIQ_KERNEL(gemm_z2_z2_s32_1x64x4__neon_tbl, "neon", 4, 238609292, soniq::Table16<soniq::Neon, 1, 4, soniq::Format<2, 2>, true>)
+SONIQ_KERNEL(gemm_z2_z2_s32_8x16x2__neon_tbl, "neon", 2, 238609294, soniq::Table16<soniq::Neon, 8, 1, soniq::Format<2, 2>>)
+SONIQ_KERNEL(gemm_z4_z1_s32_1x64x16__neon_tbl, "neon", 16, 143165568, soniq::Table16<soniq::Neon, 1, 4, soniq::Format<1, 4>, true>)
+SONIQ_KERNEL(gemm_z4_z2_s32_1x64x4__neon_tbl, "neon", 4, 47721856, soniq::Table16<soniq::Neon, 1, 4, soniq::Format<2, 4>, true>)

@@ -29,22 +29,35 @@ struct ByteOperands {
   }
 
   static void pack_w(int64_t cols, int64_t taps, int64_t k, const int8_t* w, uint8_t* out) {
-    for (int64_t n0 = 0; n0 < cols; n0 += NR, out += taps * padded(k) * NR) {
-      if constexpr (Zero != 0) {
-        int32_t* head = reinterpret_cast<int32_t*>(out);
-        for (int64_t n = n0; n < n0 + NR; n++) *head++ = n < cols ? Zero * sum(w + n * taps * k, taps * k) : 0;
-        out += head_bytes;
-      }
+    for (int64_t n0 = 0; n0 < cols; n0 += NR) {
+      out += pack_head(n0, cols, taps * k, w, out);
       for (int64_t i = 0; i < taps * padded(k) * NR; i++) {
-        const int64_t n = n0 + i / G % NR, t = i / (padded(k) * NR), at = i % (padded(k) * NR) / (G * NR) * G + i % G;
-        out[i] = static_cast<uint8_t>(n < cols && at < k ? w[(n * taps + t) * k + at] : 0);
+        const int8_t* weight = element(cols, taps, k, w, n0, i);
+        *out++ = static_cast<uint8_t>(weight ? *weight : 0);
       }
     }
   }
 
+  // The 16 bytes at place i of a group of k.
+  static constexpr int64_t group_bytes = KGroup * NR;
+  static SONIQ_INLINE int8x16_t vector(const uint8_t* w, int i) { return vreinterpretq_s8_u8(vld1q_u8(w + i * 16)); }
+
   // What the sums of channels c .. c + 3 of a panel start from.
   static SONIQ_INLINE int32x4_t start(const uint8_t* panel, int c) {
     return Zero ? vld1q_s32(reinterpret_cast<const int32_t*>(panel) + c) : vdupq_n_s32(0);
+  }
+
+  // The head of a panel; its bytes.
+  static int64_t pack_head(int64_t n0, int64_t cols, int64_t depth, const int8_t* w, uint8_t* out) {
+    if constexpr (Zero != 0)
+      for (int64_t n = n0; n < n0 + NR; n++) reinterpret_cast<int32_t*>(out)[n - n0] = n < cols ? Zero * sum(w + n * depth, depth) : 0;
+    return head_bytes;
+  }
+
+  // Element i of a panel that begins with channel n0; null where it is padding.
+  static const int8_t* element(int64_t cols, int64_t taps, int64_t k, const int8_t* w, int64_t n0, int64_t i) {
+    const int64_t n = n0 + i / G % NR, t = i / (padded(k) * NR), at = i % (padded(k) * NR) / (G * NR) * G + i % G;
+    return n < cols && at < k ? w + (n * taps + t) * k + at : nullptr;
   }
 
  private:
@@ -52,6 +65,41 @@ struct ByteOperands {
     int32_t total = 0;
     for (int64_t i = 0; i < count; i++) total += w[i];
     return total;
+  }
+};
+
+// The same with 4-bit weights of their own width, for one-row tiles, which are bound by the cache level of their weights: codes
+// (w + 15) / 2, of two neighbouring vectors of 16 bytes the first in the low nibbles.
+template <int NR, int G, int KGroup, int Zero>
+struct NibbleOperands : ByteOperands<NR, G, KGroup, Zero> {
+  using Wide = ByteOperands<NR, G, KGroup, Zero>;
+  static_assert(KGroup / G % 2 == 0 && NR * G % 16 == 0, "whole pairs of steps of whole vectors");
+
+  static int64_t panel_bytes(int64_t taps, int64_t k) { return Wide::head_bytes + taps * Wide::padded(k) * NR / 2; }
+  static int64_t w_bytes(int64_t cols, int64_t taps, int64_t k) { return ceil_div(cols, NR) * panel_bytes(taps, k); }
+
+  static void pack_w(int64_t cols, int64_t taps, int64_t k, const int8_t* w, uint8_t* out) {
+    for (int64_t n0 = 0; n0 < cols; n0 += NR) {
+      out += Wide::pack_head(n0, cols, taps * k, w, out);
+      for (int64_t i = 0; i < taps * Wide::padded(k) * NR / 2; i++) {
+        const int64_t first = i / 16 * 32 + i % 16;
+        *out++ = static_cast<uint8_t>(code(cols, taps, k, w, n0, first) | code(cols, taps, k, w, n0, first + 16) << 4);
+      }
+    }
+  }
+
+  static constexpr int64_t group_bytes = KGroup * NR / 2;
+  static SONIQ_INLINE int8x16_t vector(const uint8_t* w, int i) {
+    const int8x16_t levels = {-15, -13, -11, -9, -7, -5, -3, -1, 1, 3, 5, 7, 9, 11, 13, 15};
+    const uint8x16_t both = vld1q_u8(w + i / 2 * 16);
+    return vqtbl1q_s8(levels, i % 2 ? vshrq_n_u8(both, 4) : vandq_u8(both, vdupq_n_u8(15)));
+  }
+
+ private:
+  // What pads k meets activations of 0.
+  static int code(int64_t cols, int64_t taps, int64_t k, const int8_t* w, int64_t n0, int64_t i) {
+    const int8_t* weight = Wide::element(cols, taps, k, w, n0, i);
+    return weight ? (*weight + 15) / 2 : 0;
   }
 };
 
