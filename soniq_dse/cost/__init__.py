@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 from soniq_dse.records.cost import Bound, HotLoop
 from soniq_dse.records.hardware import HardwareModel
 
+if TYPE_CHECKING:
+    from soniq_dse.kernels.code import KernelCode
+
 HELPERS = frozenset(
     {
-        "bounds", "choice", "energy", "instructions", "intervals", "layers", "memory", "network", "operators",
-        "registers", "timeline", "vector_loops",
+        "bounds", "branches", "calls", "choice", "energy", "instructions", "intervals", "layers", "memory", "network",
+        "operators", "registers", "timeline", "vector_loops",
     }
 )  # fmt: skip
 """Files here that are no cost model."""
@@ -46,6 +50,13 @@ class LoopCost:
         return self.simulated_cycles or (self.cycles + self.contended_cycles) / 2
 
 
+class Calls(Protocol):
+    """Whole calls of one kernel on one machine."""
+
+    def cycles(self, rows: int, cols: int, taps: int, k: int) -> float:
+        """Cycles of ``[rows, taps, k] x [cols, taps, k]``, data in the nearest cache."""
+
+
 class Base(ABC):
     """A model of the core: instructions of a loop, all data in the nearest cache."""
 
@@ -56,3 +67,7 @@ class Base(ABC):
         Raises:
             UserError: the descriptor has no figures for a vector instruction of the loop.
         """
+
+    def calls(self, code: KernelCode, hw: HardwareModel) -> Calls | None:
+        """What whole calls of a kernel cost; None where the model speaks of loops only."""
+        return None

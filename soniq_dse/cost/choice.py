@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from math import inf, prod
 from typing import Literal
 
-from soniq_dse.cost import Base, LoopCost
+from soniq_dse.cost import Base, Calls, LoopCost
 from soniq_dse.cost.energy import Energy
 from soniq_dse.errors import UserError, nearest
 from soniq_dse.hardware.levels import native_levels, recipe_uses, step_timing
@@ -26,6 +26,7 @@ from soniq_dse.kernels.catalog import (
     packed_activation_bits,
     token_bits,
 )
+from soniq_dse.kernels.code import KernelCode, kept_code
 from soniq_dse.kernels.loops import kept_loop
 from soniq_dse.records.choice import KernelChoice, PartShape
 from soniq_dse.records.cost import HotLoop, KernelSpec
@@ -58,7 +59,8 @@ class Kernel:
     One pass of its loop multiplies ``rows x cols`` outputs by ``pass_k`` elements of k at the cost of ``loop``. k is
     padded to ``k_group``, columns to ``cols``. ``weight_bits`` and ``activation_bits`` are those of the kernel's own
     packing. Outside the loop, each output of a tile takes ``output_cycles``, and ``tap_cycles`` per tap. ``exists``: it
-    is more than a recipe. ``pass_pj`` is the energy of a pass, where the descriptor has the figures.
+    is more than a recipe. ``pass_pj`` is the energy of a pass, where the descriptor has the figures; ``calls`` say what
+    whole calls take, where the model knows it.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Kernel:
     tap_cycles: float = 0.0
     exists: bool = True
     pass_pj: float | None = None
+    calls: Calls | None = None
 
     @property
     def cycles_per_mac(self) -> float:
@@ -97,6 +100,7 @@ class Chooser:
     hw: HardwareModel
     model: Base
     loop_of: Callable[[str], HotLoop | None] = kept_loop
+    code_of: Callable[[str], KernelCode | None] = kept_code
     ways: dict[tuple[PartShape, int, int], Way] = field(default_factory=dict)
     _natives: tuple[NativeLevel, ...] = field(init=False)
     _energy: Energy | None = field(init=False)
@@ -190,6 +194,7 @@ class Chooser:
         least = self._recipe_cost(spec, loop.macs_per_iteration)
         if least is not None and least.cycles > cost.cycles:
             cost = replace(least, latency_cycles=cost.latency_cycles, assumed=cost.assumed)
+        code = self.code_of(spec.symbol)
         output_cycles, tap_cycles = self._beside_the_loop(spec, cost, loop)
         return Kernel(
             name=spec.symbol,
@@ -206,6 +211,7 @@ class Chooser:
             output_cycles=output_cycles,
             tap_cycles=tap_cycles,
             pass_pj=self._energy.loop(loop) if self._energy else None,
+            calls=None if code is None else self.model.calls(code, self.hw),
         )
 
     def _beside_the_loop(self, spec: KernelSpec, cost: LoopCost, loop: HotLoop) -> tuple[float, float]:

@@ -7,6 +7,7 @@ requantisation, the step itself.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -25,6 +26,7 @@ from soniq_dse.cost.vector_loops import (
     TILE_CYCLES,
     VectorLoops,
 )
+from soniq_dse.errors import UserError
 from soniq_dse.kernels.catalog import ROW_SUMS
 from soniq_dse.kernels.walk import BLOCK_MULTIPLE, TILE_BYTES
 from soniq_dse.records.choice import Choices, KernelChoice, KernelOption, PartShape
@@ -183,7 +185,7 @@ class LayerCoster:
         taps, k = _depth(shape, kernel, folded=folded)
         panels, padded_k = -(-cols // kernel.cols), _round_up(k, kernel.k_group)
         block = block_rows_of(out_channels, kernel, cols, rows)
-        tiles, compute = _tiles(kernel, rows, block, taps * padded_k)
+        compute, overhead = _product(kernel, rows, block, cols, taps, k)
         row_bytes = taps * padded_k * kernel.activation_bits / 8
         pixels = rows if folded else pixels
         nest = Nest(
@@ -196,13 +198,7 @@ class LayerCoster:
             image_bytes=pixels * row_bytes / (1 if folded else shape.taps),
         )
         traffic = self.hierarchy.traffic(nest, home)
-        compute = panels * (compute + (kernel.output_cycles + taps * kernel.tap_cycles) * rows * kernel.cols)
-        n_blocks = -(-rows // block)
-        overhead = (
-            panels * tiles * (TILE_CYCLES + taps * TAP_CYCLES)
-            + n_blocks * self.call_cycles
-            + rows * taps * POINTER_CYCLES
-        )
+        overhead += -(-rows // block) * self.call_cycles + rows * taps * POINTER_CYCLES
         packing = self.loops.pack(pixels, k if folded else shape.channels, kernel.algorithm, kernel.activation_bits)
         if folded:
             packing += rows * shape.taps * GATHER_CYCLES
@@ -229,6 +225,18 @@ def block_rows_of(out_channels: int, kernel: Kernel, cols: int, rows: int) -> in
     widest = max(out_channels, _round_up(cols, kernel.cols))
     fitting = TILE_BYTES // (4 * widest) // BLOCK_MULTIPLE * BLOCK_MULTIPLE
     return min(max(fitting, BLOCK_MULTIPLE), rows)
+
+
+def _product(kernel: Kernel, rows: int, block: int, cols: int, taps: int, k: int) -> tuple[float, float]:
+    """(cycles of the kernel's calls, one for each block of rows; what is counted beside them)."""
+    if kernel.calls is not None:
+        with contextlib.suppress(UserError):  # a machine may have figures for a kernel's loop, but not for all its code
+            cycles = rows // block * kernel.calls.cycles(block, cols, taps, k)
+            return cycles + (kernel.calls.cycles(rows % block, cols, taps, k) if rows % block else 0.0), 0.0
+    panels = -(-cols // kernel.cols)
+    tiles, compute = _tiles(kernel, rows, block, taps * _round_up(k, kernel.k_group))
+    compute = panels * (compute + (kernel.output_cycles + taps * kernel.tap_cycles) * rows * kernel.cols)
+    return compute, panels * tiles * (TILE_CYCLES + taps * TAP_CYCLES)
 
 
 def _tiles(kernel: Kernel, rows: int, block: int, padded_k: int) -> tuple[int, float]:

@@ -18,7 +18,8 @@ _BOUNDS: dict[str, Bound] = {"L1": "l1", "L2": "l2", "L3": "l3", "L4": "l3"}
 
 @dataclass(frozen=True)
 class Nest:
-    """Sizes of one part's loop nest; bytes as packed, rows of k include all taps."""
+    """Sizes of one part's loop nest; bytes as packed, rows of k include all taps. ``output_bytes`` are those of sums
+    that leave the nearest cache (the layer driver's block does not)."""
 
     rows: int
     block_rows: int
@@ -27,6 +28,7 @@ class Nest:
     panel_bytes: float
     row_bytes: float
     image_bytes: float
+    output_bytes: float = 0.0
 
     @property
     def weight_bytes(self) -> float:
@@ -71,6 +73,8 @@ class Hierarchy:
         by_level[self.level_of(in_tile)] += (n_tiles - n_blocks) * nest.weight_bytes
         block_image = min(nest.image_bytes, nest.block_rows * nest.row_bytes)
         by_level[self.level_of(block_image + nest.panel_bytes)] += (nest.panels - 1) * n_blocks * block_image
+        if nest.output_bytes:  # a line that is written is read first, and written back
+            by_level[self.level_of(all_bytes + nest.output_bytes)] += 2 * nest.output_bytes
         cycles = [size / rate for size, rate in zip(by_level, self.bytes_per_cycle, strict=True)]
         beyond = cycles[1:]
         if not beyond or max(beyond) <= 0:

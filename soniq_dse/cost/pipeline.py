@@ -16,10 +16,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from heapq import heappush, heappushpop
 
-from soniq_dse.cost import Base, LoopCost
+from soniq_dse.cost import Base, Calls, LoopCost
 from soniq_dse.cost.incore import InCore
 from soniq_dse.cost.instructions import JUMP, Use, fuses, use_of
 from soniq_dse.cost.registers import name_of, reads_and_writes
+from soniq_dse.kernels.code import KernelCode
 from soniq_dse.records.cost import HotLoop, LoopInstruction
 from soniq_dse.records.hardware import HardwareModel, InstructionTiming
 
@@ -29,7 +30,7 @@ _REGISTER = re.compile(
 _HORIZON = 4096
 
 
-_PASSES, _INSTRUCTIONS = 24, 1200
+_PASSES, _INSTRUCTIONS = 8, 1200
 """A loop is followed for at least so many passes and instructions; its second half counts as steady."""
 
 
@@ -44,6 +45,12 @@ class Pipeline(Base):
         passes = len(line.retired) // n - half
         simulated = max(bound.cycles, (line.retired[-1] - line.retired[half * n - 1]) / passes)
         return replace(bound, contended_cycles=max(bound.contended_cycles, simulated), simulated_cycles=simulated)
+
+    def calls(self, code: KernelCode, hw: HardwareModel) -> Calls | None:
+        """Calls followed whole, from the kernel's first instruction to its last."""
+        from soniq_dse.cost.calls import CallCosts
+
+        return CallCosts(hw, code)
 
 
 def follow(loop: HotLoop, hw: HardwareModel, passes: int) -> tuple[Timeline, list[Operation]]:

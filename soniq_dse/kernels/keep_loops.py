@@ -1,4 +1,4 @@
-"""Keep the hot loops of the vector kernels in ``hwmodels/loops``: ``python -m soniq_dse.kernels.keep_loops``."""
+"""Keep hot loops and code of the vector kernels in ``hwmodels/loops``: ``python -m soniq_dse.kernels.keep_loops``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from soniq_dse.errors import UserError
 from soniq_dse.kernels.catalog import CPU_FOLDER, catalog, instruction_set
+from soniq_dse.kernels.code import keep_code, kept_code, read_code
 from soniq_dse.kernels.library import build_kernel_library, isa_flags, load_kernel
 from soniq_dse.kernels.loops import ISA, kept_loop, kept_loops_folder
 from soniq_dse.native.compiler import BASE_FLAGS, Compiler, host_compiler, sources_sha256
@@ -68,16 +69,18 @@ def keep_loops(folder: Path) -> list[str]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     specs = {spec.symbol: spec for spec in catalog() if instruction_set(spec) == ISA}
-    for path in folder.glob("*.json"):
-        if path.stem not in specs:
+    for path in folder.iterdir():
+        if path.name.partition(".")[0] not in specs:
             path.unlink()
     problems = []
     for symbol, spec in specs.items():
         kept = kept_loop(symbol, folder)
-        if kept is not None and not is_stale(kept):
+        code = kept_code(symbol, folder)
+        if kept is not None and not is_stale(kept) and code and code.source_sha256 == kept.source_sha256:
             continue
         try:
             text = _json(read_loop(spec))
+            keep_code(read_code(spec), folder)
         except UserError as error:
             problems.append(str(error))
             continue

@@ -170,6 +170,17 @@ def _parse(listing: str) -> dict[str, list[Code]]:
     return functions
 
 
+def parse_line(line: str) -> Code:
+    """``1129: mov rax,rcx`` -> its instruction."""
+    address, _, text = line.partition(": ")
+    return _code(int(address, 16), text)
+
+
+def record_of(code: Code) -> LoopInstruction:
+    """The instruction as records hold it."""
+    return _record(code)
+
+
 def _code(address: int, text: str) -> Code:
     mnemonic, _, rest = text.partition(" ")
     while mnemonic in ("rep", "repz", "repnz", "lock", "bnd", "notrack", "data16", "cs", "{vex}", "{evex}"):

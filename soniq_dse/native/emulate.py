@@ -8,7 +8,6 @@ instruction set is needed to run this, and the path is that of the machine code 
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -44,13 +43,19 @@ class Memory:
 
     def __init__(self, image: Sequence[tuple[int, bytes]] = ()) -> None:
         self._image = image
+        self.image_reads: dict[int, bytes] = {}
         self._buffers: dict[int, bytearray] = {}
+        self._placed = 16
 
     def place(self, n_bytes: int) -> int:
         """The address of a new buffer."""
-        key = 16 + len(self._buffers)
-        self._buffers[key] = bytearray(n_bytes)
-        return key << 40
+        self._placed += 1
+        self._buffers[self._placed] = bytearray(n_bytes)
+        return self._placed << 40
+
+    def forget(self, address: int) -> None:
+        """Drop a buffer."""
+        self._buffers.pop(address >> 40)
 
     def read(self, address: int, n_bytes: int) -> int:
         """The unsigned integer at ``address``."""
@@ -65,7 +70,8 @@ class Memory:
     def _read_image(self, address: int, n_bytes: int) -> int:
         for start, segment in self._image:
             if start <= address < start + len(segment):
-                return int.from_bytes(segment[address - start : address - start + n_bytes], "little")
+                self.image_reads[address] = data = segment[address - start : address - start + n_bytes]
+                return int.from_bytes(data, "little")
         return 0
 
     def write(self, address: int, n_bytes: int, value: int) -> None:
@@ -86,14 +92,14 @@ class Emulator:
 
     Args:
         functions: from ``disassemble``.
-        library: the library's file, for what scalar code reads of it (jump tables); None where nothing is read.
+        image: (address, bytes) of the library, for what scalar code reads of it (jump tables).
     """
 
-    def __init__(self, functions: Mapping[str, Sequence[Code]], library: bytes = b"") -> None:
+    def __init__(self, functions: Mapping[str, Sequence[Code]], image: Sequence[tuple[int, bytes]] = ()) -> None:
         self.codes = [code for codes in functions.values() for code in codes]
         self._entry = {name: codes[0].address for name, codes in functions.items() if codes}
         self._at = {code.address: i for i, code in enumerate(self.codes)}
-        self.memory = Memory(_segments(library))
+        self.memory = Memory(image)
         self._stack = self.memory.place(_STACK_BYTES)
         self._registers = [0] * 16
         self._vectors: dict[str, int] = {}
@@ -203,20 +209,6 @@ class Emulator:
             return (less or zero) == (kind == "le")
 
         return holds
-
-
-def _segments(library: bytes) -> list[tuple[int, bytes]]:
-    """(address, bytes) of what an ELF file loads (System V ABI, program header)."""
-    if not library:
-        return []
-    (table,) = struct.unpack_from("<Q", library, 32)
-    size, count = struct.unpack_from("<HH", library, 54)
-    found = []
-    for i in range(count):
-        kind, _, offset, address, _, n_bytes = struct.unpack_from("<IIQQQQ", library, table + i * size)
-        if kind == 1:  # PT_LOAD
-            found.append((address, library[offset : offset + n_bytes]))
-    return found
 
 
 def _register_names() -> dict[str, tuple[int, int, int]]:

@@ -15,6 +15,7 @@ from soniq_dse.cost.choice import Chooser
 from soniq_dse.cost.layers import LayerCoster, PartCost
 from soniq_dse.hardware.levels import best_native_levels
 from soniq_dse.hardware.load import load_hardware
+from soniq_dse.kernels.code import kept_code
 from soniq_dse.records.cost import HotLoop, LoopInstruction
 from soniq_dse.records.hardware import HardwareModel
 from soniq_dse.records.palette import Level
@@ -33,7 +34,9 @@ def machine(name: str) -> HardwareModel:
 
 @functools.cache
 def coster(name: str, model: str) -> LayerCoster:
-    return LayerCoster(machine(name), Chooser(machine(name), registry.load("cost", model)()))
+    """Whole calls are followed on one machine: they take a second a kernel, and elsewhere the loops stand for them."""
+    code_of = kept_code if name == "avx2" else lambda symbol: None
+    return LayerCoster(machine(name), Chooser(machine(name), registry.load("cost", model)(), code_of=code_of))
 
 
 def segment(level: str, channels: int) -> Segment:

@@ -11,6 +11,7 @@ import pytest
 
 from soniq_dse.errors import UserError
 from soniq_dse.kernels.catalog import kernel
+from soniq_dse.kernels.code import segments
 from soniq_dse.kernels.library import build_kernel_library
 from soniq_dse.native.compiler import build_library
 from soniq_dse.native.disassembly import disassemble, memory_operand
@@ -69,15 +70,15 @@ def test_returns_what_the_processor_returns(library: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "symbol", ["gemm_z1_z1_s32_6x64x4__avx2_shuffle", "gemm_u4_z4_s32_6x16x4__avx2_maddubs",
-               "gemm_z1_z1_s32_12x16x64__avx512vpopcntdq_popcount"]
+    "symbol", ["gemm_z1_z1_s32_8x32x4__avx2_shuffle", "gemm_u4_z4_s32_6x16x4__avx2_maddubs",
+               "gemm_z1_z1_s32_12x16x32__avx512vpopcntdq_popcount"]
 )  # fmt: skip
 def test_a_kernel_writes_every_output_and_reads_every_weight(symbol: str) -> None:
     """Whatever vectors it is written for: 11 rows of two panels, two taps."""
     spec = kernel(symbol)
     rows, cols, taps, k = 11, 2 * spec.tile[1], 2, 4 * spec.k_group
     library = build_kernel_library(spec)
-    emulator = Emulator(disassemble(library, symbol), library.read_bytes())
+    emulator = Emulator(disassemble(library, symbol), segments(library.read_bytes()))
     pointers, acc = emulator.memory.place(8 * rows * taps), emulator.memory.place(4 * rows * cols)
     for i in range(rows * taps):
         emulator.memory.write(pointers + 8 * i, 8, 0x7000_0000_0000_0000 + (i << 20))
