@@ -1,8 +1,8 @@
 // A whole network in one call: a list of steps over static buffers, channels last, no allocation.
 // The arithmetic of every step is that of the golden evaluation (formats/network.py), operation by operation.
 //
-// Threads. All walk the list together; each does its share of every step, always the same one, and a barrier stands behind
-// every step. No result depends on their number, since every element is computed by one thread in one order.
+// Threads walk the list together, sharing every step (team.h). No result depends on their number, since every element is
+// computed by one thread in one order.
 #include <time.h>
 
 #include <new>
@@ -220,25 +220,7 @@ double seconds(clockid_t clock) {
   return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
 
-struct Walk {
-  const SoniqStep* steps;
-  int64_t n_steps;
-  double* step_seconds;  // wall seconds by the clock of thread 0, or null
-};
-
-void walk(const void* context, soniq::Team& team, int64_t index) {
-  const Walk walk = *static_cast<const Walk*>(context);
-  double* step_seconds = index == 0 ? walk.step_seconds : nullptr;
-  double before = step_seconds == nullptr ? 0.0 : seconds(CLOCK_MONOTONIC);
-  for (int64_t i = 0; i < walk.n_steps; ++i) {
-    run_step(walk.steps[i], {index, team.count()});
-    team.barrier();
-    if (step_seconds == nullptr) continue;
-    const double after = seconds(CLOCK_MONOTONIC);
-    step_seconds[i] = after - before;
-    before = after;
-  }
-}
+void run_share(const void* steps, int64_t step, SoniqShare share) { run_step(static_cast<const SoniqStep*>(steps)[step], share); }
 
 }  // namespace
 
@@ -252,10 +234,7 @@ extern "C" soniq::Team* soniq_team_new(int64_t threads) {
 
 extern "C" void soniq_team_delete(soniq::Team* team) { delete team; }
 
-extern "C" void soniq_run(soniq::Team* team, const SoniqStep* steps, int64_t n_steps) {
-  const Walk all = {steps, n_steps, nullptr};
-  team->run(walk, &all);
-}
+extern "C" void soniq_run(soniq::Team* team, const SoniqStep* steps, int64_t n_steps) { team->run(run_share, steps, n_steps); }
 
 // Seconds of each of `repeats` runs: of the thread's CPU clock for one thread, else of the wall clock.
 extern "C" void soniq_time_runs(soniq::Team* team, const SoniqStep* steps, int64_t n_steps, int64_t repeats, double* run_seconds) {
@@ -270,7 +249,12 @@ extern "C" void soniq_time_runs(soniq::Team* team, const SoniqStep* steps, int64
 // Wall seconds of every step, [repeats][n_steps]: the thread's clock is a system call, too slow between steps.
 extern "C" void soniq_time_steps(soniq::Team* team, const SoniqStep* steps, int64_t n_steps, int64_t repeats, double* step_seconds) {
   for (int64_t r = 0; r < repeats; ++r) {
-    const Walk timed = {steps, n_steps, step_seconds + r * n_steps};
-    team->run(walk, &timed);
+    double before = seconds(CLOCK_MONOTONIC);
+    for (int64_t i = 0; i < n_steps; ++i) {
+      soniq_run(team, steps + i, 1);
+      const double after = seconds(CLOCK_MONOTONIC);
+      step_seconds[r * n_steps + i] = after - before;
+      before = after;
+    }
   }
 }

@@ -1,8 +1,11 @@
-// A team of threads that runs one function together, with barriers in it: the caller is thread 0, the others wait for it.
+// A team of threads that walks lists of steps together: the caller is thread 0, the others wait for it.
+//
+// Every step is cut into as many shares as there are threads. A thread does its own share, the same in every run; then what
+// others have not begun, so that one whom the machine has put aside holds nobody up. A step begins when all shares of the one
+// before are done, and which thread did them has no influence on what they give.
 //
 // Waiting is spinning for some tens of microseconds, about what lies between two steps or two runs, then sleeping, so that an
-// idle team, or one whose threads the machine has put aside, takes no core from others. A team of more threads than cores
-// does not spin. Nothing is allocated after the team is made.
+// idle team takes no core from others. A team of more threads than cores does not spin. Nothing is allocated after it is made.
 #pragma once
 #include <pthread.h>
 #include <stdint.h>
@@ -10,12 +13,14 @@
 
 #include <atomic>
 
+#include "layer.h"
+
 namespace soniq {
 
 class Team {
  public:
-  // body(context, index), in every thread.
-  using Body = void (*)(const void* context, Team& team, int64_t index);
+  // Does a share of step 0, 1, ...
+  using Body = void (*)(const void* context, int64_t step, SoniqShare share);
 
   static constexpr int64_t most = 256;
 
@@ -31,57 +36,90 @@ class Team {
   }
 
   ~Team() {
-    body_ = nullptr;
-    signal(run_);
+    announce({nullptr, nullptr, first_, 0});
     for (int64_t i = 0; i < started_; ++i) pthread_join(threads_[i], nullptr);
   }
 
   int64_t count() const { return count_; }
 
-  // Runs body in all threads; it must end in a barrier, after which the caller may read what they wrote, and what `context`
-  // points to may be gone.
-  void run(Body body, const void* context) {
-    body_ = body;
-    context_ = context;
-    if (count_ > 1) signal(run_);
-    body(context, *this, 0);
-  }
-
-  // Returns once all threads have come here, and sees all that they wrote before.
-  void barrier() {
-    if (count_ == 1) return;
-    const uint32_t phase = phase_.load(std::memory_order_relaxed);
-    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == count_) {
-      arrived_.store(0, std::memory_order_relaxed);
-      signal(phase_);
-    } else {
-      wait(phase_, phase);
+  // Returns once all steps are done, and sees all that they wrote.
+  void run(Body body, const void* context, int64_t n_steps) {
+    if (count_ == 1) {
+      for (int64_t step = 0; step < n_steps; ++step) body(context, step, {0, 1});
+      return;
     }
+    const Run run = {body, context, first_, n_steps};
+    first_ += n_steps;
+    announce(run);
+    walk(run, 0);
   }
 
  private:
+  // Steps are counted through all runs: first is the number of step 0. A thread that comes late finds all shares taken.
+  struct Run {
+    Body body;
+    const void* context;
+    int64_t first, n_steps;
+  };
+
   struct Member {
     Team* team;
     int64_t index;
   };
 
+  struct alignas(64) Counter {  // apart, since threads spin on one while another changes
+    std::atomic<int64_t> value{0};
+  };
+
   static void* work(void* argument) {
     const Member member = *static_cast<Member*>(argument);
-    Team& team = *member.team;
-    for (uint32_t seen = 0;; ++seen) {
-      team.wait(team.run_, seen);
-      if (team.body_ == nullptr) return nullptr;
-      team.body_(team.context_, team, member.index);
+    for (int64_t seen = 0;;) {
+      const Run run = member.team->next(seen);
+      if (run.body == nullptr) return nullptr;
+      member.team->walk(run, member.index);
     }
   }
 
-  void wait(const std::atomic<uint32_t>& counter, uint32_t old) {
+  void announce(const Run& run) {
+    pthread_mutex_lock(&mutex_);
+    run_ = run;
+    runs_.value.fetch_add(1, std::memory_order_release);
+    pthread_mutex_unlock(&mutex_);
+    pthread_cond_broadcast(&moved_);
+  }
+
+  // The newest run, once there is one that was not seen.
+  Run next(int64_t& seen) {
+    wait_for(runs_, seen + 1);
+    pthread_mutex_lock(&mutex_);
+    seen = runs_.value.load(std::memory_order_relaxed);
+    const Run run = run_;
+    pthread_mutex_unlock(&mutex_);
+    return run;
+  }
+
+  void walk(const Run& run, int64_t index) {
+    for (int64_t i = 0; i < run.n_steps; ++i) {
+      const int64_t step = run.first + i, all_done = (step + 1) * count_;
+      for (int64_t k = 0; k < count_; ++k) {
+        const int64_t share = (index + k) % count_;
+        int64_t untaken = step;
+        if (!taken_[share].value.compare_exchange_strong(untaken, step + 1, std::memory_order_acq_rel)) continue;
+        run.body(run.context, i, {share, count_});
+        if (done_.value.fetch_add(1, std::memory_order_acq_rel) + 1 == all_done) wake();
+      }
+      wait_for(done_, all_done);
+    }
+  }
+
+  // Until the counter, which only grows, has come to `value`.
+  void wait_for(const Counter& counter, int64_t value) {
     for (int i = 0; i < spins_; ++i) {
-      if (counter.load(std::memory_order_acquire) != old) return;
+      if (counter.value.load(std::memory_order_acquire) >= value) return;
       relax();
     }
     pthread_mutex_lock(&mutex_);
-    while (counter.load(std::memory_order_acquire) == old) {
+    while (counter.value.load(std::memory_order_acquire) < value) {
       ++sleepers_;
       pthread_cond_wait(&moved_, &mutex_);
       --sleepers_;
@@ -89,14 +127,12 @@ class Team {
     pthread_mutex_unlock(&mutex_);
   }
 
-  // Counts up. A thread about to sleep holds the mutex from its last look at the counter until it sleeps, and the counter
-  // moves under the mutex: none sleeps through it.
-  void signal(std::atomic<uint32_t>& counter) {
+  // A thread about to sleep holds the mutex from its last look at the counter until it sleeps, so none sleeps through this.
+  void wake() {
     pthread_mutex_lock(&mutex_);
-    counter.fetch_add(1, std::memory_order_release);
-    const bool wake = sleepers_ > 0;
+    const bool any = sleepers_ > 0;
     pthread_mutex_unlock(&mutex_);
-    if (wake) pthread_cond_broadcast(&moved_);
+    if (any) pthread_cond_broadcast(&moved_);
   }
 
   static void relax() {
@@ -110,17 +146,15 @@ class Team {
   const int64_t count_;
   const int spins_;
   int64_t started_ = 0;
-  Body body_ = nullptr;
-  const void* context_ = nullptr;
+  int64_t first_ = 0;
   pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
   pthread_cond_t moved_ = PTHREAD_COND_INITIALIZER;
-  int64_t sleepers_ = 0;  // under the mutex
+  int64_t sleepers_ = 0;  // this and run_: under the mutex
+  Run run_ = {};
   pthread_t threads_[most];
   Member members_[most];
-  // Apart, since threads spin on one while another changes.
-  alignas(64) std::atomic<uint32_t> run_{0};
-  alignas(64) std::atomic<uint32_t> phase_{0};
-  alignas(64) std::atomic<uint32_t> arrived_{0};
+  Counter runs_, done_;
+  Counter taken_[most];  // by share: the number of the step whose share was taken last, and one more
 };
 
 }  // namespace soniq
