@@ -148,13 +148,13 @@ def packed_activation_bits(algorithm: str, weight_bits: int, activation_bits: in
 
     Popcount keeps its bits and dot products a byte. GFNI makes three bytes of the one that holds 5 elements. Tables
     keep, per step of as many elements as fill the index with weights, offsets of rows of a constant table, or where
-    activations are too wide for one the table itself; ``tabledot`` does so for an index of 4 bits.
+    activations are too wide for one the table itself; ``lookup`` does so for an index of 4 bits.
     """
     if activation_bits == FLOAT_BITS or algorithm.startswith(_BIT_PLANES):
         return float(activation_bits)
     if algorithm == "gfni":
         return (1 + 3) * 8 / 5
-    if algorithm == "tabledot":  # 16 entries
+    if algorithm == "lookup":  # 16 entries
         return 16 * 8 * weight_bits / 4
     if algorithm == "table":  # 64 entries, rows for 6 bits of activations
         elements = 6 // weight_bits

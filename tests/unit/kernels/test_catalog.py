@@ -161,8 +161,8 @@ def test_kept_loops_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ("table", 1, 2, 32 / 6),  # two, of 3 activations each
         ("table", 2, 2, 16 / 3),
         ("table", 1, 4, 64 * 8 / 6),  # the table itself
-        ("tabledot", 1, 4, 16 * 8 / 4),  # 16 entries for 4 activations, for 2
-        ("tabledot", 2, 4, 16 * 8 / 2),
+        ("lookup", 1, 4, 16 * 8 / 4),  # 16 entries for 4 activations, for 2
+        ("lookup", 2, 4, 16 * 8 / 2),
         ("shuffle", 1, 1, 8 / 4),
         ("shuffle", 1, 2, 16 / 4),
         ("shuffle", 1, 4, 16 * 8 / 4),
@@ -180,7 +180,7 @@ def test_tables_built_while_packing_need_many_columns() -> None:
     def first(cols: int) -> str:
         return kernels_for(level, signed=True, features=features, rows=256, cols=cols)[0].algorithm
 
-    assert (first(64), first(2048)) == ("dot", "tabledot")
+    assert (first(64), first(2048)) == ("dot", "lookup")
 
 
 def test_bit_sliced_counters_are_not_chosen_where_k_may_be_shallow() -> None:

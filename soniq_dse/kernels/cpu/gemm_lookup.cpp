@@ -91,7 +91,7 @@ SONIQ_INLINE void add_group(Ints& sum, __m512i index0, __m512i index1, const __m
 SONIQ_INLINE Ints biased(int64_t padded_k, int64_t c) { return (Ints)_mm512_set1_epi32(static_cast<int32_t>(-padded_k * c)); }
 
 template <int MR, int NV, int WB, int AB>
-struct TableDot : Operands<NV, WB, AB, false> {
+struct Lookup : Operands<NV, WB, AB, false> {
   using O = Operands<NV, WB, AB, false>;
   static constexpr int mr = MR;
   static constexpr int64_t chunk_groups = (16 << 10) / O::group_bytes, l2_share = 1 << 19;
@@ -185,7 +185,7 @@ struct DenseRow : Operands<NV, WB, AB, true> {
 }  // namespace
 }  // namespace soniq
 
-SONIQ_KERNEL(gemm_z4_z1_s32_4x64x32__avx512vbmi_tabledot, "avx512f,avx512bw,avx512vbmi,avx512vnni", 32, 143165568, soniq::TableDot<4, 4, 1, 4>)
-SONIQ_KERNEL(gemm_z4_z1_s32_1x64x32__avx512vbmi_tabledot, "avx512f,avx512bw,avx512vbmi,avx512vnni", 32, 143165568, soniq::DenseRow<4, 1, 4>)
-SONIQ_KERNEL(gemm_z4_z2_s32_4x64x16__avx512vbmi_tabledot, "avx512f,avx512bw,avx512vbmi,avx512vnni", 16, 47721856, soniq::TableDot<4, 4, 2, 4>)
-SONIQ_KERNEL(gemm_z4_z2_s32_1x64x16__avx512vbmi_tabledot, "avx512f,avx512bw,avx512vbmi,avx512vnni", 16, 47721856, soniq::DenseRow<4, 2, 4>)
+SONIQ_KERNEL(gemm_z4_z1_s32_4x64x32__avx512vbmi_lookup, "avx512f,avx512bw,avx512vbmi,avx512vnni", 32, 143165568, soniq::Lookup<4, 4, 1, 4>)
+SONIQ_KERNEL(gemm_z4_z1_s32_1x64x32__avx512vbmi_lookup, "avx512f,avx512bw,avx512vbmi,avx512vnni", 32, 143165568, soniq::DenseRow<4, 1, 4>)
+SONIQ_KERNEL(gemm_z4_z2_s32_4x64x16__avx512vbmi_lookup, "avx512f,avx512bw,avx512vbmi,avx512vnni", 16, 47721856, soniq::Lookup<4, 4, 2, 4>)
+SONIQ_KERNEL(gemm_z4_z2_s32_1x64x16__avx512vbmi_lookup, "avx512f,avx512bw,avx512vbmi,avx512vnni", 16, 47721856, soniq::DenseRow<4, 2, 4>)
