@@ -33,11 +33,13 @@ class NetworkCase:
 
 
 def network_cases(hw: HardwareModel) -> Iterator[NetworkCase]:
-    """Every model of the registry at each of ``PALETTES`` that ``hw`` computes."""
+    """Every model of the registry that can be deployed, at each of ``PALETTES`` that ``hw`` computes."""
     from soniq_dse.workloads import load_workload
 
     native = {found.level for found in native_levels(hw)}
     for model in registry.names("model"):
+        if not registry.load("model", model).deployable:
+            continue
         workload = load_workload(model)
         for palette in map(Palette.parse, PALETTES):
             if native.issuperset(palette.levels):

@@ -268,6 +268,46 @@ def test_quantized_inputs_that_are_made_again_give_the_same_gradients(
         assert torch.equal(first, second)
 
 
+class Absorbing(nn.Module):
+    """ReLUs that only layers read, straight or behind a pool; one that an add reads too, one that runs twice, and one
+    whose class is signed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.first = nn.Conv2d(2, 8, 3), nn.Conv2d(8, 8, 3, padding=1)
+        self.second, self.third, self.last, self.end = (nn.Conv2d(8, 8, 3, padding=1) for _ in range(4))
+        self.pool, self.head = nn.MaxPool2d(2), nn.Linear(8 * 9, 5)
+        self.alone, self.pooled, self.added, self.twice, self.signed = (nn.ReLU() for _ in range(5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``[n, 2, 8, 8]`` -> ``[n, 5]``."""
+        x = self.added(self.stem(x))
+        x = x + self.second(self.alone(self.first(x)))
+        x = self.twice(self.twice(x))
+        x = self.third(x)
+        x = x + self.last(self.signed(x))
+        return self.head(self.pool(self.pooled(self.end(x))).flatten(1))
+
+
+@pytest.mark.parametrize("phase", ["noise", "finetune"])
+def test_an_absorbed_relu_changes_no_bit(phase: Phase) -> None:
+    results = []
+    for absorbing in (True, False):
+        quantized, x = wrapped("w2a2+w4a4", Absorbing, budget_bits=3.0)
+        relus = {n: m for n, m in quantized.model.named_modules() if isinstance(m, nn.ReLU)}
+        assert {name for name, module in relus.items() if "forward" in vars(module)} == {"alone", "pooled"}
+        if not absorbing:
+            del relus["alone"].forward, relus["pooled"].forward
+        quantized.harden(some_levels(quantized))
+        quantized.set_phase(phase)
+        outputs = quantized.model(torch.tensor(x))
+        outputs.square().sum().backward()
+        gradients = [p.grad for p in (*quantized.model_parameters(), *quantized.log_steps())]
+        results.append([outputs.detach(), *gradients])
+    for first, second in zip(*results, strict=True):
+        assert torch.equal(first, second)
+
+
 def test_best_step_beats_its_neighbours() -> None:
     """1 bit on a Gaussian: the least squared error is at step = E|x| = 0.798 std (known in closed form)."""
     x = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 20000)).astype(np.float32))
