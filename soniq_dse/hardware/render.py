@@ -27,14 +27,15 @@ def sheets(hw: HardwareModel, levels: Sequence[NativeLevel]) -> tuple[Sheet, ...
 
 def figures(hw: HardwareModel) -> Iterator[tuple[str, Figure]]:
     """Every figure of the machine with its path (``caches.L1.size_bytes``), instructions apart."""
-    for name in ("clock_ghz", "issue_width", "reorder_buffer_entries", "scheduler_entries"):
-        yield name, getattr(hw, name)
+    for name in ("clock_ghz", "issue_width", "reorder_buffer_entries", "scheduler_entries", "retire_width"):
+        if getattr(hw, name) is not None:
+            yield name, getattr(hw, name)
     for cache in hw.caches:
         for name in ("size_bytes", "read_bytes_per_cycle", "latency_cycles"):
             yield f"caches.{cache.name}.{name}", getattr(cache, name)
-    for part in ("memory", "overhead"):
+    for part in ("store_forwarding", "branches", "memory", "overhead"):
         record = getattr(hw, part)
-        for name in type(record).model_fields:
+        for name in type(record).model_fields if record else ():
             if getattr(record, name) is not None:
                 yield f"{part}.{name}", getattr(record, name)
     for entry in hw.energy:

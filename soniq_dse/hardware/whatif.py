@@ -15,6 +15,7 @@ from typing import Any, get_args
 from soniq_dse.errors import UserError, nearest
 from soniq_dse.hardware.document import DescriptorError, Document
 from soniq_dse.hardware.load import validated
+from soniq_dse.hardware.render import source_keys
 from soniq_dse.hardware.schema_errors import shown, unit_of
 from soniq_dse.records.hardware import HardwareModel, SimdWidth, Source
 
@@ -42,18 +43,13 @@ def what_if(hw: HardwareModel, settings: Sequence[str]) -> HardwareModel:
             _set_field(tree, setting, name, value)
     tree["title"] = f"{hw.title}; what if {', '.join(settings)}"[:200]
     tree["matches"] = []
-    if not any(key == _SOURCE for key in _sources_used(tree)):
+    if _SOURCE not in source_keys(tree):
         del tree["sources"][_SOURCE]
     try:
         return validated(Document(f"{hw.name} --set", tree))
     except DescriptorError as error:
         first = error.problems[0]
         raise UserError(f"--set {', '.join(settings)}: {first.field}: {first.message}") from error
-
-
-def settable_fields(hw: HardwareModel) -> tuple[str, ...]:
-    """The knobs and the path of every number of ``hw``."""
-    return (*KNOBS, *_paths(json.loads(hw.model_dump_json(exclude_none=True)), ""))
 
 
 def _parsed(setting: str) -> tuple[str, float]:
@@ -208,13 +204,6 @@ def _move(timing: _Tree, first: str, dropped: set[str], new: Sequence[str]) -> N
         changed |= ports != before
     if changed:
         timing |= {"ports_kind": "assumed", "ports_source": _SOURCE}
-
-
-def _sources_used(node: Any) -> Iterator[str]:
-    if isinstance(node, dict):
-        yield from (node[key] for key in ("source", "ports_source") if isinstance(node.get(key), str))
-    for inner in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
-        yield from _sources_used(inner)
 
 
 KNOBS: dict[str, Callable[[_Tree, str, float], None]] = {

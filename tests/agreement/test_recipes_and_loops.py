@@ -14,7 +14,7 @@ from soniq_dse.records.cost import KernelSpec
 from soniq_dse.records.hardware import HardwareModel, NativeLevel
 from soniq_dse.records.palette import Level
 
-MACHINES = ("avx512", "avx2", "granite_rapids")
+MACHINES = ("avx512", "avx2", "granite_rapids", "ice_lake", "skylake")
 TILED = [spec for spec in catalog() if spec.features and spec.tile[0] > 1 and kept_loop(spec.symbol)]
 """Kernels with a kept loop; recipes speak of tiles of several rows."""
 
