@@ -2,11 +2,11 @@
 // where compilers narrow 32-bit integers to bytes by masks and moves.
 #include "layer.h"
 
-#define SONIQ_INLINE inline __attribute__((always_inline))
-
 #if defined(__AVX2__)
 #include <immintrin.h>
 #endif
+
+#define SONIQ_INLINE inline __attribute__((always_inline))
 
 // None of the arrays of a loop overlap: with so many of them, compilers give up checking that at run time.
 #if defined(__clang__)
