@@ -12,7 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from soniq_dse.records.cost import Agreement, Estimate, Measurement
+from soniq_dse.records.cost import Agreement, Estimate, LayerEstimate, Measurement
+
+TOLERATED = 0.10
+"""Relative error beyond which a reason says what the prediction is least sure of."""
+SHORT_US = 5.0
+"""Below this, what a call and its tiles cost besides their loops is of the order of the layer itself."""
+MOSTLY = 0.4
+"""Share of a layer's cycles around its kernels from which on these are its likely weak spot."""
 
 
 def agree(estimate: Estimate | None, measurement: Measurement | None, *, host_mismatch: str | None = None) -> Agreement:
@@ -56,31 +63,61 @@ def _reason(estimate: Estimate, measurement: Measurement, within: bool) -> str:
     unsettled = "" if measurement.settled else "; the measurement did not settle, the machine was busy"
     measured = measurement.median_us or 0.0
     interval = f"{estimate.low_us:.4g}..{estimate.high_us:.4g} us"
+    off = abs(estimate.latency_us / measured - 1) > TOLERATED
+    gap, layer = _largest_gap(estimate, measurement)
+    why = f"; likely since {likely_cause(layer)}" if off and layer is not None else ""
     if within:
-        return f"within the predicted {interval}{unsettled}"
+        return f"within the predicted {interval}{why}{unsettled}"
     side = "above" if measured > estimate.high_us else "below"
+    return f"measured {measured:.4g} us, {side} the predicted {interval}{gap}{why}{unsettled}"
+
+
+def likely_cause(layer: LayerEstimate) -> str:
+    """What of a layer's prediction is least sure, in words: by its size, by what bounds it, by what priced it."""
+    terms = {term.name: term.cycles for term in layer.terms}
+    around = sum(terms.get(name, 0.0) for name in ("packing", "epilogue", "overhead")) / max(layer.cycles, 1e-9)
+    if layer.latency_us < SHORT_US:
+        return (
+            f"it is predicted at {layer.latency_us:.2g} us: calls, starts of tiles and branches that a short loop "
+            "mispredicts weigh most, of which constants are priced"
+        )
+    if layer.bound in ("l2", "l3", "dram"):
+        return (
+            f"its weights come from {layer.bound.upper()}, whose share of the bandwidth depends on what else the "
+            "machine does"
+        )
+    if around > MOSTLY:
+        return (
+            f"{around:.0%} of it are packing, epilogue and pointers: plain loops, priced by counting the operations of "
+            "their source"
+        )
+    if "recipe" in layer.note:
+        return "its kernel is priced by a recipe of instructions, not by a compiled loop"
     return (
-        f"measured {measured:.4g} us, {side} the predicted {interval}{_largest_gap(estimate, measurement)}{unsettled}"
+        "its loop is priced between the best and the even use of ports, and what a tile does besides its loop by "
+        "counted instructions"
     )
 
 
-def _largest_gap(estimate: Estimate, measurement: Measurement) -> str:
-    """The layer that carries most of the difference, where layers were timed one by one."""
+def _largest_gap(estimate: Estimate, measurement: Measurement) -> tuple[str, LayerEstimate | None]:
+    """The layer with most of the difference, in words too; the largest one where layers were not timed one by one."""
     gaps = {
         layer.name: (measurement.per_layer_us[layer.name] - layer.latency_us, layer)
         for layer in estimate.per_layer
         if layer.name in measurement.per_layer_us
     }
     if not gaps:
-        return f"; the bound that was predicted: {estimate.bound}"
+        largest = max(estimate.per_layer, key=lambda layer: layer.cycles, default=None)
+        return f"; the bound that was predicted: {estimate.bound}", largest
     total = (measurement.median_us or 0.0) - estimate.latency_us
     sign = 1.0 if total > 0 else -1.0
     name = max(gaps, key=lambda layer: sign * gaps[layer][0])
     gap, layer = gaps[name]
-    return (
+    text = (
         f"; most of it in {name} ({layer.op}, bound by {layer.bound}): "
         f"predicted {layer.latency_us:.4g} us, measured {layer.latency_us + gap:.4g} us"
     )
+    return text, layer
 
 
 class Pair(NamedTuple):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from soniq_dse.agreement import agree
-from soniq_dse.records.cost import Estimate, LayerEstimate, Measurement
+from soniq_dse.agreement import agree, likely_cause
+from soniq_dse.records.cost import CostTerm, Estimate, LayerEstimate, Measurement
 
 
 def estimate(low: float = 90.0, high: float = 110.0, batch: int = 1) -> Estimate:
@@ -28,7 +28,8 @@ def test_within(us: float) -> None:
     found = agree(estimate(), measured(us))
     assert found.ratio == pytest.approx(100.0 / us, rel=1e-15)
     assert found.within is True
-    assert found.reason == "within the predicted 90..110 us"
+    assert found.reason.startswith("within the predicted 90..110 us")
+    assert ("likely since" in found.reason) == (us == 90.0)  # predicted 11 % too slow; 110 is 9 % too fast
 
 
 def test_above_names_the_layer_with_most_of_the_gap() -> None:
@@ -36,8 +37,23 @@ def test_above_names_the_layer_with_most_of_the_gap() -> None:
     assert (found.ratio, found.within) == (100 / 150, False)
     assert found.reason == (
         "measured 150 us, above the predicted 90..110 us; most of it in conv2 (conv2d, bound by port): "
-        "predicted 60 us, measured 105 us"
+        "predicted 60 us, measured 105 us; likely since its loop is priced between the best and the even use of ports, "
+        "and what a tile does besides its loop by counted instructions"
     )
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        ({"latency_us": 1.0}, "calls, starts of tiles"),
+        ({"bound": "dram"}, "its weights come from DRAM"),
+        ({"terms": (CostTerm(name="packing", cycles=6), CostTerm(name="compute", cycles=4))}, "60% of it are packing"),
+        ({"note": "priced by recipe: popcount_w1a1"}, "priced by a recipe"),
+    ],
+)
+def test_the_likely_cause_follows_what_is_least_sure(changes: dict[str, object], cause: str) -> None:
+    layer = LayerEstimate(name="conv", op="conv2d", cycles=10, latency_us=50.0, bound="port")
+    assert cause in likely_cause(layer.model_copy(update=changes))
 
 
 def test_below_names_the_layer_and_the_noise() -> None:
@@ -49,7 +65,7 @@ def test_below_names_the_layer_and_the_noise() -> None:
 
 
 def test_outside_without_layers_names_the_bound() -> None:
-    assert agree(estimate(), measured(150.0)).reason.endswith("the bound that was predicted: port")
+    assert "the bound that was predicted: port" in agree(estimate(), measured(150.0)).reason
 
 
 @pytest.mark.parametrize(
