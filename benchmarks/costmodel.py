@@ -34,6 +34,7 @@ CORE = "pipeline" if "pipeline" in registry.names("cost") else "incore"
 """The model of the core that is scored."""
 FEWEST_CASES, FEWEST_NETWORKS = 400, 20
 QUICK_KERNELS = 3
+PATIENCE_S = 0.25
 ATTEMPTS = 5
 """Rounds over the calls that did not settle: a busy machine is busy for seconds, then quiet."""
 
@@ -125,7 +126,7 @@ def run(hw: HardwareModel, quick: bool) -> tuple[Measured, list[str]]:
     for _ in range(1 if quick else ATTEMPTS):
         for case, _prediction in predicted:
             if case not in timings or not timings[case].settled:
-                timings[case] = _better(timings.get(case), bench.time(case, max_s=0.1))
+                timings[case] = _better(timings.get(case), bench.time(case, max_s=PATIENCE_S))
     found.scored = [Scored(case, prediction, timings[case]) for case, prediction in predicted]
     found.loops = list(_loops(found.scored, predictor, others))
     if not quick:

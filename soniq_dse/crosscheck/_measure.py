@@ -45,7 +45,7 @@ class Timer:
         symbols = {choice.taken.symbol for estimate in estimates for choice in choices_of(estimate).made}
         build_kernels(kernel(symbol) for symbol in sorted(symbols))
 
-    def layer(self, layer: GemmLayer | Conv2dLayer, estimate: Estimate, *, max_s: float = 0.2) -> Measurement:
+    def layer(self, layer: GemmLayer | Conv2dLayer, estimate: Estimate, *, max_s: float = 0.5) -> Measurement:
         """Microseconds of ``layer`` by itself on the kernels of ``estimate``; skipped where it would not fit here."""
         reason = self._too_much(layer, estimate)
         if reason:
@@ -58,7 +58,7 @@ class Timer:
             return Measurement(threads=layer.threads, skipped=str(error))
         return self._timed(here.time_runs, layer.threads, max_s)
 
-    def network(self, packed: PackedNetwork, *, max_s: float = 0.2) -> Measurement:
+    def network(self, packed: PackedNetwork, *, max_s: float = 0.5) -> Measurement:
         """Microseconds of one sample through ``packed``, on random inputs."""
         executor = packed.executor(1)
         rng = np.random.default_rng(0)
@@ -67,7 +67,7 @@ class Timer:
         return found.model_copy(update={"per_layer_us": per_layer(executor)})
 
     def _timed(self, time_runs: Callable[[int], NDArray[np.float64]], threads: int, max_s: float) -> Measurement:
-        timing = time_cycles(lambda n: n * float(np.median(time_runs(n))), max_s=max_s)
+        timing = time_cycles(lambda n: n * float(np.median(time_runs(n))), max_s=max_s, one_thread=threads == 1)
         us_per_cycle = 1e6 / timing.clock_hz
         return Measurement(
             threads=threads,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
+import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +37,10 @@ class Timing:
 
 _CLOCK_ADDS = 1 << 17
 """Length of a quick reading of the clock: 40 microseconds."""
+
+
+_PAUSE_S = 2e-3
+"""Between two looks for a core that nothing disturbs."""
 
 
 def thread_seconds() -> float:
@@ -70,7 +76,7 @@ def time_call(
 
 
 QUIET = 1.03
-"""Independent additions beside an undisturbed sample take no more than this times their usual time."""
+"""Disturbance up to which a sample counts."""
 
 
 @dataclass(frozen=True)
@@ -91,38 +97,64 @@ def time_cycles(
     best_of: int = 3,
     samples: int = 5,
     max_s: float = 1.0,
+    one_thread: bool = True,
 ) -> CycleTiming:
-    """Cycles of one call, each sample by a clock read beside it.
+    """Cycles of one call, each sample by a clock read beside it, on whichever core nothing else disturbs.
 
-    Left out are samples taken while another hardware thread shared the core: independent additions, tried before and
-    after each, tell. A sample is the best of a few short runs.
+    Another hardware thread of the core (another program's, another machine's on the same host) takes up to half of it
+    without showing in any clock. Independent additions, tried before and after each sample, tell: a disturbed core is
+    left for another one, and a disturbed sample left out. A sample is the best of a few short runs.
 
     Args:
         seconds_of: CPU seconds of the thread for so many calls on end.
         sample_s: length of a run.
-        samples: undisturbed ones to take, as long as ``max_s`` lasts. Without any, the least disturbed count, and the
-            timing has not settled.
+        samples: undisturbed ones to take, as long as ``max_s`` (of the wall's clock) lasts. Without any, the least
+            disturbed count, and the timing has not settled.
+        one_thread: whether the call is of this thread alone, which then may change cores.
     """
     seconds_of(1)
     calls = max(1, round(sample_s / max(seconds_of(1), 1e-8)))
     calls = max(1, round(sample_s * calls / max(seconds_of(calls), 1e-8)))
     taken: list[tuple[float, float, float]] = []
-    end = thread_seconds() + max_s
-    before, limit = _disturbance(), QUIET
-    while True:
-        seconds = min(seconds_of(calls) for _ in range(best_of)) / calls
-        after = _disturbance()
-        taken.append((max(before, after), seconds, cycles_per_second(_CLOCK_ADDS)))
-        before = after
-        n_quiet = sum(disturbance <= QUIET for disturbance, _, _ in taken)
-        if n_quiet >= samples or (len(taken) >= samples and thread_seconds() > end):
-            break
-    if not n_quiet:
-        limit = statistics.quantiles((disturbance for disturbance, _, _ in taken), n=4)[0]
+    end = time.monotonic() + max_s
+    with _any_core(one_thread) as seek_quiet:
+        while sum(disturbance <= QUIET for disturbance, _, _ in taken) < samples:
+            if len(taken) >= samples and time.monotonic() > end:
+                break
+            before = seek_quiet(end)
+            seconds = min(seconds_of(calls) for _ in range(best_of)) / calls
+            disturbance = max(before, _disturbance())
+            taken.append((disturbance, seconds, cycles_per_second(_CLOCK_ADDS)))
+    readings = [disturbance for disturbance, _, _ in taken]
+    limit = QUIET if min(readings) <= QUIET else statistics.quantiles(readings, n=4)[0]
     used = [entry for entry in taken if entry[0] <= limit]
     timing = Timing.of([seconds * clock for _, seconds, clock in used])
     clock_hz = statistics.median(clock for _, _, clock in used)
-    return CycleTiming(timing.median_s, timing.mad_s, len(used), n_quiet > 0 and timing.settled, clock_hz)
+    return CycleTiming(timing.median_s, timing.mad_s, len(used), limit <= QUIET and timing.settled, clock_hz)
+
+
+@contextlib.contextmanager
+def _any_core(may_move: bool) -> Iterator[Callable[[float], float]]:
+    """A search for a core that nothing disturbs, until a time of the wall's clock; it gives the last disturbance."""
+    allowed = os.sched_getaffinity(0) if may_move and hasattr(os, "sched_getaffinity") else set[int]()
+
+    def seek_quiet(end: float) -> float:
+        disturbance = _disturbance()
+        while disturbance > QUIET and time.monotonic() < end:
+            for core in allowed:
+                os.sched_setaffinity(0, {core})
+                disturbance = _disturbance()
+                if disturbance <= QUIET:
+                    return disturbance
+            time.sleep(_PAUSE_S)
+            disturbance = _disturbance()
+        return disturbance
+
+    try:
+        yield seek_quiet
+    finally:
+        if allowed:
+            os.sched_setaffinity(0, allowed)
 
 
 def settle(sample: Callable[[], float], *, min_samples: int = 9, max_s: float = 1.0) -> Timing:
@@ -159,20 +191,20 @@ def cycles_per_second(n_adds: int = 1 << 20) -> float:
 
 
 def _disturbance() -> float:
-    """How long independent additions take now, as a multiple of what they usually take."""
-    return _independent_adds_seconds() / _usual_seconds()
+    """How long three chains of additions take now, as a multiple of one by itself: 1 on a core of one's own."""
+    return _seconds_of_adds("soniq_independent_adds") / _usual_seconds()
 
 
 @functools.lru_cache(maxsize=1)
 def _usual_seconds() -> float:
-    """The lower quartile of many readings, once in a process, after one that loads the library."""
-    _independent_adds_seconds()
-    return statistics.quantiles((_independent_adds_seconds() for _ in range(200)), n=4)[0]
+    """Of one chain, which is hardly slower on a shared core: a low quantile of many readings, once in a process."""
+    return statistics.quantiles((_seconds_of_adds("soniq_dependent_adds") for _ in range(200)), n=20)[0]
 
 
-def _independent_adds_seconds() -> float:
+def _seconds_of_adds(name: str) -> float:
+    add = _additions(name)
     start = thread_seconds()
-    _additions("soniq_independent_adds")(4 * _CLOCK_ADDS)
+    add(_CLOCK_ADDS)
     return thread_seconds() - start
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,11 +82,10 @@ def test_a_kernel_meets_every_regime() -> None:
     assert streamed.cols * streamed.k // 2 == pytest.approx(96 << 20, rel=0.01)
 
 
-@pytest.mark.skipif(not shutil.which("llvm-mca-19"), reason="llvm-mca-19: install llvm-19 (Debian package)")
-def test_llvm_mca_reads_the_kept_loops() -> None:
+def test_llvm_mca_reads_the_kept_loops(need_program: Callable[[str, str], str]) -> None:
     loop = kept_loop(SPECS[0].symbol)
     assert loop is not None
-    cycles = programs._mca("llvm-mca-19", "znver3", loop)
+    cycles = programs._mca(need_program("llvm-mca-19", "llvm-19"), "znver3", loop)
     # Six operations a cycle at most; and no loop of independent accumulators takes ten cycles an instruction.
     assert cycles is not None
     assert len(loop.instructions) / 6.5 <= cycles <= 10 * len(loop.instructions)

@@ -54,3 +54,31 @@ def test_calls_are_grouped_into_samples(clock: list[float]) -> None:
 
 def test_clock_is_a_plausible_number() -> None:
     assert 1e8 < cycles_per_second() < 1e11
+
+
+def test_disturbed_samples_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    disturbed = iter([False, True, False] * 20)
+    state = {"now": False}
+
+    def disturbance() -> float:
+        was, state["now"] = state["now"], False
+        return 1.8 if was else 1.0
+
+    def seconds_of(calls: int) -> float:
+        state["now"] = next(disturbed)
+        return calls * (2e-6 if state["now"] else 1e-6)
+
+    monkeypatch.setattr(timing, "_disturbance", disturbance)
+    monkeypatch.setattr(timing, "cycles_per_second", lambda n_adds: 1e9)
+    found = timing.time_cycles(seconds_of, best_of=1, samples=5, max_s=5.0, one_thread=False)
+    assert (found.median_cycles, found.mad_cycles) == (pytest.approx(1000), pytest.approx(0))
+    assert (found.samples, found.settled, found.clock_hz) == (5, True, 1e9)
+
+
+def test_without_an_undisturbed_sample_nothing_settles(monkeypatch: pytest.MonkeyPatch) -> None:
+    readings = iter(1.5 + 0.1 * (i % 7) for i in range(10_000))
+    monkeypatch.setattr(timing, "_disturbance", lambda: next(readings))
+    monkeypatch.setattr(timing, "cycles_per_second", lambda n_adds: 1e9)
+    found = timing.time_cycles(lambda calls: calls * 1e-6, best_of=1, samples=4, max_s=0.0, one_thread=False)
+    assert not found.settled
+    assert found.samples >= 1
