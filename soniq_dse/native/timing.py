@@ -197,8 +197,8 @@ def _disturbance() -> float:
 
 @functools.lru_cache(maxsize=1)
 def _usual_seconds() -> float:
-    """Of one chain, which is hardly slower on a shared core: a low quantile of many readings, once in a process."""
-    return statistics.quantiles((_seconds_of_adds("soniq_dependent_adds") for _ in range(200)), n=20)[0]
+    """Of one chain, which is hardly slower on a shared core: the lower quartile of many readings, once in a process."""
+    return statistics.quantiles((_seconds_of_adds("soniq_dependent_adds") for _ in range(200)), n=4)[0]
 
 
 def _seconds_of_adds(name: str) -> float:
