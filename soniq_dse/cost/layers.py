@@ -114,6 +114,7 @@ class LayerCoster:
             macs=rows * cols * layer.taps,
             padded_macs=float(macs),
             folded=False,
+            bytes_by_level=(0.0,) * len(self.hierarchy.capacity_bytes),
         )
 
     def choose(self, shape: PartShape, home: int) -> KernelChoice | None:
