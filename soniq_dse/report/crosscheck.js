@@ -43,7 +43,7 @@
     Plotly.react("regimes-plot", groups.map(([name, kind, some]) => ({
       type: "box", name: named(name, kind), y: some.map((row) => row.error_percent), boxpoints: "all", jitter: 0.4, pointpos: 0,
       hovertext: some.map(hover), hoverinfo: "text", marker: { color: COLOURS[name], size: 4 }, line: { width: 1 },
-    })), layout({ showlegend: false, yaxis: axis("predicted over measured, less 1 (%)", { zeroline: true }), xaxis: axis("", {}) }), config);
+    })), layout({ showlegend: false, yaxis: axis("error (%)", { zeroline: true }), xaxis: axis("", {}) }), config);
   }
 
   const script = document.createElement("script");
