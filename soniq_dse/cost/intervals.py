@@ -18,6 +18,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from soniq_dse.errors import UserError
+from soniq_dse.hardware.host import match_host
 from soniq_dse.kernels.catalog import catalog
 from soniq_dse.kernels.keep_loops import source_sha256
 from soniq_dse.records.cost import Bound, LayerEstimate
@@ -60,12 +61,14 @@ def regime_of(bound: Bound) -> str:
 def read_kept(hw: HardwareModel) -> tuple[MeasuredLayers | None, str]:
     """The layers that were measured on the machine of ``hw`` and kept, and where none serve, why.
 
-    They are looked for below the current folder, then among the shipped files. Layers of an older descriptor do not
-    speak of this one's predictions (nor of a what-if).
+    They are looked for below the current folder, then among the shipped files. A what-if has none. A descriptor that
+    was measured anew keeps them: errors follow from its predictions as they are now.
 
     Raises:
         UserError: the file is not a MeasuredLayers record.
     """
+    if not hw.matches:
+        return None, "the descriptor speaks of no processor that could be measured"
     place = Path("measured") / hw.name / "layers.json"
     for folder in (Path("hwmodels"), shipped_folder("hwmodels")):
         try:
@@ -81,9 +84,8 @@ def read_kept(hw: HardwareModel) -> tuple[MeasuredLayers | None, str]:
                 f"{folder / place}: {field}: expected a MeasuredLayers record, got {first['msg']}; "
                 f"`soniq-dse crosscheck --hw {hw.name} --keep` writes one"
             ) from error
-        if kept.hardware_sha256 != hw.identity():
-            return None, f"the layers measured on {kept.date} belong to another version of the descriptor"
-        return kept, ""
+        matches, why = match_host(hw, kept.host)
+        return (kept, "") if matches else (None, f"layers were measured on another processor: {why}")
     return None, "no layers were measured on this machine"
 
 

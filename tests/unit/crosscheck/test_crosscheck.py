@@ -18,6 +18,7 @@ from soniq_dse.crosscheck._measure import Timer
 from soniq_dse.crosscheck._scores import goals_of, summarise
 from soniq_dse.hardware.host import default_descriptor, detect_host, missing_features
 from soniq_dse.hardware.load import load_hardware
+from soniq_dse.hardware.whatif import what_if
 from soniq_dse.records.base import content_sha256
 from soniq_dse.records.cost import Estimate, Host, Measurement
 from soniq_dse.records.crosscheck import Crosscheck, CrosscheckRow
@@ -127,9 +128,14 @@ def test_what_is_kept_gives_the_intervals_of_later_estimates(
     assert known.interval.startswith(f"90% split-conformal from {len(found.kept.layers)} layers measured on ")
     assert known.low_us == pytest.approx(known.latency_us)  # the prediction itself is always inside
     assert known.high_us == pytest.approx(2 * known.latency_us)
-    changed = hw.model_copy(update={"title": "another"})
-    assert not estimate_layer(changed, SMALL[0]).calibrated
-    assert "another version of the descriptor" in estimate_layer(changed, SMALL[0]).interval
+    supposed = estimate_layer(what_if(hw, ["memory.latency_ns=50"]), SMALL[0])
+    assert not supposed.calibrated
+    assert "speaks of no processor" in supposed.interval
+    path.write_text(
+        found.kept.model_copy(update={"host": detect_host().model_copy(update={"family": 1})}).model_dump_json()
+    )
+    monkeypatch.setattr(network, "_INTERVALS", {})
+    assert "another processor" in estimate_layer(hw, SMALL[0]).interval
 
 
 def test_kernels_with_other_sources_are_not_current() -> None:
