@@ -6,6 +6,7 @@ import itertools
 import math
 import statistics
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,9 +35,8 @@ CORE = "pipeline" if "pipeline" in registry.names("cost") else "incore"
 """The model of the core that is scored."""
 FEWEST_CASES, FEWEST_NETWORKS = 400, 20
 QUICK_KERNELS = 3
-PATIENCE_S = 0.25
-ATTEMPTS = 5
-"""Rounds over the calls that did not settle: a busy machine is busy for seconds, then quiet."""
+CASE_S, QUICK_S, PATIENCE_S = 0.1, 25.0, 240.0
+"""How long to wait for a quiet core: for one call, for all in a quick run and in a full one."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,7 @@ class Measured:
     scored: list[Scored] = field(default_factory=list)
     loops: list[LoopScore] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
+    n_unsettled: int = 0
     per_second: float | None = None
     networks: CrosscheckSummary | None = None
 
@@ -122,12 +123,9 @@ def run(hw: HardwareModel, quick: bool) -> tuple[Measured, list[str]]:
             if prediction is not None:
                 predicted.append((case, prediction))
     found = Measured(refused=predictor.refused, per_second=layers_per_second(hw))
-    timings: dict[Case, CycleTiming] = {}
-    for _ in range(1 if quick else ATTEMPTS):
-        for case, _prediction in predicted:
-            if case not in timings or not timings[case].settled:
-                timings[case] = _better(timings.get(case), bench.time(case, max_s=PATIENCE_S))
-    found.scored = [Scored(case, prediction, timings[case]) for case, prediction in predicted]
+    settled = _settled([case for case, _ in predicted], bench, QUICK_S if quick else PATIENCE_S)
+    found.scored = [Scored(case, prediction, settled[case]) for case, prediction in predicted if case in settled]
+    found.n_unsettled = len(predicted) - len(found.scored)
     found.loops = list(_loops(found.scored, predictor, others))
     if not quick:
         found.networks = _networks(hw)
@@ -140,9 +138,17 @@ def _networks(hw: HardwareModel) -> CrosscheckSummary:
         return crosscheck(hw, (), detect_host(), Options(Path(folder), networks=True), lambda text: None).record.summary
 
 
-def _better(old: CycleTiming | None, new: CycleTiming) -> CycleTiming:
-    """One that settled, else the faster one: whatever disturbs a timing makes it slower."""
-    return new if old is None or new.settled else min(old, new, key=lambda timing: timing.median_cycles)
+def _settled(cases: Sequence[Case], bench: Bench, patience_s: float) -> dict[Case, CycleTiming]:
+    """Timings that settled, in rounds over those that have not: a busy machine is busy for seconds, then quiet."""
+    found: dict[Case, CycleTiming] = {}
+    end = time.monotonic() + patience_s
+    while len(found) < len(cases) and time.monotonic() < end:
+        for case in cases:
+            if case not in found and time.monotonic() < end:
+                timing = bench.time(case, max_s=CASE_S)
+                if timing.settled:
+                    found[case] = timing
+    return found
 
 
 def _loops(scored: Sequence[Scored], predictor: Predictor, others: Sequence[Analyser]) -> Iterable[LoopScore]:
@@ -286,6 +292,8 @@ def notes(found: Measured, goals: Goals, missing: Sequence[str]) -> Iterable[str
     for name in names:
         pairs = [Pair(cycles, loop.measured) for loop in found.loops if (cycles := loop.predicted[name]) is not None]
         yield f"One pass of {len(pairs)} loops, data in L1: {name} {_text(score(pairs))}."
+    if found.n_unsettled:
+        yield f"Left out: {found.n_unsettled} calls whose timing did not settle on a busy machine."
     yield from (f"Missing: {name}." for name in missing)
     covered = goals.coverage()
     if covered.n:
