@@ -5,14 +5,18 @@ from __future__ import annotations
 import itertools
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from benchmarks._calls import Case
 from soniq_dse import registry
-from soniq_dse.cost import LoopCost
+from soniq_dse.cost import Calls, LoopCost
 from soniq_dse.cost.choice import Chooser, Kernel
 from soniq_dse.cost.incore import InCore
 from soniq_dse.cost.layers import LayerCoster
+from soniq_dse.cost.memory import Hierarchy, Nest
+from soniq_dse.cost.pipeline import Pipeline
 from soniq_dse.errors import UserError
+from soniq_dse.kernels.code import read_code
 from soniq_dse.kernels.keep_loops import read_loop
 from soniq_dse.kernels.library import round_up
 from soniq_dse.records.cost import Bound, HotLoop
@@ -29,16 +33,15 @@ class Prediction:
     bound: Bound
 
 
-Priced = tuple[LayerCoster, Kernel, LoopCost]
-"""What prices a call, the kernel in it, and the bound of its loop."""
+Priced = tuple[Kernel, LoopCost, Calls]
+"""The kernel, the bound of its loop, and its calls."""
 
 
 @dataclass
 class Predictor:
-    """Predictions on one machine by one model of its core; a compiled loop is read and priced once."""
+    """Predictions on one machine by the model that estimates use; a compiled kernel is read and priced once."""
 
     hw: HardwareModel
-    core: str
     refused: dict[str, str] = field(default_factory=dict)
     _loops: dict[tuple[str, str], HotLoop | None] = field(default_factory=dict)
     _priced: dict[tuple[str, str], Priced | None] = field(default_factory=dict)
@@ -58,34 +61,48 @@ class Predictor:
         priced = self._price(case)
         if priced is None:
             return None
-        coster, kernel, bound = priced
-        hierarchy, k = coster.hierarchy, round_up(case.k, kernel.k_group)
-        panels = -(-case.cols // kernel.cols)
-        weights = panels * kernel.cols * k * kernel.weight_bits / 8
-        home = hierarchy.level_of(weights + case.rows * k * kernel.activation_bits / 8)
-        call = coster.call(kernel, case.rows, case.cols, 1, case.k, block=case.rows, home=home)
+        kernel, bound, calls = priced
+        panels, k = -(-case.cols // kernel.cols), round_up(case.k, kernel.k_group)
+        row_bytes = k * kernel.activation_bits / 8
+        nest = Nest(
+            rows=case.rows, block_rows=case.rows, tile_rows=min(kernel.rows, case.rows), panels=panels,
+            panel_bytes=kernel.cols * k * kernel.weight_bits / 8, row_bytes=row_bytes,
+            image_bytes=case.rows * row_bytes,
+        )  # fmt: skip
+        traffic = self._hierarchy.traffic(nest, self._hierarchy.level_of(nest.weight_bytes + nest.image_bytes))
+        compute = calls.cycles(case.rows, case.cols, 1, case.k)
         least = panels * k / kernel.pass_k * case.rows / kernel.rows * bound.cycles
-        cycles = call.compute + call.memory + call.overhead + coster.call_cycles
-        return Prediction(least, cycles, call.bound)
+        cycles = max(compute, traffic.cycles)
+        return Prediction(least, cycles, traffic.bound if traffic.cycles > compute else bound.bound)
 
     def pass_cycles(self, case: Case) -> dict[str, float | None]:
-        """Cycles of one pass of the case's loop: at least, and as expected."""
-        priced = self._price(case)
-        return {} if priced is None else {"bound": priced[2].cycles, self.core: priced[1].loop.expected_cycles}
+        """Cycles of one pass of the case's loop: at least, and by the simulated core."""
+        priced, loop = self._price(case), self.loop(case)
+        if priced is None or loop is None:
+            return {}
+        return {"our bound": priced[1].cycles, "our simulation": Pipeline().loop_cost(loop, self.hw).simulated_cycles}
+
+    @cached_property
+    def _hierarchy(self) -> Hierarchy:
+        return Hierarchy(self.hw)
 
     def _price(self, case: Case) -> Priced | None:
-        """The kernel as models price what this compiler made of it, not the kept loop."""
+        """The kernel as models price what this compiler made of it, not the kept loop and code."""
         key, loop = (case.spec.symbol, case.compiler.path), self.loop(case)
         if key in self._priced or loop is None:
             return self._priced.get(key)
-        chooser = Chooser(self.hw, registry.load("cost", self.core)(), loop_of=lambda symbol: loop)
+        code = read_code(case.spec, compiler=case.compiler)
+        chooser = Chooser(self.hw, Pipeline(), loop_of=lambda symbol: loop, code_of=lambda symbol: code)
         try:
             kernel, bound = chooser.named(case.spec.symbol), InCore().loop_cost(loop, self.hw)
+            if kernel.calls is None:
+                raise UserError("its calls are not simulated")
+            kernel.calls.cycles(1, 1, 1, 1)
         except UserError as error:
             self.refused[f"{case.spec.symbol}, {case.compiler.name}"] = str(error)
             self._priced[key] = None
         else:
-            self._priced[key] = (LayerCoster(self.hw, chooser), kernel, bound)
+            self._priced[key] = (kernel, bound, kernel.calls)
         return self._priced[key]
 
 

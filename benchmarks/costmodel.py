@@ -15,7 +15,6 @@ from benchmarks._analysers import Analyser, analysers
 from benchmarks._calls import BEYOND_L1, Bench, Case, cases_of, compilers, vector_kernels
 from benchmarks._frame import Goal, Result, main
 from benchmarks._predict import Prediction, Predictor, layers_per_second
-from soniq_dse import registry
 from soniq_dse.agreement import Pair, Score, coverage_p_value, regret, score
 from soniq_dse.cost.intervals import Intervals, regime_of
 from soniq_dse.crosscheck import Options, crosscheck
@@ -31,8 +30,6 @@ from soniq_dse.records.palette import Level
 TITLE = "Cost model"
 LEVELS = tuple(map(Level.parse, ("w1a1", "w1a2", "w2a2", "w1a4", "w2a4", "w4a4", "w4a8", "w8a8")))
 """What a kernel is chosen for."""
-CORE = "pipeline" if "pipeline" in registry.names("cost") else "incore"
-"""The model of the core that is scored."""
 FEWEST_CASES, FEWEST_NETWORKS = 400, 20
 QUICK_KERNELS = 3
 CASE_S, QUICK_S, PATIENCE_S = 0.1, 25.0, 240.0
@@ -110,7 +107,7 @@ class Measured:
 
 def run(hw: HardwareModel, quick: bool) -> tuple[Measured, list[str]]:
     """Predict every call, then time it; a quick run takes a few kernels of one compiler."""
-    host, predictor, bench = detect_host(), Predictor(hw, CORE), Bench()
+    host, predictor, bench = detect_host(), Predictor(hw), Bench()
     specs = vector_kernels(host.features)
     here = compilers()[:1] if quick else compilers()
     chosen = specs[:: max(1, len(specs) // QUICK_KERNELS)] if quick else specs

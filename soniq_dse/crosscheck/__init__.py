@@ -19,7 +19,7 @@ from soniq_dse.crosscheck._layers_file import read_layers
 from soniq_dse.crosscheck._measure import Timer, choices_of, sources_of
 from soniq_dse.crosscheck._networks import NetworkCase, network_cases, packed_network
 from soniq_dse.crosscheck._scores import goals_of, summarise
-from soniq_dse.errors import UserError
+from soniq_dse.errors import MissingCapabilityError, UserError
 from soniq_dse.hardware.host import match_host, missing_features
 from soniq_dse.native.compiler import host_compiler
 from soniq_dse.records.base import content_sha256
@@ -155,7 +155,12 @@ def _measure_one(timer: Timer, one: _Predicted) -> Measurement:
     if one.layer is not None:
         return timer.layer(one.layer, one.estimate)
     assert one.network is not None
-    return timer.network(packed_network(one.network).with_choices(choices_of(one.estimate)))
+    try:
+        return timer.network(packed_network(one.network).with_choices(choices_of(one.estimate)))
+    except MissingCapabilityError:
+        raise
+    except UserError as error:  # an operator without an integer form
+        return Measurement(skipped=str(error))
 
 
 def _is_final(found: Measurement) -> bool:
