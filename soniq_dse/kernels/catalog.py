@@ -122,7 +122,8 @@ def kernels_for(
     are turned into the asked one by an offset (``soniq_kernel.h``).
 
     The order is that of a machine which no descriptor speaks of: where one does, the cost model prices whole parts.
-    Order, for a product of ``rows`` and ``cols``: vector kernels before scalar ones; for one row, which is bound by
+    Order, for a product of ``rows`` and ``cols``: vector kernels before scalar ones; for several rows, one-row tiles
+    last, since they read the weights again for each; for one row, which is bound by
     reading the weights, fewest weight bits; fewest instructions of the kept loop per multiply-accumulate, those spent
     on padding ``rows`` and ``cols`` to the tile and on packing the activations included; least padding of k. Kernels
     without a kept loop come after these: fewest bits (activation x weight), then narrowest operands; one-row tiles for
@@ -181,7 +182,8 @@ def _rank(spec: KernelSpec, asked: str, rows: int, cols: int) -> tuple[bool | in
     age = next((i for i, name in enumerate(_NEWEST_FIRST) if name in spec.features), len(_NEWEST_FIRST))
     kept = _rank_by_loop(spec, rows, cols)
     unkept = (act * wgt, act + wgt, misfit, age, padding, spec.act[0] != asked, -size, spec.symbol)
-    return (not spec.features, wgt if rows == 1 else 0, *kept, *unkept)
+    rereads = tile_rows == 1 < rows  # all weights for every row, which its loop does not show
+    return (not spec.features, rereads, wgt if rows == 1 else 0, *kept, *unkept)
 
 
 def _rank_by_loop(spec: KernelSpec, rows: int, cols: int) -> tuple[float, int]:

@@ -9,10 +9,10 @@
 // Packing. Activations: [k] u16, k padded to 32, then xi (int32). Weights: panel = -eta (int32) [nr], then
 //   [tap][step][2][nr][2] s16: the elements 2, 3 of a step, which meet the activations 0, 1, before its elements 0, 1. What pads k
 //   is 0 on both sides.
-// Ports. Per 32 MAC two vpaddw, one vpmaddwd and one vpaddd: at most 32 MAC/cycle where four vector operations start a cycle
-//   (Zen 3 reaches it, for no pipe is asked for more than it has; two vpmaddwd and two vpaddd, the plain sum, stop at 26 there,
-//   additions being sent to the product pipes too). Tile 4 x 2 vectors: 8 sums, 4 weights, 2 activations, 2 temporaries = 16
-//   registers; 12 loads for 8 cycles.
+// Ports. Per 32 MAC two vpaddw, one vpmaddwd and one vpaddd: at most 32 MAC/cycle where four vector operations start a cycle. Zen 3
+//   does that in registers, and 26 to 27 with the loads; the plain sum, two vpmaddwd and two vpaddd, stops at 26 in registers,
+//   since additions are sent to the product pipes too. Tile 4 x 2 vectors: 8 sums, 4 weights, 2 activations, 2 temporaries = 16
+//   registers; 12 loads for 8 cycles. Rows are taken in chunks, whose packed activations stay in L2 while the panels pass.
 #include "avx2.h"
 
 namespace soniq {

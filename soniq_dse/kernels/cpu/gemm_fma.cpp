@@ -12,9 +12,9 @@
 //   (c - c_w / 2) 2^p, so that its activation is packed as 2 a 2^-p (exact, but for |a| < 2^-104).
 // Ports. Decoding 8 weights takes an and, an or that makes 2^23 + c 2^p of the code, and the subtraction of 2^23 + c_w / 2 2^p;
 //   past bit 22 the lane is shifted first, once a group. At 8 bits: vpmovsxbd, vcvtdq2ps. Each use is one FMA. Two FMA a
-//   cycle: 16 MAC/cycle at most, with decoding in the shadow of 6 rows; one row, four operations a cycle: 8, at 8 bits 10.7.
-//   (vpermps would decode in one instruction, but is two operations on Zen 3.) Tile 6 x 2 vectors: 12 sums, 2 weights, an
-//   activation, a temporary = 16 registers.
+//   cycle: 16 MAC/cycle at most, with decoding in the shadow of 6 rows; one row, four operations a cycle: 8, at 8 bits 10.7
+//   (Zen 3: 13 to 15, and 5.6 and 7.7). vpermps would decode in one instruction, but is two operations on Zen 3. Tile 6 x 2
+//   vectors: 12 sums, 2 weights, an activation, a temporary = 16 registers.
 #include "avx2.h"
 
 namespace soniq {

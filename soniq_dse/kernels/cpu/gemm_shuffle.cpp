@@ -3,9 +3,10 @@
 // Equation, packing and exactness: table16.h. The table stands in both halves of a register.
 // Ports. Per step and 32 output channels one vpshufb and one vpaddb, and 3 / FLUSH operations for widening: MAC/cycle at most
 //   32 G / (2 + 3 / FLUSH) * 3 where three vector operations start a cycle, two of them shuffles (Intel from Ice Lake):
-//   W1A1 188, W1A2 179, W2A2 87, W1A4 140, W2A4 55; four and two (Zen 3, 4): W1A1 250. Blocks of several rows leave W2A4 to
-//   gemm_maddubs. Tile 6 x 2 vectors: 12 byte accumulators, 2 indices, a table and a temporary = 16 registers; the 16-bit sums
-//   live in L1.
+//   W1A1 188, W1A2 179, W2A2 87, W1A4 140, W2A4 55; four and two (Zen 3, 4): W1A1 250. Zen 3
+//   sends additions to the shuffle pipes too and stops at 216; measured 178, W1A2 165, W2A2 83. Blocks of several rows leave W2A4
+//   to gemm_maddubs. Tile 6 x 2 vectors: 12 byte accumulators, 2 indices, a table and a temporary = 16 registers; the 16-bit
+//   sums live in L1. 8 x 1 vectors for up to 32 channels: 129.
 #include "avx2.h"
 #include "table16.h"
 
