@@ -122,11 +122,11 @@ def kernels_for(
     are turned into the asked one by an offset (``soniq_kernel.h``).
 
     The order is that of a machine which no descriptor speaks of: where one does, the cost model prices whole parts.
-    Order, for a product of ``rows`` and ``cols``: vector kernels before scalar ones; for several rows, one-row tiles
-    last, since they read the weights again for each; for one row, which is bound by
+    Order, for a product of ``rows`` and ``cols``: vector kernels before scalar ones; for one row, which is bound by
     reading the weights, fewest weight bits; fewest instructions of the kept loop per multiply-accumulate, those spent
     on padding ``rows`` and ``cols`` to the tile and on packing the activations included; least padding of k. Kernels
-    without a kept loop come after these: fewest bits (activation x weight), then narrowest operands; one-row tiles for
+    without a kept loop, and one-row tiles for several rows (their loops do not show that weights are read again for
+    each), come after these: fewest bits (activation x weight), then narrowest operands; one-row tiles for
     one row and only there; the newest instruction set; least padding of ``cols``; the asked family; the largest tile.
     """
     eligible = [s for s in catalog(folder) if serves(s, level) and not missing_features(s, features)]
@@ -182,16 +182,14 @@ def _rank(spec: KernelSpec, asked: str, rows: int, cols: int) -> tuple[bool | in
     age = next((i for i, name in enumerate(_NEWEST_FIRST) if name in spec.features), len(_NEWEST_FIRST))
     kept = _rank_by_loop(spec, rows, cols)
     unkept = (act * wgt, act + wgt, misfit, age, padding, spec.act[0] != asked, -size, spec.symbol)
-    rereads = tile_rows == 1 < rows  # all weights for every row, which its loop does not show
-    return (not spec.features, rereads, wgt if rows == 1 else 0, *kept, *unkept)
+    return (not spec.features, wgt if rows == 1 else 0, *kept, *unkept)
 
 
 def _rank_by_loop(spec: KernelSpec, rows: int, cols: int) -> tuple[float, int]:
-    """(instructions per multiply-accumulate with packing, k group); last place for a kernel without a kept loop."""
-    instructions = instructions_per_mac(spec.symbol)
-    if instructions is None:
+    """(instructions per multiply-accumulate with packing, k group); last place where the kept loop tells too little."""
+    instructions, (tile_rows, tile_cols, _) = instructions_per_mac(spec.symbol), spec.tile
+    if instructions is None or tile_rows == 1 < rows:
         return math.inf, 0
-    tile_rows, tile_cols, _ = spec.tile
     padding = (cols + -cols % tile_cols) / cols * max(1.0, tile_rows / rows)
     packed = packed_activation_bits(spec.algorithm, token_bits(spec.wgt), token_bits(spec.act)) / 8
     counters = COUNTER_INSTRUCTIONS / COUNTED_K if spec.algorithm == "gfni" else 0.0
