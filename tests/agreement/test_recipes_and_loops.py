@@ -41,7 +41,8 @@ def test_loop_reaches_its_recipe_within_the_widening(machine: str, spec: KernelS
     """The innermost loop leaves the widening of narrow sums out: at most half of its operations (4-bit tables).
 
     Where operations bind it, it takes no more than a third beyond the recipe (copies where registers run short); where
-    loads bind it, its tile is smaller than the recipe's, and only the first half is asked.
+    loads bind it, or it is one vector wide and loads an activation for every product, its tile is smaller than the
+    recipe's, and only the first half is asked.
     """
     hw = load_hardware(machine)
     if missing_features(spec, hw.features):
@@ -54,7 +55,7 @@ def test_loop_reaches_its_recipe_within_the_widening(machine: str, spec: KernelS
     cost = InCore().loop_cost(loop, hw)
     ratio = loop.macs_per_iteration / cost.cycles / recipe.macs_per_cycle
     assert ratio <= 2.01
-    assert cost.bound == "load" or ratio >= 1 / 1.34
+    assert cost.bound == "load" or spec.tile[1] <= recipe.n_group or ratio >= 1 / 1.34
 
 
 @pytest.mark.parametrize("machine", MACHINES)
