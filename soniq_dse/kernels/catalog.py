@@ -165,7 +165,7 @@ def packed_activation_bits(algorithm: str, weight_bits: int, activation_bits: in
         elements = 4 // weight_bits
         codes = activation_bits * elements
         return (16 * 8 if codes > 8 else 16 if codes > 4 else 8) / elements
-    return 16.0 if algorithm in ("fip", "magnitude") else 8.0
+    return 16.0 if algorithm in ("fip", "magnitude", "maddwd") else 8.0
 
 
 def token_bits(token: str) -> int:
