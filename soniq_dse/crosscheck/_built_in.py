@@ -35,7 +35,7 @@ def _convs() -> Iterator[Conv2dLayer]:
     for channels, out_channels, size, kernel, stride, groups in _CONVS:
         extra = (f" stride {stride}" if stride > 1 else "") + (f" groups {groups}" if groups > 1 else "")
         shape = f"conv {kernel}x{kernel} {size}x{size} {channels}>{out_channels}{extra}"
-        for text, segments in _palettes(channels // groups):
+        for text, segments in _palettes(channels):
             yield Conv2dLayer(
                 name=f"{shape} {text}", in_channels=channels, out_channels=out_channels, height=size, width=size,
                 kernel=(kernel, kernel), stride=(stride, stride), padding=(kernel // 2, kernel // 2), groups=groups,

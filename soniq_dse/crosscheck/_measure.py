@@ -92,7 +92,7 @@ class Timer:
 
 
 def solo_layer(layer: GemmLayer | Conv2dLayer, choose: Choose, host: Host) -> SoloLayer:
-    """``layer`` on the real driver; with groups, every group has all segments.
+    """``layer`` on the real driver; with groups, every group has its share of all segments, as the record says.
 
     Raises:
         UserError: a sum could overflow.
@@ -105,14 +105,21 @@ def solo_layer(layer: GemmLayer | Conv2dLayer, choose: Choose, host: Host) -> So
         geometry = Geometry(
             layer.batch, layer.height, layer.width, layer.kernel, layer.stride, layer.padding, layer.dilation
         )
-    segments = [(segment.level, segment.channels * groups) for segment in layer.segments]
+    segments = [(segment.level, segment.channels) for segment in layer.segments]
     weights = random_layer(segments, cols, geometry.kernel, groups=groups)
+    if layer.segment_channels > 1:
+        weights = replace(weights, in_order=_shared_order(layer))
+    return SoloLayer(weights, geometry, choose, features=host.features, threads=layer.threads)
+
+
+def _shared_order(layer: GemmLayer | Conv2dLayer) -> NDArray[np.int64]:
+    """Position in the deployed input, segment after segment -> channel: each group's share of each segment."""
     order, first = [], 0
     for segment in layer.segments:
-        order += [np.arange(segment.channels) + first + group * layer.segment_channels for group in range(groups)]
-        first += segment.channels
-    weights = replace(weights, in_order=np.concatenate(order))
-    return SoloLayer(weights, geometry, choose, features=host.features, threads=layer.threads)
+        share = segment.channels // layer.n_groups
+        order += [np.arange(share) + first + group * layer.segment_channels for group in range(layer.n_groups)]
+        first += share
+    return np.concatenate(order)
 
 
 def size_bytes(layer: GemmLayer | Conv2dLayer) -> int:

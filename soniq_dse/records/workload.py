@@ -32,14 +32,25 @@ class _MatmulLayer(Record):
 
     @property
     def segment_channels(self) -> int:
-        """How many input channels the segments must cover."""
+        """Input channels of one group."""
+        raise NotImplementedError
+
+    @property
+    def n_groups(self) -> int:
+        """Groups."""
         raise NotImplementedError
 
     @model_validator(mode="after")
     def _segments_cover_input(self) -> Any:
-        got = sum(segment.channels for segment in self.segments)
-        if self.segments and got != self.segment_channels:
-            raise ValueError(f"segments of {self.name}: expected {self.segment_channels} channels in all, got {got}")
+        expected, got = self.segment_channels * self.n_groups, sum(segment.channels for segment in self.segments)
+        if self.segments and got != expected:
+            raise ValueError(f"segments of {self.name}: expected {expected} channels in all, got {got}")
+        uneven = [segment.channels for segment in self.segments if segment.channels % self.n_groups]
+        if uneven and self.segment_channels > 1:
+            raise ValueError(
+                f"segments of {self.name}: expected multiples of {self.n_groups} channels, a share for every group, "
+                f"got {uneven[0]}"
+            )
         return self
 
 
@@ -88,7 +99,8 @@ class GemmLayer(_MatmulLayer):
 
 
 class Conv2dLayer(_MatmulLayer):
-    """A two-dimensional convolution; with groups, ``segments`` describe the input channels of each group alike."""
+    """A two-dimensional convolution. With groups, every group has the same share of every segment; where a group has
+    one channel (depthwise), segments are of whole groups."""
 
     op: Literal["conv2d"] = "conv2d"
     batch: PositiveInt = 1

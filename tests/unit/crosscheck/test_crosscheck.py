@@ -31,7 +31,7 @@ SMALL = (
     GemmLayer(name="fc8", m=4, n=32, k=64, segments=(Segment(weight_bits=8, activation_bits=8, channels=64),)),
     Conv2dLayer(
         name="grouped", in_channels=16, out_channels=16, height=6, width=6, kernel=(3, 3), padding=(1, 1), groups=2,
-        segments=tuple(Segment(weight_bits=b, activation_bits=b, channels=c) for b, c in ((1, 6), (4, 2))),
+        segments=tuple(Segment(weight_bits=b, activation_bits=b, channels=c) for b, c in ((1, 12), (4, 4))),
     ),
 )  # fmt: skip
 

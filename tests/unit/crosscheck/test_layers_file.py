@@ -36,7 +36,8 @@ def write(folder: Path, content: Any) -> Path:
 
 
 def test_layers_of_the_documented_form_are_read(tmp_path: Path) -> None:
-    depthwise = conv(name="dw", groups=8, segments=[segment(8, 8, 1)], batch=2, stride=[2, 2], threads=2)
+    levels = [segment(8, 8, 5), segment(4, 4, 3)]
+    depthwise = conv(name="dw", groups=8, segments=levels, batch=2, stride=[2, 2], threads=2)
     mixed = gemm(name="mixed", segments=[segment(1, 1, 12), segment(4, 4, 4)])
     found = read_layers(write(tmp_path, [gemm(), mixed, depthwise]), HW)
     assert [layer.name for layer in found] == ["fc", "mixed", "dw"]
@@ -75,7 +76,8 @@ FIELDS = [
     (conv(kernel=3), "[0] 'c' kernel: expected [height, width], got 3"),
     (conv(kernel=[9, 9]), "kernel of c: expected it to fit the padded input"),
     (conv(groups=3), "[0] 'c' groups: expected a divisor of 8 input and 8 output channels, got 3"),
-    (conv(groups=8), "segments of c: expected 1 channels in all, got 8"),
+    (conv(groups=4, segments=[segment(1, 1, 6), segment(4, 4, 2)]), "expected multiples of 4 channels, a share"),
+    (conv(groups=2, segments=[segment(1, 1, 4)]), "segments of c: expected 8 channels in all, got 4"),
     (conv(padding=[-1, 0]), "[0] 'c' padding[0]: expected a whole number of at least 0, got -1"),
 ]
 
