@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soniq_dse.errors import UserError
-from soniq_dse.kernels.catalog import ROW_SUMS, kernel, kernels_for, missing_features
+from soniq_dse.kernels.catalog import kernel, kernels_for, missing_features
 from soniq_dse.kernels.layer import LayerWeights, Part, merge_groups, part_shapes, plan_parts
 from soniq_dse.kernels.layer_structs import LayerStruct
 from soniq_dse.kernels.library import Kernel, build_kernels, load_kernel, round_up
@@ -26,9 +26,6 @@ from soniq_dse.runtime.structs import Kind, PoolStruct
 
 Arrays = Mapping[str, NDArray[Any]]
 """``ArrayRef.sha256`` -> array."""
-JOINED_CHANNELS = 32
-"""Fewer channels than a vector holds want their pixels packed side by side, a strip at a time: 16 channels of a 32 x 32
-image took 41 us pixel by pixel with a sum behind each, against 1 us (AMD Zen 3)."""
 NO_CHOICES = Choices()
 """Leaves every part to the ranking of the catalog."""
 
@@ -211,13 +208,10 @@ class LayerPlanner:
 
 
 def first_fitting(shape: PartShape, features: Collection[str]) -> KernelSpec:
-    """The first kernel of the catalog's ranking whose bound on k the part keeps in every layout, and that is made for
-    its width (``JOINED_CHANNELS``)."""
+    """The first kernel of the catalog's ranking whose bound on k the part keeps in every layout."""
     ranked = kernels_for(shape.level, signed=shape.signed, features=features, rows=shape.rows, cols=shape.cols)
     fitting = [spec for spec in ranked if shape.taps * round_up(shape.channels, spec.k_group) <= spec.k_max]
-    narrow = shape.run > 1 and shape.channels < JOINED_CHANNELS
-    joined = (spec for spec in fitting if not (narrow and spec.algorithm in ROW_SUMS))
-    return next(joined, next(iter(fitting), ranked[0]))
+    return next(iter(fitting), ranked[0])
 
 
 def pool_arguments(

@@ -13,11 +13,8 @@ from network_factory import NetworkFactory
 from soniq_dse.errors import UserError
 from soniq_dse.formats.network import evaluate
 from soniq_dse.hardware.host import detect_host
-from soniq_dse.kernels.catalog import ROW_SUMS, kernels_for
-from soniq_dse.records.choice import Choices, KernelChoice, KernelOption, PartShape
-from soniq_dse.records.palette import Level
+from soniq_dse.records.choice import Choices, KernelChoice, KernelOption
 from soniq_dse.runtime.check import check
-from soniq_dse.runtime.layer_steps import first_fitting
 from soniq_dse.runtime.pack import PackedNetwork
 from soniq_dse.runtime.structs import Kind
 
@@ -261,13 +258,3 @@ def test_the_chosen_kernel_and_layout_run_with_the_same_result(folded: bool) -> 
     np.testing.assert_array_equal(given.run(x, batch=1), free.run(x, batch=1))
     chosen = [layer for layer in given.executor(1).plan.layers if symbol in layer.kernels and layer.folded == folded]
     assert len(chosen) >= len(set(shapes)) > 0
-
-
-def test_narrow_windows_are_left_to_kernels_that_join_pixels() -> None:
-    shape = {"signed": False, "rows": 1024, "cols": 64, "taps": 9, "run": 3, "pixels": 1024}
-    features = ("avx2",)
-    level = Level(weight_bits=8, activation_bits=8)
-    first = kernels_for(level, signed=False, features=features, rows=1024, cols=64)[0]
-    assert first.algorithm in ROW_SUMS  # or there is nothing to prefer
-    assert first_fitting(PartShape(level=level, channels=16, **shape), features).algorithm not in ROW_SUMS
-    assert first_fitting(PartShape(level=level, channels=64, **shape), features) == first
