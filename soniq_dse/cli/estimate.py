@@ -30,6 +30,13 @@ if TYPE_CHECKING:
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1), help="Cores that share each layer.")
 @click.option("--why", is_flag=True, help="Say for every part of a layer why its kernel, and what the next best costs.")
 @click.option(
+    "--core",
+    default="incore",
+    show_default=True,
+    metavar="MODEL",
+    help="Model of the core: incore (bounds of the loops) or pipeline (whole calls cycle by cycle; seconds at first).",
+)
+@click.option(
     "--timeline",
     metavar="KERNEL|LAYER",
     help="Follow the loop of a kernel, or of the one that a layer runs on, through the core, cycle by cycle.",
@@ -44,6 +51,7 @@ def command(
     batch: int,
     threads: int,
     why: bool,
+    core: str,
     timeline: str | None,
     page: str | None,
     as_json: bool,
@@ -64,7 +72,8 @@ def command(
         return
     workload = load_workload(model)
     assignment = _even_assignment(workload, palette) if palette else None
-    found = estimate(hardware, workload, assignment, batch=batch, threads=threads, choices=_tuned(hardware, threads))
+    choices = _tuned(hardware, threads)
+    found = estimate(hardware, workload, assignment, batch=batch, threads=threads, model=core, choices=choices)
     if timeline:
         _print_timeline(hardware, _kernel_of(found, timeline), page)
         return

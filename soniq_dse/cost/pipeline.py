@@ -209,6 +209,7 @@ class _State:
         self._queues = queues
         n_vector = len({queues[i] for i, port in enumerate(hw.ports) if port.role == "vector"})
         self._capacity = max(1, int(hw.scheduler_entries.value) // max(1, n_vector))
+        self._fed: dict[tuple[int, ...], list[tuple[int, tuple[int, ...]]]] = {}
         self._waiting: list[list[int]] = [[] for _ in range(max(queues) + 1)]
         self._busy = [bytearray(_HORIZON) for _ in queues]
         self._owed = [0.0] * len(queues)
@@ -276,7 +277,10 @@ class _State:
 
     def _room(self, op: Operation) -> int:
         """The first cycle at which a scheduler that can take ``op`` has a free entry."""
-        return min(self._free_entry(queue) for queue in op.queues)
+        first = self._free_entry(op.queues[0])
+        for queue in op.queues[1:]:
+            first = min(first, self._free_entry(queue))
+        return first
 
     def _free_entry(self, queue: int) -> int:
         waiting = self._waiting[queue]
@@ -284,14 +288,15 @@ class _State:
 
     def _issue_steered(self, ports: tuple[int, ...], held: float, ready: int, cycle: int, slot: int) -> tuple[int, int]:
         """``_issue`` on the ports of one scheduler: they take turns by slot, as far as they have room."""
-        queues = self._queues
-        fed = sorted({queues[port] for port in ports})
-        queue = fed[slot % len(fed)]
-        if len(fed) > 1:
-            if self._free_entry(queue) > cycle:
-                queue = min(fed, key=self._free_entry)
-            ports = tuple(port for port in ports if queues[port] == queue)
-        port, issued = self._issue(ports, held, ready)
+        fed = self._fed.get(ports)
+        if fed is None:
+            queues = self._queues
+            found = sorted({queues[port] for port in ports})
+            fed = self._fed[ports] = [(q, tuple(port for port in ports if queues[port] == q)) for q in found]
+        queue, own = fed[slot % len(fed)]
+        if len(fed) > 1 and self._free_entry(queue) > cycle:
+            queue, own = min(fed, key=lambda one: self._free_entry(one[0]))
+        port, issued = self._issue(own, held, ready)
         waiting = self._waiting[queue]  # the latest issues: the first of as many as it holds frees an entry
         if len(waiting) < self._capacity:
             heappush(waiting, issued)
