@@ -9,7 +9,7 @@ from functools import cached_property
 
 from benchmarks._calls import Case
 from soniq_dse import registry
-from soniq_dse.cost import DEFAULT_CORE, Calls, LoopCost
+from soniq_dse.cost import Calls, LoopCost
 from soniq_dse.cost.choice import Chooser, Kernel
 from soniq_dse.cost.incore import InCore
 from soniq_dse.cost.layers import LayerCoster
@@ -108,7 +108,7 @@ class Predictor:
 
 def layers_per_second(hw: HardwareModel) -> float:
     """Layers that are estimated in a second once their kernels are priced: 2,000 shapes at three mixes."""
-    coster = LayerCoster(hw, Chooser(hw, registry.load("cost", DEFAULT_CORE)()))
+    coster = LayerCoster(hw, Chooser(hw, registry.load("cost", "incore")()))
     mixes = [tuple(Segment(weight_bits=b, activation_bits=b, channels=256 // len(mix)) for b in mix)
              for mix in ((1,), (4,), (1, 4))]  # fmt: skip
     layers = [GemmLayer(name="", m=m, n=64 * n, k=256) for m in range(1, 41) for n in range(1, 51)]

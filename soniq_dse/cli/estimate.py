@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 @click.option("--why", is_flag=True, help="Say for every part of a layer why its kernel, and what the next best costs.")
 @click.option(
     "--core",
+    default="incore",
+    show_default=True,
     metavar="MODEL",
-    help="Model of the core: pipeline (whole calls, cycle by cycle; default) or incore (bounds of the loops alone).",
+    help="Model of the core: incore (bounds of the loops) or pipeline (whole calls cycle by cycle; seconds at first).",
 )
 @click.option(
     "--timeline",
@@ -49,7 +51,7 @@ def command(
     batch: int,
     threads: int,
     why: bool,
-    core: str | None,
+    core: str,
     timeline: str | None,
     page: str | None,
     as_json: bool,
@@ -61,7 +63,6 @@ def command(
 
     Example:  soniq-dse estimate --hw avx512.yaml --model digits_cnn --palette w1a1+w4a4 --set simd_width_bits=1024
     """
-    from soniq_dse.cost import DEFAULT_CORE
     from soniq_dse.cost.network import estimate
     from soniq_dse.workloads import load_workload
 
@@ -72,7 +73,6 @@ def command(
     workload = load_workload(model)
     assignment = _even_assignment(workload, palette) if palette else None
     choices = _tuned(hardware, threads)
-    core = core or DEFAULT_CORE
     found = estimate(hardware, workload, assignment, batch=batch, threads=threads, model=core, choices=choices)
     if timeline:
         _print_timeline(hardware, _kernel_of(found, timeline), page)

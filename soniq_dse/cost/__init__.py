@@ -25,10 +25,6 @@ HELPERS = frozenset(
 """Files here that are no cost model."""
 
 
-DEFAULT_CORE = "pipeline"
-"""The model that estimates use: whole calls, cycle by cycle, were half as far off as bounds of loops."""
-
-
 @dataclass(frozen=True)
 class LoopCost:
     """Cycles of one pass of a loop in steady state, and what bounds it.

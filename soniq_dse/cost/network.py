@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from soniq_dse import registry
-from soniq_dse.cost import DEFAULT_CORE
 from soniq_dse.cost.choice import Chooser
 from soniq_dse.cost.energy import Energy
 from soniq_dse.cost.intervals import Intervals, are_current, read_kept, regime_of, span
@@ -42,7 +41,7 @@ def estimate(
     *,
     batch: int = 1,
     threads: int = 1,
-    model: str = DEFAULT_CORE,
+    model: str = "incore",
     choices: Choices | None = None,
 ) -> Estimate:
     """Predicted latency of ``workload``, weights and packed activations of the run before still where they fit.
@@ -78,12 +77,7 @@ def estimate(
 
 
 def estimate_layer(
-    hw: HardwareModel,
-    layer: MatmulLayer,
-    *,
-    signed: bool = True,
-    model: str = DEFAULT_CORE,
-    choices: Choices | None = None,
+    hw: HardwareModel, layer: MatmulLayer, *, signed: bool = True, model: str = "incore", choices: Choices | None = None
 ) -> Estimate:
     """Predicted latency of one layer by itself: codes in, 8-bit codes out, its weights where they still fit.
 
@@ -101,12 +95,7 @@ def estimate_layer(
 
 
 def priced_layer(
-    hw: HardwareModel,
-    layer: MatmulLayer,
-    *,
-    signed: bool = True,
-    model: str = DEFAULT_CORE,
-    choices: Choices | None = None,
+    hw: HardwareModel, layer: MatmulLayer, *, signed: bool = True, model: str = "incore", choices: Choices | None = None
 ) -> LayerEstimate:
     """``estimate_layer`` without its interval, which rests on this.
 
@@ -127,7 +116,7 @@ def _lone_layer(
 
 
 def level_costs(
-    hw: HardwareModel, workload: Workload, *, batch: int = 1, threads: int = 1, model: str = DEFAULT_CORE
+    hw: HardwareModel, workload: Workload, *, batch: int = 1, threads: int = 1, model: str = "incore"
 ) -> tuple[LevelCost, ...]:
     """What each native level of ``hw`` costs over all layers whose input a palette may decide, narrowest level first.
 
@@ -172,7 +161,7 @@ def choose_kernels(
     shapes: Sequence[PartShape],
     *,
     threads: int = 1,
-    model: str = DEFAULT_CORE,
+    model: str = "incore",
     known: Choices | None = None,
 ) -> Choices:
     """The kernel and layout for each part of a network that runs on ``hw``, by the model; ``known`` stay as they are.
