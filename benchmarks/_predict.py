@@ -1,4 +1,4 @@
-"""What our models say of the calls of ``_calls``: the pure bound, and the model that estimates use."""
+"""What our models say of the calls of ``_calls``: the pure bound, and whole calls followed through the simulated core."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Priced = tuple[Kernel, LoopCost, Calls]
 
 @dataclass
 class Predictor:
-    """Predictions on one machine by the model that estimates use; a compiled kernel is read and priced once."""
+    """Predictions on one machine by the simulated core; a compiled kernel is read and priced once."""
 
     hw: HardwareModel
     refused: dict[str, str] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class Predictor:
         row_bytes = k * kernel.activation_bits / 8
         nest = Nest(
             rows=case.rows, block_rows=case.rows, tile_rows=min(kernel.rows, case.rows), panels=panels,
-            panel_bytes=kernel.cols * k * kernel.weight_bits / 8, row_bytes=row_bytes,
+            panel_bytes=kernel.cols * k * kernel.stored_bits / 8, row_bytes=row_bytes,
             image_bytes=case.rows * row_bytes,
         )  # fmt: skip
         traffic = self._hierarchy.traffic(nest, self._hierarchy.level_of(nest.weight_bytes + nest.image_bytes))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 HELPERS = frozenset(
     {
         "bounds", "branches", "calls", "choice", "energy", "instructions", "intervals", "layers", "memory", "network",
-        "operators", "registers", "timeline", "vector_loops",
+        "operators", "registers", "remembered", "timeline", "vector_loops",
     }
 )  # fmt: skip
 """Files here that are no cost model."""

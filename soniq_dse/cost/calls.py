@@ -8,9 +8,6 @@ at a few depths of k and heights, from one panel of columns to the next, and lie
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
-import os
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,16 +19,15 @@ from numpy.typing import NDArray
 
 from soniq_dse.cost.branches import mispredicted
 from soniq_dse.cost.pipeline import Core, Operation
+from soniq_dse.cost.remembered import place_of, recall, remember
 from soniq_dse.errors import UserError
 from soniq_dse.kernels.code import KernelCode
-from soniq_dse.native.compiler import cache_folder
 from soniq_dse.native.disassembly import record_of
 from soniq_dse.native.emulate import Trace
 from soniq_dse.records.hardware import HardwareModel
 
 _DEPTHS = (1, 6, 24, 144)
 """k groups at which tiles are simulated: short loops, and long ones, over which what happens rarely averages."""
-_SOURCES = ("calls.py", "pipeline.py", "branches.py", "instructions.py", "registers.py")
 _DEEPEST_CYCLES = 3000
 """A tile that takes longer at the last depth is not simulated there."""
 _TAP_DEPTHS = (1, 24)
@@ -145,25 +141,19 @@ class CallCosts:
 
     @cached_property
     def _file(self) -> Path:
-        """Where results stay between runs: named by all that they follow from."""
-        model = "".join(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in _SOURCES)
-        key = hashlib.sha256("\0".join((self.hw.identity(), self.code.identity, model)).encode()).hexdigest()
-        return cache_folder() / f"calls-{key[:32]}.json"
+        """Where results stay between runs."""
+        return place_of("calls", self.hw, self.code.identity)
 
     def _recall(self) -> None:
         if self._tiles or self._fixed is not None:
             return
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            known = json.loads(self._file.read_text(encoding="utf-8"))
+        known = recall(self._file)
+        with contextlib.suppress(TypeError, ValueError, KeyError):
             self._tiles.update({int(h): (tuple(one), tuple(more)) for h, (one, more) in known["tiles"].items()})
             self._fixed = known["fixed"]
 
     def _remember(self) -> None:
-        text = json.dumps({"tiles": self._tiles, "fixed": self._fixed})
-        with contextlib.suppress(OSError):  # a cache that cannot be written is none
-            part = self._file.with_suffix(f".{os.getpid()}")
-            part.write_text(text, encoding="utf-8")
-            part.replace(self._file)
+        remember(self._file, {"tiles": self._tiles, "fixed": self._fixed})
 
     def _retired(self, trace: Trace, positions: Sequence[int]) -> list[float]:
         """Cycles at which the instructions at ``positions`` of a path retire."""

@@ -57,10 +57,10 @@ class Kernel:
     """A kernel as the cost model sees it.
 
     One pass of its loop multiplies ``rows x cols`` outputs by ``pass_k`` elements of k at the cost of ``loop``. k is
-    padded to ``k_group``, columns to ``cols``. ``weight_bits`` and ``activation_bits`` are those of the kernel's own
-    packing. Outside the loop, each output of a tile takes ``output_cycles``, and ``tap_cycles`` per tap. ``exists``: it
-    is more than a recipe. ``pass_pj`` is the energy of a pass, where the descriptor has the figures; ``calls`` say what
-    whole calls take, where the model knows it.
+    padded to ``k_group``, columns to ``cols``. ``weight_bits`` are those of the kernel's format, ``stored_bits`` and
+    ``activation_bits`` those of its packing. Outside the loop, each output of a tile takes ``output_cycles``, and
+    ``tap_cycles`` per tap. ``exists``: it is more than a recipe. ``pass_pj`` is the energy of a pass, where the
+    descriptor has the figures; ``calls`` say what whole calls take, where the model knows it.
     """
 
     name: str
@@ -69,6 +69,7 @@ class Kernel:
     k_group: int
     pass_k: int
     weight_bits: int
+    stored_bits: float
     activation_bits: float
     algorithm: str
     loop: LoopCost
@@ -173,6 +174,7 @@ class Chooser:
             k_group=1,
             pass_k=1,
             weight_bits=16,
+            stored_bits=16.0,
             activation_bits=8,
             algorithm="direct",
             loop=LoopCost(cycles, cycles, "issue", "counted operations", 1.0),
@@ -203,6 +205,7 @@ class Chooser:
             k_group=spec.k_group,
             pass_k=max(1, loop.macs_per_iteration // (rows * cols)),
             weight_bits=token_bits(spec.wgt),
+            stored_bits=loop.weight_bits or token_bits(spec.wgt),
             activation_bits=packed_activation_bits(spec.algorithm, token_bits(spec.wgt), token_bits(spec.act)),
             algorithm=spec.algorithm,
             loop=cost,
@@ -266,6 +269,7 @@ class Chooser:
             k_group=group,
             pass_k=group,
             weight_bits=recipe.weight_bits,
+            stored_bits=float(recipe.weight_bits),
             activation_bits=packed_activation_bits(algorithm, recipe.weight_bits, recipe.activation_bits),
             algorithm=algorithm,
             loop=cost,
@@ -323,6 +327,7 @@ class Chooser:
             k_group=1,
             pass_k=1,
             weight_bits=FLOAT_BITS,
+            stored_bits=float(FLOAT_BITS),
             activation_bits=FLOAT_BITS,
             algorithm="fma",
             loop=LoopCost(

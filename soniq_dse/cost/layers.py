@@ -194,7 +194,7 @@ class LayerCoster:
             block_rows=block,
             tile_rows=min(kernel.rows, rows),
             panels=panels,
-            panel_bytes=kernel.cols * taps * padded_k * kernel.weight_bits / 8,
+            panel_bytes=kernel.cols * taps * padded_k * kernel.stored_bits / 8,
             row_bytes=row_bytes,
             image_bytes=pixels * row_bytes / (1 if folded else shape.taps),
         )

@@ -17,6 +17,7 @@ from soniq_dse.cost.energy import Energy
 from soniq_dse.cost.intervals import Intervals, are_current, read_kept, regime_of, span
 from soniq_dse.cost.layers import LayerCoster, MatmulLayer, PartCost
 from soniq_dse.cost.operators import Operators
+from soniq_dse.cost.remembered import machine_sha256
 from soniq_dse.errors import UserError
 from soniq_dse.hardware.levels import best_native_levels
 from soniq_dse.records.choice import Choices, PartShape
@@ -28,7 +29,6 @@ from soniq_dse.records.workload import Conv2dLayer, Node, Segment, Workload
 
 _INTERVALS: dict[tuple[str, str], tuple[Intervals | None, str]] = {}
 """By machine and model of the core: the intervals that its measured layers give, else why there are none."""
-_IDENTITIES: dict[int, tuple[HardwareModel, str]] = {}
 _CHOOSERS: dict[tuple[str, str], Chooser] = {}
 """By machine and model of the core: every loop of a machine is priced once."""
 _TERMS = ("compute", "memory", "packing", "epilogue", "overhead")
@@ -179,13 +179,6 @@ def choose_kernels(
     return Choices(made=tuple(choice for choice in made if choice is not None))
 
 
-def _identity(hw: HardwareModel) -> str:
-    """``hw.identity()``, hashed once: a descriptor has thousands of figures."""
-    if id(hw) not in _IDENTITIES:
-        _IDENTITIES[id(hw)] = (hw, hw.identity())
-    return _IDENTITIES[id(hw)][1]
-
-
 def _check_range(hw: HardwareModel, batch: int, threads: int) -> None:
     if batch < 1 or not 1 <= threads <= hw.cores:
         raise UserError(
@@ -194,7 +187,7 @@ def _check_range(hw: HardwareModel, batch: int, threads: int) -> None:
 
 
 def _coster(hw: HardwareModel, threads: int, model: str, choices: Choices | None = None) -> LayerCoster:
-    key = _identity(hw), model
+    key = machine_sha256(hw), model
     if key not in _CHOOSERS:
         _CHOOSERS[key] = Chooser(hw, registry.load("cost", model)())
     return LayerCoster(hw, _CHOOSERS[key], threads, choices)
@@ -383,7 +376,7 @@ def _summed(
     found = span(layers, priced_by, hw.clock_ghz, intervals, why)
     return Estimate(
         hardware=hw.name,
-        hardware_sha256=_identity(hw),
+        hardware_sha256=machine_sha256(hw),
         cycles=cycles,
         latency_us=_microseconds(hw, cycles),
         low_us=_microseconds(hw, found.low_cycles),
@@ -407,7 +400,7 @@ def _energy_uj(layers: Sequence[LayerEstimate]) -> float | None:
 
 def _intervals(hw: HardwareModel, model: str) -> tuple[Intervals | None, str]:
     """Intervals from the layers measured on the machine, as the model predicts these today; None, and why."""
-    key = _identity(hw), model
+    key = machine_sha256(hw), model
     if key not in _INTERVALS:
         _INTERVALS[key] = _derive_intervals(hw, model)
     return _INTERVALS[key]

@@ -20,6 +20,7 @@ from soniq_dse.cost import Base, Calls, LoopCost
 from soniq_dse.cost.incore import InCore
 from soniq_dse.cost.instructions import JUMP, Use, fuses, use_of
 from soniq_dse.cost.registers import name_of, reads_and_writes
+from soniq_dse.cost.remembered import place_of, recall, remember
 from soniq_dse.kernels.code import KernelCode
 from soniq_dse.records.cost import HotLoop, LoopInstruction
 from soniq_dse.records.hardware import HardwareModel, InstructionTiming
@@ -39,11 +40,12 @@ class Pipeline(Base):
 
     def loop_cost(self, loop: HotLoop, hw: HardwareModel) -> LoopCost:
         """The bound of one pass, and what it takes in steady state."""
-        bound = InCore().loop_cost(loop, hw)
-        line, _ = follow(loop, hw, max(_PASSES, -(-_INSTRUCTIONS // len(loop.instructions))))
-        n, half = len(loop.instructions), len(line.retired) // len(loop.instructions) // 2
-        passes = len(line.retired) // n - half
-        simulated = max(bound.cycles, (line.retired[-1] - line.retired[half * n - 1]) / passes)
+        bound, path = InCore().loop_cost(loop, hw), place_of("loop", hw, loop.identity())
+        known = recall(path)
+        cycles = known if isinstance(known, float) else steady_cycles(loop, hw)
+        if cycles != known:
+            remember(path, cycles)
+        simulated = max(bound.cycles, cycles)
         return replace(bound, contended_cycles=max(bound.contended_cycles, simulated), simulated_cycles=simulated)
 
     def calls(self, code: KernelCode, hw: HardwareModel) -> Calls | None:
@@ -51,6 +53,18 @@ class Pipeline(Base):
         from soniq_dse.cost.calls import CallCosts
 
         return CallCosts(hw, code)
+
+
+def steady_cycles(loop: HotLoop, hw: HardwareModel) -> float:
+    """Simulated cycles of a pass, once passes follow one another steadily.
+
+    Raises:
+        UserError: as ``follow``.
+    """
+    line, _ = follow(loop, hw, max(_PASSES, -(-_INSTRUCTIONS // len(loop.instructions))))
+    n, half = len(loop.instructions), len(line.retired) // len(loop.instructions) // 2
+    passes = len(line.retired) // n - half
+    return (line.retired[-1] - line.retired[half * n - 1]) / passes
 
 
 def follow(loop: HotLoop, hw: HardwareModel, passes: int) -> tuple[Timeline, list[Operation]]:

@@ -35,18 +35,26 @@ class Call:
 
 @dataclass(frozen=True)
 class KernelCode:
-    """Functions of a kernel's library, as disassembled, and what its scalar code reads of the library (jump tables)."""
+    """A kernel's library as disassembled, and what its scalar code reads of it (jump tables).
+
+    ``listing``: per function, its lines ``address: instruction``.
+    """
 
     spec: KernelSpec
-    functions: Mapping[str, Sequence[Code]]
+    listing: Mapping[str, Sequence[str]]
     image: tuple[tuple[int, bytes], ...] = ()
     source_sha256: str = ""
 
     @cached_property
     def identity(self) -> str:
         """Hash of the listing."""
-        listing = "".join(one.text for codes in self.functions.values() for one in codes)
-        return hashlib.sha256(listing.encode()).hexdigest()
+        lines = "\n".join(line for _, lines in sorted(self.listing.items()) for line in lines)
+        return hashlib.sha256(lines.encode()).hexdigest()
+
+    @cached_property
+    def functions(self) -> Mapping[str, Sequence[Code]]:
+        """The listing, parsed when it is first followed."""
+        return {name: [parse_line(line) for line in lines] for name, lines in self.listing.items()}
 
     @cached_property
     def _emulator(self) -> Emulator:
@@ -83,7 +91,9 @@ def read_code(spec: KernelSpec, folder: Path = CPU_FOLDER, compiler: Compiler | 
         raise UserError(f"{spec.symbol}: expected a kernel of {ISA}, got one of {instruction_set(spec)}")
     library = build_kernel_library(spec, folder, compiler)
     source = sources_sha256([folder / Path(spec.path).name], [CPU_FOLDER])
-    return KernelCode(spec, disassemble(library, spec.symbol), segments(library.read_bytes()), source)
+    functions = disassemble(library, spec.symbol)
+    listing = {name: [f"{one.address:x}: {one.text}" for one in codes] for name, codes in functions.items()}
+    return KernelCode(spec, listing, segments(library.read_bytes()), source)
 
 
 def kept_code(symbol: str, folder: Path | None = None) -> KernelCode | None:
@@ -92,9 +102,8 @@ def kept_code(symbol: str, folder: Path | None = None) -> KernelCode | None:
     if not path.is_file():
         return None
     fields = json.loads(gzip.decompress(path.read_bytes()))
-    functions = {name: [parse_line(line) for line in lines] for name, lines in fields["functions"].items()}
     image = tuple((int(address), bytes.fromhex(data)) for address, data in fields["image"].items())
-    return KernelCode(kernel(symbol), functions, image, fields["source_sha256"])
+    return KernelCode(kernel(symbol), fields["functions"], image, fields["source_sha256"])
 
 
 def keep_code(code: KernelCode, folder: Path) -> None:
@@ -103,9 +112,7 @@ def keep_code(code: KernelCode, folder: Path) -> None:
     for height in range(1, rows + 1):
         code.call(height, cols, 2, 4 * code.spec.k_group)
     read = {str(address): data.hex() for address, data in sorted(code._emulator.memory.image_reads.items())}
-    listing = {
-        name: [f"{one.address:x}: {one.text}" for one in codes] for name, codes in sorted(code.functions.items())
-    }
+    listing = {name: list(lines) for name, lines in sorted(code.listing.items())}
     fields = {"source_sha256": code.source_sha256, "functions": listing, "image": read}
     data = json.dumps(fields, separators=(",", ":")).encode()
     code_path(code.spec.symbol, folder).write_bytes(gzip.compress(data, 9, mtime=0))

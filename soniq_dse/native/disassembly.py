@@ -148,6 +148,7 @@ def hot_loop(
         flags=flags,
         source_sha256=source_sha256,
         macs_per_iteration=macs_per_iteration or tile.rows * tile.cols * k,
+        weight_bits=float(8 * tile.weight_bytes_per_k / tile.cols),
         instructions=tuple(_record(code) for code in loop),
     )
 

@@ -49,8 +49,9 @@ class LoopInstruction(Record):
 class HotLoop(Record):
     """The innermost loop of a kernel as compiled, kept in ``hwmodels/loops`` so that estimates need no compiler.
 
-    One pass over ``instructions`` does ``macs_per_iteration`` multiply-accumulates. ``source_sha256`` is the hash of
-    the sources it was built from; another one means that it is stale.
+    One pass over ``instructions`` does ``macs_per_iteration`` multiply-accumulates. ``weight_bits`` are those that a
+    weight takes as packed, often more than its format has. ``source_sha256`` is the hash of the sources it was built
+    from; another one means that it is stale.
     """
 
     symbol: str
@@ -58,6 +59,7 @@ class HotLoop(Record):
     flags: tuple[str, ...]
     source_sha256: str
     macs_per_iteration: PositiveInt
+    weight_bits: Annotated[float, Field(gt=0)] | None = None
     instructions: Annotated[tuple[LoopInstruction, ...], Field(min_length=1)]
 
 
