@@ -1,4 +1,4 @@
-"""What our models say of the calls of ``_calls``: the pure bound, and whole calls followed through the simulated core."""
+"""What our models say of the calls of ``_calls``: the pure bound, and whole calls through the simulated core."""
 
 from __future__ import annotations
 
