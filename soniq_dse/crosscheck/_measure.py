@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,9 +105,8 @@ def solo_layer(layer: GemmLayer | Conv2dLayer, choose: Choose, host: Host) -> So
             layer.batch, layer.height, layer.width, layer.kernel, layer.stride, layer.padding, layer.dilation
         )
     segments = [(segment.level, segment.channels) for segment in layer.segments]
-    weights = random_layer(segments, cols, geometry.kernel, groups=groups)
-    if layer.segment_channels > 1:
-        weights = replace(weights, in_order=_shared_order(layer))
+    order = _shared_order(layer) if layer.segment_channels > 1 else None
+    weights = random_layer(segments, cols, geometry.kernel, groups=groups, in_order=order)
     return SoloLayer(weights, geometry, choose, features=host.features, threads=layer.threads)
 
 

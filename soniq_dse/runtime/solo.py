@@ -28,20 +28,30 @@ def random_layer(
     kernel: tuple[int, int],
     *,
     groups: int = 1,
+    in_order: NDArray[np.int64] | None = None,
     signed: bool = True,
     seed: int = 0,
 ) -> LayerWeights:
-    """A layer of random integers over ``(level, input channels)`` segments, in groups of equally many channels."""
-    rng, blocks, parts, first = np.random.default_rng(seed), [], [], 0
+    """A layer of random integers over ``(level, input channels)`` segments, in groups of equally many channels.
+
+    ``in_order``: position in the segments, one after another -> input channel; default: the same.
+    """
+    rng, parts, first = np.random.default_rng(seed), [], 0
+    n_channels = sum(channels for _, channels in segments)
+    order = np.arange(n_channels) if in_order is None else in_order
+    bits = np.empty(n_channels, np.int64)
     for level, channels in segments:
-        c = 127 if level.weight_bits == 8 else 2**level.weight_bits - 1
-        values = rng.integers(-c, c + 1, (cols, channels // groups, *kernel))
-        blocks.append(values if level.weight_bits == 8 else np.clip(values // 2 * 2 + 1, -c, c))
+        bits[order[first : first + channels]] = level.weight_bits
         parts.append(InputSegment(level, first, channels))
         first += channels
+    in_group = n_channels // groups
+    channel = np.arange(cols)[:, None] // (cols // groups) * in_group + np.arange(in_group)
+    bits = bits[channel][:, :, None, None]
+    c = np.where(bits == 8, 127, 2**bits - 1)
+    values = rng.integers(-c, c + 1, (cols, in_group, *kernel))
     return LayerWeights(
-        weight=np.concatenate(blocks, axis=1).astype(np.int8),
-        in_order=np.arange(first),
+        weight=np.where(bits == 8, values, np.clip(values // 2 * 2 + 1, -c, c)).astype(np.int8),
+        in_order=order,
         segments=tuple(parts),
         signed=signed,
         groups=groups,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -14,17 +15,19 @@ from soniq_dse.cost import network
 from soniq_dse.cost.intervals import are_current
 from soniq_dse.cost.network import estimate_layer
 from soniq_dse.crosscheck import Options, built_in_layers, crosscheck
-from soniq_dse.crosscheck._measure import Timer
+from soniq_dse.crosscheck._measure import Timer, _Chosen, _shared_order, solo_layer
 from soniq_dse.crosscheck._scores import goals_of, summarise
 from soniq_dse.hardware.host import default_descriptor, detect_host, missing_features
 from soniq_dse.hardware.load import load_hardware
 from soniq_dse.hardware.whatif import what_if
 from soniq_dse.records.base import content_sha256
+from soniq_dse.records.choice import Choices
 from soniq_dse.records.cost import Estimate, Host, Measurement
 from soniq_dse.records.crosscheck import Crosscheck, CrosscheckRow
 from soniq_dse.records.hardware import HardwareModel
 from soniq_dse.records.workload import Conv2dLayer, GemmLayer, Segment
 from soniq_dse.report.crosscheck import build_crosscheck, crosscheck_page
+from soniq_dse.runtime.solo import random_layer
 
 SMALL = (
     GemmLayer(name="fc", m=4, n=32, k=64, segments=(Segment(weight_bits=1, activation_bits=1, channels=64),)),
@@ -228,3 +231,18 @@ def test_the_command_says_which_goals_are_missed(
     other = CliRunner().invoke(command, ["--hw", "neon", "--layers", str(layers), "--out", str(tmp_path / "out")])
     assert other.exit_code == 3
     assert "not measured" in other.stdout
+
+
+@pytest.mark.parametrize("groups", [1, 4, 16])
+def test_layers_of_several_levels_in_groups_run_on_the_driver(groups: int) -> None:
+    layer = Conv2dLayer(
+        name="mixed", in_channels=16, out_channels=16, height=5, width=5, kernel=(3, 3), padding=(1, 1), groups=groups,
+        segments=tuple(Segment(weight_bits=b, activation_bits=b, channels=8) for b in (1, 4)),
+    )  # fmt: skip
+    host = detect_host()
+    assert solo_layer(layer, _Chosen(Choices(), host), host).time_runs(2).min() > 0
+    order = _shared_order(layer) if groups < 16 else None
+    mixed = [(segment.level, segment.channels) for segment in layer.segments]
+    weight = random_layer(mixed, 16, (3, 3), groups=groups, in_order=order).weight
+    narrow = weight[:8] if groups == 16 else weight[:, : 8 // groups]  # of one bit: whole groups, or a share of each
+    assert set(np.abs(narrow).ravel()) == {1}
