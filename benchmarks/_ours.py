@@ -10,6 +10,7 @@ import numpy as np
 
 from benchmarks._peers import Call, Shape
 from soniq_dse.cost.network import choose_kernels
+from soniq_dse.hardware.features import plain
 from soniq_dse.hardware.host import default_descriptor, detect_host, match_host
 from soniq_dse.hardware.load import load_hardware
 from soniq_dse.kernels.catalog import kernel, kernels_for, token_bits
@@ -59,7 +60,8 @@ def choose(shape: PartShape, features: Features, algorithm: str = "") -> tuple[K
     if forced is not None:
         return forced, None
     hw = host_descriptor()
-    usable = () if hw is None else tuple(feature for feature in hw.features if feature in features)
+    known = {plain(feature) for feature in features}
+    usable = () if hw is None else tuple(feature for feature in hw.features if plain(feature) in known)
     if hw is not None and usable:
         made = choose_kernels(hw.model_copy(update={"features": usable}), [shape]).of(shape)
         if made is not None:

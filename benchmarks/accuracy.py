@@ -1,0 +1,210 @@
+"""Accuracy of palettes and allocators against FP32 at equal epochs, paired over seeds: the goals Q1-Q4 and Q6.
+
+``python -m benchmarks.accuracy --tier cpu`` trains what is not kept yet and goes on where it was stopped; every
+finished training is kept at once. ``--tier gpu`` is the same for the full networks and schedules; ``--budget-s`` stops
+before a training that would begin after so many seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+
+from scipy import stats
+
+from benchmarks._frame import Goal, Result, Row, main
+from benchmarks._trainings import Campaign, Job, Trainer, keep, missing, rows_of, store_folder
+from soniq_dse.records.design import Schedule
+
+PARITY_POINTS = -0.3
+LEAST_SEEDS = 5
+CONFIDENCE = 0.95
+CONTROLS = ("uniform", "random", "layer_matched_random", "fisher", "hessian_milp", "greedy_sensitivity")
+PARITY = tuple(map(Job, ("w4a4", "w4a4+w8a8@6", "w2a4", "w2a2+w4a4@2.5", "w2a2")))
+"""What Q1 to Q3 ask about."""
+PEERS = (Job("w4a4", "brevitas"), Job("w2a2", "brevitas"))
+LOW = tuple(map(Job, ("w1a1", "w1a2", "w1a4", "w8a8", "w1a1+w4a4@2", "w1a1+w2a2+w4a4@2", "w3a3", "w2a3+w3a3@2.5")))
+ASSIGNED = tuple(Job("w2a2+w4a4@2.5", name) for name in CONTROLS if name != "uniform")
+ASSIGNED += tuple(Job("w1a1+w4a4@2", name) for name in CONTROLS if name != "uniform")
+"""Q6: other allocators at the same palettes and budgets; uniform ones are the palettes of one level."""
+
+CPU = (
+    Campaign(
+        "digits", "digits_cnn@0.5", "digits",
+        Schedule(baseline_epochs=16, noise_epochs=6, finetune_epochs=14), (*PARITY, *PEERS, *LOW, *ASSIGNED),
+    ),
+    Campaign(
+        "fashion", "fashion_cnn@0.5", "fashion_mnist",
+        Schedule(baseline_epochs=10, noise_epochs=4, finetune_epochs=8, batch_size=64), (*PARITY, *PEERS, Job("w1a1")),
+        limit=10_000,
+    ),
+    Campaign(
+        "cifar", "resnet20@0.5", "cifar10",
+        Schedule(baseline_epochs=12, noise_epochs=4, finetune_epochs=8, batch_size=64), (*PARITY, *PEERS),
+        limit=10_000,
+    ),
+)  # fmt: skip
+"""Reduced: networks of half width; 10,000 examples of each split of Fashion-MNIST and CIFAR-10 (of the test sets: all)."""
+GPU = (
+    Campaign(
+        "cifar-full", "resnet20", "cifar10",
+        Schedule(baseline_epochs=100, noise_epochs=40, finetune_epochs=60, batch_size=128), (*PARITY, *PEERS),
+    ),
+    Campaign(
+        "cifar-wide", "resnet18", "cifar10",
+        Schedule(baseline_epochs=60, noise_epochs=20, finetune_epochs=40, batch_size=128), PARITY,
+    ),
+)  # fmt: skip
+TIERS = {"cpu": CPU, "gpu": GPU}
+CNN_DATA = {"digits": "digits", "fashion": "Fashion-MNIST", "cifar": "CIFAR-10"}
+
+
+def summary(rows: Sequence[Row]) -> list[Row]:
+    """A line per design: means over seeds with standard errors, differences paired by seed."""
+    lines = []
+    for design in dict.fromkeys(row["design"] for row in rows):
+        same = [row for row in rows if row["design"] == design]
+        gaps = [row["test"] - row["fp32 test"] for row in same]
+        tested = [row["test"] for row in same]
+        files = [row["fp32 bytes"] / row["bytes"] for row in same if row["bytes"]]
+        lines.append(
+            {
+                "design": design,
+                "seeds": len(same),
+                "test": _with_error(tested),
+                "against FP32, points": _with_error(gaps, "+"),
+                "lower 95 % bound": _text(lower_bound(gaps), "+.2f"),
+                "bits of a weight": _text(statistics.fmean(row["bits"] for row in same), ".2f"),
+                "whole file, x smaller": _text(statistics.fmean(files) if files else None, ".1f"),
+                "s a training": _text(statistics.median(row["seconds"] for row in same), ".0f"),
+            }
+        )
+    return lines
+
+
+def lower_bound(gaps: Sequence[float]) -> float | None:
+    """The one-sided lower bound of the mean of paired differences by Student's t; None for fewer than two."""
+    if len(gaps) < 2:
+        return None
+    error = statistics.stdev(gaps) / math.sqrt(len(gaps))
+    return statistics.fmean(gaps) - float(stats.t.ppf(CONFIDENCE, len(gaps) - 1)) * error
+
+
+def parity_of(rows: Sequence[Row], design: str) -> float | None:
+    """The lower bound of a design's difference to FP32; None where it has too few seeds."""
+    gaps = [row["test"] - row["fp32 test"] for row in rows if row["design"] == design]
+    return lower_bound(gaps) if len(gaps) >= LEAST_SEEDS else None
+
+
+def paired_gain(rows: Sequence[Row], design: str, other: str) -> float | None:
+    """The lower bound of how much better ``design`` is than ``other`` on the same seeds."""
+    tests = [{row["seed"]: row["test"] for row in rows if row["design"] == name} for name in (design, other)]
+    common = sorted(tests[0].keys() & tests[1].keys())
+    if len(common) < LEAST_SEEDS:
+        return None
+    return lower_bound([tests[0][seed] - tests[1][seed] for seed in common])
+
+
+def goals_of(kept: dict[str, list[Row]]) -> list[Goal]:
+    """Q1-Q4 and Q6, as far as rows are there."""
+    goals = []
+    asked = {"Q1": PARITY[:2], "Q2": PARITY[2:4], "Q3": PARITY[4:5]}
+    for number, jobs in asked.items():
+        for name in CNN_DATA if number == "Q1" else ("fashion", "cifar") if number == "Q2" else ("cifar",):
+            for job in jobs:
+                rows = kept.get(name, [])
+                goals.append(
+                    _goal(number, f"{job.name} against FP32, {CNN_DATA[name]}", rows, parity_of(rows, job.name))
+                )
+    for name, data in (("wikitext2", "WikiText-2"), ("multi30k", "Multi30k")):
+        goals.append(_goal("Q4", f"a Transformer at least 7 times smaller, {data}", kept.get(name, []), None))
+    for control in CONTROLS[1:]:
+        rows = kept.get("digits", [])
+        gain = paired_gain(rows, "w1a1+w4a4@2", f"w1a1+w4a4@2 {control}")
+        goals.append(_goal("Q6", f"SONIQ's assignment against {control}, digits, w1a1+w4a4@2", rows, gain))
+    return goals
+
+
+def _goal(number: str, name: str, rows: Sequence[Row], value: float | None) -> Goal:
+    hosts = sorted({row["host"] for row in rows})
+    when = f"{max(row['date'] for row in rows)} on {'; '.join(hosts)}" if rows and value is not None else None
+    text = f"lower 95 % bound of: {name}"
+    return Goal(f"{number} {name}", text, "points", value, at_least=PARITY_POINTS, measured=when)
+
+
+def _with_error(values: Sequence[float], sign: str = "") -> str:
+    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return f"{statistics.fmean(values):{sign}.2f} +- {error:.2f}"
+
+
+def _text(value: float | None, how: str) -> str:
+    return "-" if value is None else format(value, how)
+
+
+def train(campaigns: Sequence[Campaign], budget_s: float) -> None:
+    """Train what is missing until the time is up; progress on standard error."""
+    begin = time.monotonic()
+    for campaign in campaigns:
+        trainer = Trainer(campaign, store_folder())
+        for seed, jobs in missing(campaign, rows_of(campaign)):
+            for job in jobs:
+                if time.monotonic() - begin > budget_s:
+                    return
+                row = trainer.run(seed, job)
+                keep(campaign, row)
+                told = f"{row['test']:.2f} (FP32 {row['fp32 test']:.2f}), {row['seconds']:.0f} s"
+                print(f"{campaign.name}: {job.name}, seed {seed}: {told}", file=sys.stderr, flush=True)
+
+
+def tables(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """A table per campaign."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["campaign"], []).append({key: value for key, value in row.items() if key != "campaign"})
+    return found
+
+
+NOTE = (
+    "Test metric of the deployed integer network (of Brevitas: of its fake-quantized one) as mean +- standard error over seeds; "
+    "FP32 has as many epochs, and differences are paired by seed. Validation and test data choose nothing here. Each "
+    "training's host, versions and commit are in reports/benchmarks/accuracy/rows."
+)
+
+
+def describe(campaign: Campaign) -> str:
+    """The heading of a campaign's table."""
+    schedule, part = campaign.schedule, f", {campaign.limit:,} examples of each split" if campaign.limit else ""
+    epochs = f"{schedule.baseline_epochs} + {schedule.noise_epochs} + {schedule.finetune_epochs} epochs"
+    return f"{campaign.name}: {campaign.model}, {epochs}{part}"
+
+
+def run() -> None:
+    """The command line: what is this benchmark's own first, the convention behind it."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--tier", choices=TIERS, default="cpu")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--budget-s", type=float, default=math.inf)
+    parser.add_argument("--only", default="")
+    own, sys.argv[1:] = parser.parse_known_args()
+    chosen = [c for c in TIERS[own.tier] if not own.only or c.name in own.only.split(",")]
+
+    def measure(quick: bool) -> Result:
+        if not quick:
+            train(chosen, own.budget_s)
+        kept = {campaign.name: rows_of(campaign) for campaign in (*CPU, *GPU)}
+        lines = [
+            {"campaign": describe(campaign), **line}
+            for campaign in (*CPU, *GPU)
+            for line in summary(kept[campaign.name])
+        ]
+        return Result(goals_of(kept), lines, (NOTE,))
+
+    main("accuracy", "Accuracy of palettes and allocators", measure, tables=tables)
+
+
+if __name__ == "__main__":
+    run()
