@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -29,13 +30,22 @@ SHOWN = 10
               help="Folder for predictions, page and numbers.  [default: reports/runs/crosscheck-NAME]")  # fmt: skip
 @click.option("--keep", is_flag=True,
               help="Keep them in hwmodels/measured/NAME: later estimates take their intervals from there.")  # fmt: skip
+@click.option("--budget-s", type=click.FloatRange(min=0, min_open=True), metavar="S",
+              help="Begin no measurement after so many seconds.  [default: measure all]")  # fmt: skip
 @json_option
 def command(
-    hw_name: str | None, layers: Path | None, networks: bool, out: Path | None, keep: bool, as_json: bool
+    hw_name: str | None,
+    layers: Path | None,
+    networks: bool,
+    out: Path | None,
+    keep: bool,
+    budget_s: float | None,
+    as_json: bool,
 ) -> None:
     """Predict layers, then measure them on this machine, and say how far the two agree.
 
-    Predictions are written to DIR/predictions.json before the first measurement. Where the descriptor speaks of another
+    Predictions are written to DIR/predictions.json before the first measurement, and every measurement to DIR as it is
+    made: interrupt it whenever you like, the same command goes on. Where the descriptor speaks of another
     machine, there are predictions only. Exit code 1 where a goal of the cost model is missed (it says which), 2 for a
     wrong file, 3 where this machine cannot run the kernels.
     """
@@ -46,7 +56,8 @@ def command(
     hw = machine(hw_name)
     chosen = built_in_layers() if layers is None else read_layers(layers, hw)
     folder = out or Path("reports") / "runs" / f"crosscheck-{hw.name}"
-    options = Options(folder, networks, shlex.join(["soniq-dse", *sys.argv[1:]]))
+    command_line = shlex.join(["soniq-dse", *sys.argv[1:]])
+    options = Options(folder, networks, command_line, math.inf if budget_s is None else budget_s)
     progress = console(stderr=True)
     with progress.status("predicting") as status:
         found = crosscheck(hw, chosen, detect_host(), options, status.update)

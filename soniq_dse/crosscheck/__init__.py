@@ -1,13 +1,17 @@
 """The pipeline behind ``crosscheck``: layers and networks -> predictions on disk -> measurements -> how far they agree.
 
 Predictions are written, with the time and a hash of them, before the first measurement: none can have been shaped by
-what it is compared with. Measured are the kernels that the predictions name.
+what it is compared with. Measured are the kernels that the predictions name, in an order that spreads over all rows, so
+that a run that ends early has seen every kind; what was measured is kept at once, and a later run goes on from there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
+import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +19,7 @@ from pathlib import Path
 from soniq_dse.agreement import agree
 from soniq_dse.cost.network import estimate, estimate_layer
 from soniq_dse.crosscheck._built_in import built_in_layers
+from soniq_dse.crosscheck._journal import Journal
 from soniq_dse.crosscheck._layers_file import read_layers
 from soniq_dse.crosscheck._measure import Timer, choices_of, sources_of
 from soniq_dse.crosscheck._networks import NetworkCase, network_cases, packed_network
@@ -38,11 +43,13 @@ Notify = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Options:
-    """``folder`` takes the predictions and the results; ``networks``: also time whole networks."""
+    """``folder`` takes the predictions and the results; ``networks``: also time whole networks; measuring begins no row
+    later than ``budget_s``."""
 
     folder: Path
     networks: bool = False
     command: str = ""
+    budget_s: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -75,12 +82,13 @@ def crosscheck(hw: HardwareModel, layers: Sequence[MatmulLayer], host: Host, opt
     predicted = [_predict_layer(hw, layer) for layer in layers]
     if options.networks:
         predicted += [_predict_network(hw, case) for case in network_cases(hw)]
-    predicted_at = _now()
-    sha256 = _write_predictions(options.folder, hw, predicted_at, [one.row for one in predicted])
+    sources = [sources_of(one.estimate) for one in predicted] if matches else []
+    predicted_at, sha256 = _write_predictions(options.folder, hw, _now(), [one.row for one in predicted], sources)
     rows = [one.row.model_copy(update={"reason": f"not measured: {why}"}) for one in predicted]
     measured: list[Measurement] = []
     if matches:
-        measured = list(_measure(predicted, host, notify))
+        journal = Journal(options.folder, [sha256, sources, host.to_json_value(), host_compiler().version])
+        measured = _measure(predicted, host, journal, options.budget_s, notify)
         rows = [_filled(one, found) for one, found in zip(predicted, measured, strict=True)]
     summary = summarise(rows)
     record = Crosscheck(
@@ -99,7 +107,7 @@ def crosscheck(hw: HardwareModel, layers: Sequence[MatmulLayer], host: Host, opt
         goals=goals_of(summary),
         rows=tuple(rows),
     )
-    kept = _kept(hw, record, predicted, measured) if matches else None
+    kept = _kept(hw, record, predicted, sources, measured) if matches else None
     return Found(record, kept, matches or not missing_features(hw.features, host))
 
 
@@ -137,18 +145,33 @@ def _row(name: str, kind: str, group: str, levels: str, found: Estimate) -> Cros
     )
 
 
-def _measure(predicted: Sequence[_Predicted], host: Host, notify: Notify) -> list[Measurement]:
-    timer = Timer(host)
+def _measure(
+    predicted: Sequence[_Predicted], host: Host, journal: Journal, budget_s: float, notify: Notify
+) -> list[Measurement]:
+    timer, begin = Timer(host), time.monotonic()
     notify("building kernels")
     timer.build([one.estimate for one in predicted])
-    found: dict[int, Measurement] = {}
+    found, done = journal.read(), 0
     for attempt in range(ATTEMPTS):
-        left = [i for i in range(len(predicted)) if i not in found or not _is_final(found[i])]
+        left = [i for i in spread_out(len(predicted)) if i not in found or not _is_final(found[i])]
         for number, i in enumerate(left, start=1):
-            again = ", again" if attempt else ""
-            notify(f"measuring {number} of {len(left)}{again}: {predicted[i].row.name}")
+            taken = time.monotonic() - begin
+            if taken > budget_s:
+                break
+            more = f", {taken / done * (len(left) - number + 1):.0f} s left" if done else ""
+            notify(f"measuring {number} of {len(left)}{', again' if attempt else more}: {predicted[i].row.name}")
             found[i] = _better(found.get(i), _measure_one(timer, predicted[i]))
-    return [found[i] for i in range(len(predicted))]
+            journal.add(i, found[i])
+            done += 1
+    if len(found) == len(predicted):
+        journal.finish()
+    late = Measurement(skipped=f"the {budget_s:g} s for measuring were over; the same command goes on")
+    return [found.get(i, late) for i in range(len(predicted))]
+
+
+def spread_out(count: int) -> list[int]:
+    """All of ``range(count)``, every beginning of it spread over the whole (by the golden section)."""
+    return sorted(range(count), key=lambda i: i * (math.sqrt(5) - 1) / 2 % 1)
 
 
 def _measure_one(timer: Timer, one: _Predicted) -> Measurement:
@@ -190,17 +213,21 @@ def _filled(one: _Predicted, found: Measurement) -> CrosscheckRow:
 
 
 def _kept(
-    hw: HardwareModel, record: Crosscheck, predicted: Sequence[_Predicted], measured: Sequence[Measurement]
+    hw: HardwareModel,
+    record: Crosscheck,
+    predicted: Sequence[_Predicted],
+    sources: Sequence[dict[str, str]],
+    measured: Sequence[Measurement],
 ) -> MeasuredLayers:
     """What was measured and settled, of one thread: several share the clock of the wall with whatever else runs."""
     layers = [
         MeasuredLayer(
             layer=one.layer,
             choices=choices_of(one.estimate),
-            kernels=sources_of(one.estimate),
+            kernels=kernels,
             measurement=found.model_copy(update={"host": None, "compiler": "", "flags": ()}),
         )
-        for one, found in zip(predicted, measured, strict=True)
+        for one, kernels, found in zip(predicted, sources, measured, strict=True)
         if one.layer is not None and found.median_us and found.settled and found.threads == 1
     ]
     return MeasuredLayers(
@@ -213,20 +240,30 @@ def _kept(
     )
 
 
-def _write_predictions(folder: Path, hw: HardwareModel, created: str, rows: Sequence[CrosscheckRow]) -> str:
-    """Write ``predictions.json``; gives the hash of its rows, which it holds too."""
+def _write_predictions(
+    folder: Path, hw: HardwareModel, created: str, rows: Sequence[CrosscheckRow], sources: Sequence[dict[str, str]]
+) -> tuple[str, str]:
+    """Write ``predictions.json``; gives when they were made and their hash, which it holds too.
+
+    Predictions that stand there already, of kernels as they are now, stay as they are, with their time.
+    """
     values = [row.to_json_value() for row in rows]
-    sha256 = content_sha256(values)
+    sha256, kernels = content_sha256(values), list(sources)
+    path = folder / "predictions.json"
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        before = json.loads(path.read_bytes())
+        if before["rows"] == values and before["kernels"] == kernels:
+            return str(before["created"]), sha256
     document = {"created": created, "hardware": hw.name, "hardware_sha256": hw.identity(), "rows_sha256": sha256,
-                "rows": values}  # fmt: skip
+                "kernels": kernels, "rows": values}  # fmt: skip
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "predictions.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+        path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     except OSError as error:
         raise UserError(
             f"folder {folder}: expected to write there, got: {error.strerror}; name another: --out"
         ) from error
-    return sha256
+    return created, sha256
 
 
 def _now() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -72,6 +73,53 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeTimer]:
 
 def run(hw: HardwareModel, host: Host, folder: Path) -> pipeline.Found:
     return crosscheck(hw, SMALL, host, Options(folder), lambda text: None)
+
+
+def test_a_run_that_was_stopped_goes_on_where_it_stood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hw = load_hardware("avx512")
+    timed: list[str] = []
+
+    class Dying(FakeTimer):
+        def layer(self, layer: object, estimate: Estimate, *, max_s: float = 0) -> Measurement:
+            if len(timed) == 2:
+                raise KeyboardInterrupt
+            timed.append(layer.name)  # type: ignore[attr-defined]
+            return super().layer(layer, estimate, max_s=max_s)
+
+    monkeypatch.setattr(pipeline, "Timer", Dying)
+    with pytest.raises(KeyboardInterrupt):
+        run(hw, host_of(hw), tmp_path)
+    first = json.loads((tmp_path / "predictions.json").read_text())["created"]
+    (journal,) = tmp_path.glob("measured-*.jsonl")
+    journal.write_text(journal.read_text() + '{"row": 0, "meas')  # cut short by a kill
+    before, timed[:] = set(timed), []
+    monkeypatch.setattr(pipeline, "Timer", Dying)
+    found = run(hw, host_of(hw), tmp_path)
+    assert len(timed) == 1
+    assert before | set(timed) == {layer.name for layer in SMALL}
+    assert all(row.measured_us for row in found.record.rows)
+    assert found.record.predicted_at == first
+    assert not journal.exists()  # all is measured: the next run begins anew
+
+
+def test_measurements_of_others_are_not_taken_for_these(tmp_path: Path) -> None:
+    pipeline.Journal(tmp_path, ["some", 1]).add(0, Measurement(skipped="why"))
+    assert list(pipeline.Journal(tmp_path, ["some", 1]).read()) == [0]
+    assert not pipeline.Journal(tmp_path, ["some", 2]).read()
+
+
+def test_what_there_is_no_time_for_is_said(tmp_path: Path, fake: type[FakeTimer]) -> None:
+    hw = load_hardware("avx512")
+    found = crosscheck(hw, SMALL, host_of(hw), Options(tmp_path, budget_s=0), lambda text: None)
+    assert any("were over" in row.reason for row in found.record.rows)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 10, 187])
+def test_every_beginning_of_the_order_is_spread_out(count: int) -> None:
+    order = pipeline.spread_out(count)
+    assert sorted(order) == list(range(count))
+    if count >= 10:
+        assert max(b - a for a, b in itertools.pairwise(sorted(order[: count // 2]))) <= 5
 
 
 def test_predictions_are_written_before_anything_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
