@@ -29,6 +29,11 @@ def console(*, stderr: bool = False) -> Any:
     return PipedConsole(stderr=stderr, highlight=False, width=None if stream.isatty() else 140)
 
 
+def pricing() -> Any:
+    """A line on standard error, where that is a terminal, while kernels are simulated."""
+    return console(stderr=True).status("pricing kernels cycle by cycle (seconds, the first time on a machine)")
+
+
 def table(title: str, columns: dict[str, str], rows: list[list[str]]) -> Any:
     """A rich table: ``columns`` maps a heading to its justification (left or right)."""
     from rich.box import SIMPLE_HEAD

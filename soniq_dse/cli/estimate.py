@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from soniq_dse.cli._common import console, json_option, print_json, table
+from soniq_dse.cli._common import console, json_option, pricing, print_json, table
 from soniq_dse.cli.palette import hw_option, machine, model_option, set_option
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option("--why", is_flag=True, help="Say for every part of a layer why its kernel, and what the next best costs.")
 @click.option(
     "--core",
-    default="incore",
+    default="pipeline",
     show_default=True,
     metavar="MODEL",
     help="Model of the core: incore (bounds of the loops) or pipeline (whole calls cycle by cycle; seconds at first).",
@@ -73,7 +73,8 @@ def command(
     workload = load_workload(model)
     assignment = _even_assignment(workload, palette) if palette else None
     choices = _tuned(hardware, threads)
-    found = estimate(hardware, workload, assignment, batch=batch, threads=threads, model=core, choices=choices)
+    with pricing():
+        found = estimate(hardware, workload, assignment, batch=batch, threads=threads, model=core, choices=choices)
     if timeline:
         _print_timeline(hardware, _kernel_of(found, timeline), page)
         return

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from soniq_dse.cli._common import console, json_option, print_json, table
+from soniq_dse.cli._common import console, json_option, pricing, print_json, table
 
 if TYPE_CHECKING:
     from soniq_dse.explore import Notify, Outcome, Plan
@@ -96,7 +96,8 @@ def command(dry_run: bool, as_json: bool, **asked: Any) -> None:
     from soniq_dse.explore import Options, explore, make_plan
 
     asked["jobs"] = asked["jobs"] or _cores()
-    plan = make_plan(Options(**asked))
+    with pricing():
+        plan = make_plan(Options(**asked))
     if dry_run:
         _print_plan(plan, as_json)
         return

@@ -69,6 +69,9 @@ class Use:
         return (self.operation, *self.memory) if self.operation else self.memory
 
 
+_MEASURED_OFF = 0.01
+
+
 def fuses(first: LoopInstruction, second: LoopInstruction) -> bool:
     """Whether a compare or counter runs as one with the branch behind it."""
     return (
@@ -107,7 +110,7 @@ def use_of(hw: HardwareModel, symbol: str, ins: LoopInstruction) -> Use:
         memory.append(_timing(hw, symbol, "store", ins.width_bits))
     in_lane = hw.timing(ins.mnemonic, 128) if ins.loads and timing.from_memory else None
     within = (in_lane or timing).latency_cycles  # what crosses no lanes takes as long as in the narrowest vector
-    latency = within.value if within else 1.0
+    latency = _whole(within.value) if within else 1.0
     unknown = timing.latency_cycles is None and ins.width_bits > 0
     return Use(timing.issue_slots, timing, tuple(memory), latency, load_cycles, ins.stores, assumed or unknown)
 
@@ -118,7 +121,12 @@ def _load(hw: HardwareModel, symbol: str, ins: LoopInstruction, *, broadcast: bo
 
 def _arrival(hw: HardwareModel, load: InstructionTiming) -> float:
     """Cycles from an address to the value in a register."""
-    return load.latency_cycles.value if load.latency_cycles else hw.caches[0].latency_cycles.value
+    return load.latency_cycles.value if load.latency_cycles else _whole(hw.caches[0].latency_cycles.value)
+
+
+def _whole(cycles: float) -> float:
+    """A latency: a whole number of cycles, of which a measurement is a little off."""
+    return float(round(cycles)) if abs(cycles - round(cycles)) < _MEASURED_OFF * cycles else cycles
 
 
 def _leaves_no_operation(ins: LoopInstruction) -> bool:

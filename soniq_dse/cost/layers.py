@@ -14,13 +14,15 @@ from dataclasses import dataclass, replace
 from soniq_dse.cost.choice import DEPTHWISE_COLUMNS, Chooser, Kernel, Way
 from soniq_dse.cost.memory import Hierarchy, Nest
 from soniq_dse.cost.vector_loops import (
-    ACCUMULATE_OPERATIONS,
-    DEPTHWISE_OPERATIONS,
-    EMIT_OPERATIONS,
-    FINISH_OPERATIONS,
+    DEPTHWISE,
+    EMIT,
+    FINISH,
     GATHER_CYCLES,
+    MERGE,
+    PART,
     PIXEL_CYCLES,
     POINTER_CYCLES,
+    RECTIFY,
     ROW_CYCLES,
     TAP_CYCLES,
     TILE_CYCLES,
@@ -102,13 +104,13 @@ class LayerCoster:
         rows, cols = -(-layer.rows // self.threads), layer.out_channels
         panels = -(-cols // DEPTHWISE_COLUMNS)
         macs = rows * panels * DEPTHWISE_COLUMNS * layer.taps
-        compute = self.loops.floats(macs, DEPTHWISE_OPERATIONS)
+        compute = self.loops.floats(macs, DEPTHWISE)
         return PartCost(
             kernel=self._chooser.depthwise(compute / macs),
             compute=compute,
             memory=0.0,
             packing=0.0,
-            epilogue=rows * ROW_CYCLES + self.loops.floats(rows * cols, ACCUMULATE_OPERATIONS),
+            epilogue=rows * ROW_CYCLES + self.loops.floats(rows * cols, PART),
             overhead=rows * layer.taps * POINTER_CYCLES + panels * rows / 2 * TILE_CYCLES,
             bound="issue",
             macs=rows * cols * layer.taps,
@@ -168,15 +170,15 @@ class LayerCoster:
         )
         return best, folded, KernelChoice(shape=shape, source="predicted", options=options)
 
-    def finish(self, layer: MatmulLayer) -> float:
-        """Cycles of bias and activation, once per layer."""
-        rows = -(-layer.rows // self.threads)
-        return rows * ROW_CYCLES + self.loops.floats(rows * layer.out_channels, FINISH_OPERATIONS)
+    def finish(self, layer: MatmulLayer, n_parts: int) -> float:
+        """Cycles of adding up the parts of each output, and of bias and activation, in the pass of the last part."""
+        elements = -(-layer.rows // self.threads) * layer.out_channels
+        return (n_parts - 1) * self.loops.floats(elements, MERGE) + self.loops.floats(elements, FINISH)
 
-    def emit(self, layer: MatmulLayer) -> float:
-        """Cycles to write codes of the layer's output."""
+    def emit(self, layer: MatmulLayer, *, signed: bool = True) -> float:
+        """Cycles to write codes of the layer's output, in the same pass."""
         rows = -(-layer.rows // self.threads)
-        return rows * ROW_CYCLES + self.loops.floats(rows * layer.out_channels, EMIT_OPERATIONS)
+        return self.loops.floats(rows * layer.out_channels, EMIT if signed else RECTIFY)
 
     def _part(
         self, shape: PartShape, kernel: Kernel, folded: bool, home: int, out_channels: int, n_groups: int
@@ -205,7 +207,7 @@ class LayerCoster:
             packing += rows * shape.taps * GATHER_CYCLES
         elif shape.taps > 1 and not _is_dense(shape, kernel):
             packing += pixels * PIXEL_CYCLES
-        epilogue = rows * ROW_CYCLES + self.loops.floats(rows * cols, ACCUMULATE_OPERATIONS)
+        epilogue = rows * ROW_CYCLES + self.loops.floats(rows * cols, PART)
         return PartCost(
             kernel=kernel,
             compute=n_groups * compute,

@@ -41,7 +41,7 @@ def estimate(
     *,
     batch: int = 1,
     threads: int = 1,
-    model: str = "incore",
+    model: str = "pipeline",
     choices: Choices | None = None,
 ) -> Estimate:
     """Predicted latency of ``workload``, weights and packed activations of the run before still where they fit.
@@ -77,7 +77,12 @@ def estimate(
 
 
 def estimate_layer(
-    hw: HardwareModel, layer: MatmulLayer, *, signed: bool = True, model: str = "incore", choices: Choices | None = None
+    hw: HardwareModel,
+    layer: MatmulLayer,
+    *,
+    signed: bool = True,
+    model: str = "pipeline",
+    choices: Choices | None = None,
 ) -> Estimate:
     """Predicted latency of one layer by itself: codes in, 8-bit codes out, its weights where they still fit.
 
@@ -95,7 +100,12 @@ def estimate_layer(
 
 
 def priced_layer(
-    hw: HardwareModel, layer: MatmulLayer, *, signed: bool = True, model: str = "incore", choices: Choices | None = None
+    hw: HardwareModel,
+    layer: MatmulLayer,
+    *,
+    signed: bool = True,
+    model: str = "pipeline",
+    choices: Choices | None = None,
 ) -> LayerEstimate:
     """``estimate_layer`` without its interval, which rests on this.
 
@@ -116,7 +126,7 @@ def _lone_layer(
 
 
 def level_costs(
-    hw: HardwareModel, workload: Workload, *, batch: int = 1, threads: int = 1, model: str = "incore"
+    hw: HardwareModel, workload: Workload, *, batch: int = 1, threads: int = 1, model: str = "pipeline"
 ) -> tuple[LevelCost, ...]:
     """What each native level of ``hw`` costs over all layers whose input a palette may decide, narrowest level first.
 
@@ -161,7 +171,7 @@ def choose_kernels(
     shapes: Sequence[PartShape],
     *,
     threads: int = 1,
-    model: str = "incore",
+    model: str = "pipeline",
     known: Choices | None = None,
 ) -> Choices:
     """The kernel and layout for each part of a network that runs on ``hw``, by the model; ``known`` stay as they are.
@@ -295,7 +305,7 @@ def _priced(
         "compute": sum(part.compute for part in parts),
         "memory": sum(part.memory for part in parts),
         "packing": requantise + sum(part.packing for part in parts),
-        "epilogue": coster.finish(layer) + sum(part.epilogue for part in parts),
+        "epilogue": coster.finish(layer, len(parts)) + sum(part.epilogue for part in parts),
         "overhead": sum(part.overhead for part in parts),
     }
     cycles = sum(terms.values())

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from math import prod
 
 from soniq_dse.cost.vector_loops import (
-    EMIT_OPERATIONS,
-    FINISH_OPERATIONS,
-    OTHER_OPERATIONS,
-    POOL_OPERATIONS,
-    RESIDUAL_OPERATIONS,
+    COPY,
+    EMIT,
+    NORM,
+    OTHER,
+    POOL,
+    RECTIFY,
+    RESIDUAL,
     ROW_CYCLES,
     VectorLoops,
 )
@@ -20,7 +22,6 @@ _FREE = frozenset({"input", "flatten"})
 _MATMUL = frozenset({"conv2d", "linear"})
 _ABSORBED = frozenset({"batch_norm", "relu"})
 _FOLLOWS_LAYER = _MATMUL | _ABSORBED | {"add"}
-_BATCH_NORM_OPERATIONS = FINISH_OPERATIONS
 
 
 @dataclass(frozen=True)
@@ -41,22 +42,22 @@ class Operators:
             window = elements * prod(node.attributes.get("kernel", (1, 1)))
             calls = elements / max(1, node.shape[1] if len(node.shape) > 1 else 1) * ROW_CYCLES
             on_codes = self.quantised and node.op == "max_pool2d" and self._read_by_layers_only(node)
-            return calls + (self.loops.bytes if on_codes else self.loops.floats)(window, POOL_OPERATIONS)
-        operations = {
-            "add": RESIDUAL_OPERATIONS,
-            "relu": FINISH_OPERATIONS,
-            "batch_norm": _BATCH_NORM_OPERATIONS,
-        }.get(node.op, OTHER_OPERATIONS)
-        return self.loops.floats(elements, operations)
+            return calls + (self.loops.bytes if on_codes else self.loops.floats)(window, POOL)
+        loop = {
+            "add": RESIDUAL,
+            "relu": COPY,
+            "batch_norm": NORM,
+        }.get(node.op, OTHER)
+        return self.loops.floats(elements, loop)
 
     def requantise(self, tensor: str) -> float:
         """Cycles to turn a tensor into codes; before the max pools that made it, since they work on codes."""
         node = self.workload.node(tensor)
         while node.op == "max_pool2d" or node.op in _FREE - {"input"}:
             node = self.workload.node(node.inputs[0])
-        elements = self._elements(node)
-        pixels = elements / max(1, node.shape[1] if len(node.shape) > 1 else 1)
-        return pixels * ROW_CYCLES + self.loops.floats(elements, EMIT_OPERATIONS)
+        found = self.workload.class_of(tensor)
+        loop = RECTIFY if found is not None and found.nonnegative else EMIT
+        return self.loops.floats(self._elements(node), loop)
 
     def _elements(self, node: Node) -> float:
         return prod(node.shape) * self.scale

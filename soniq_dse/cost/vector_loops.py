@@ -1,48 +1,75 @@
 """Cycles of the plain loops around the kernels: packing, requantisation, epilogue, pools, by counting their operations.
 
 The loops are C++ that the compiler vectorises (``kernels/cpu/layer.cpp``, ``runtime/executor.cpp``): each constant
-counts the vector instructions of one pass over a vector, read off the source. They are derived, not measured; the
+counts the instructions of one pass over a vector, read off the source. They are derived, not measured; the
 interval of an estimate allows for it.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from soniq_dse.errors import UserError
-from soniq_dse.records.hardware import HardwareModel
+from soniq_dse.records.hardware import HardwareModel, Instruction
 
 COMPILED_WIDTH_BITS = 256
 """Width at which gcc and clang vectorise plain loops by default, on most 512-bit machines too (prefer-vector-width)."""
 
-ACCUMULATE_OPERATIONS = 7.0
-"""Per fp32 element and part: load sum, load and add offset, convert, load and multiply scale, load tile, add, store."""
-FINISH_OPERATIONS = 4.0
-"""Per fp32 element: load, load and add bias, max, store."""
-EMIT_OPERATIONS = 12.0
-"""Per code: load, multiply, add, round, max, min, convert, three steps of narrowing to bytes, their shuffle, store."""
-RESIDUAL_OPERATIONS = 2.0
-"""Per fp32 element: load, add."""
-COPY_OPERATIONS = 2.0
-"""Per byte vector: load, store."""
-PLANE_OPERATIONS = 3.0
-"""Per byte vector and bit plane: test into a mask, move the mask, store it."""
-TABLE_OPERATIONS = 9.0
-"""Per byte vector: codes of several activations merged into the index of a table row: three times a sign pack."""
-BUILD_OPERATIONS = 10.0
-"""Per byte vector of a table that packing builds: a shuffle and an add per element of its step, a store."""
-POOL_OPERATIONS = 2.0
-"""Per element of a window: load, max or add."""
-OTHER_OPERATIONS = 10.0
-"""Per element of an operator without a model of its own (softmax, norms ...): order of magnitude."""
 
-ROW_CYCLES = 8.0
-"""Per row of a plain loop: the call, its prologue, the remainder's branch."""
+class Loop(NamedTuple):
+    """What one pass over a vector takes: loads, stores, and operations on registers."""
+
+    loads: float
+    operations: float
+    stores: float
+
+    @property
+    def instructions(self) -> float:
+        """All of them."""
+        return self.loads + self.operations + self.stores
+
+
+PART = Loop(3, 3, 0)
+"""fp32, per part: sum, offset and scale come in; add, convert, multiply."""
+MERGE = Loop(1, 1, 1)
+"""fp32, per part but one: what the parts before left goes out and comes in, and is added."""
+FINISH = Loop(1, 1, 0)
+"""fp32, in the pass of the last part: bias comes in and is added."""
+EMIT = Loop(4, 6.25, 0.25)
+"""fp32 -> codes, in that pass: factor, shift and both limits come in; multiply, add, max, min, convert; of four vectors
+narrowing, a shuffle and a store."""
+RECTIFY = Loop(0, 4.25, 0.25)
+"""fp32 -> unsigned codes behind a ReLU: factor and limit stay in registers, narrowing saturates at 0."""
+NORM = Loop(3, 2, 1)
+"""fp32 of a normalisation by itself: value, factor and shift come in; multiply, add."""
+RESIDUAL = Loop(1, 1, 0)
+"""fp32: load, add."""
+COPY = Loop(1, 0, 1)
+"""Bytes."""
+PLANE = Loop(0, 2, 1)
+"""Bytes, per bit plane: test into a mask, move the mask; store it."""
+CODES = Loop(1, 0, 0)
+"""Bytes that planes are taken from."""
+TABLE = Loop(1, 7, 1)
+"""Bytes: codes of several activations merged into the index of a table row: three times a sign pack."""
+BUILD = Loop(1, 8, 1)
+"""Bytes of a table that packing builds: a shuffle and an add per element of its step."""
+POOL = Loop(1, 1, 0)
+"""Per element of a window: max or add."""
+OTHER = Loop(2, 7, 1)
+"""fp32 of an operator without a model of its own (softmax, norms ...): order of magnitude."""
+DEPTHWISE = Loop(0.5, 1.75, 0)
+"""Per 8 multiply-accumulates (``depthwise.cpp``): of 64, two loads and half of the four of weights that two rows share;
+six unpackings, four products, four sums."""
+
+ROW_CYCLES = 4.0
+"""Per row of a plain loop: its pointers, the remainder's branch."""
 POINTER_CYCLES = 1.0
 """Per row, tap and part: load the pixel's index, multiply, add, store: 4 scalar operations, 4 to 6 a cycle."""
 GATHER_CYCLES = 8.0
 """Per row and tap of a folded part: load the pixel's index, compare, a memcpy of a few bytes."""
-DEPTHWISE_OPERATIONS = 2.25
-"""Per 8 multiply-accumulates (``depthwise.cpp``): of 64, two loads, six unpackings, four products, four sums, and
-half of the four loads of weights that two rows share."""
 PIXEL_CYCLES = 30.0
 """Per pixel packed by a call of its own, since its bits fill no whole bytes: 27 to 41 cycles on a Zen 3 core."""
 TAP_CYCLES = 10.0
@@ -52,41 +79,70 @@ TILE_CYCLES = 12.0
 
 _INDEXED = ("table", "gfni", "shuffle", "tbl")
 """Algorithms that pack several activations into one index."""
-_ADDERS = ("vaddps", "fadd", "vfadd.vv")
+_FLOAT_ADDERS, _INTEGER_ADDERS = ("vaddps", "fadd", "vfadd.vv"), ("vpaddd", "add", "vadd.vv")
 
 
 class VectorLoops:
-    """Cycles of operation counts on one machine: operations run at the rate of its fp32 adder."""
+    """Cycles of such loops on one machine: its loads, stores, vector operations or front end, whichever takes longest.
+
+    Vector operations run at the mean of the rates of its fp32 and its integer adder: the loops mix both.
+    """
 
     def __init__(self, hw: HardwareModel) -> None:
-        name = next((name for name in _ADDERS if name in hw.instructions), None)
-        if name is None:
-            raise UserError(f"descriptor {hw.name}: expected a vector add of fp32 ({' or '.join(_ADDERS)}), got none")
-        adder = hw.instructions[name]
+        name, adder = _adder(hw, _FLOAT_ADDERS)
         widths = [width for width in adder.widths if width <= COMPILED_WIDTH_BITS] or list(adder.widths)
         width = max(widths)
-        self._cycles_per_operation = adder.widths[width].reciprocal_throughput_cycles.value
         self.adder = name, width
+        self._operation_cycles = adder.widths[width].reciprocal_throughput_cycles.value
+        with contextlib.suppress(UserError):
+            integer = _adder(hw, _INTEGER_ADDERS)[1].widths.get(width)
+            if integer is not None:
+                self._operation_cycles = (self._operation_cycles + integer.reciprocal_throughput_cycles.value) / 2
+        self._load_cycles, self._store_cycles = (_rate(hw, key, width) for key in ("load", "store"))
+        self._slot_cycles = 1 / hw.issue_width.value
         self._float_lanes, self._byte_lanes = max(1, width // 32), max(1, width // 8)
 
     def operations(self, cycles: float) -> float:
-        """The instructions that ``cycles`` of a plain loop stand for."""
-        return cycles / self._cycles_per_operation
+        """About the instructions that ``cycles`` of a plain loop stand for."""
+        return cycles / self._operation_cycles
 
-    def floats(self, elements: float, operations: float) -> float:
-        """Cycles of ``operations`` on each of ``elements`` 32-bit elements."""
-        return elements * operations * self._cycles_per_operation / self._float_lanes
+    def floats(self, elements: float, loop: Loop) -> float:
+        """Cycles of ``loop`` over ``elements`` of 32 bits."""
+        return elements * self._cycles(loop) / self._float_lanes
 
-    def bytes(self, elements: float, operations: float) -> float:
-        """Cycles of ``operations`` on each of ``elements`` bytes."""
-        return elements * operations * self._cycles_per_operation / self._byte_lanes
+    def bytes(self, elements: float, loop: Loop) -> float:
+        """Cycles of ``loop`` over ``elements`` of a byte."""
+        return elements * self._cycles(loop) / self._byte_lanes
 
     def pack(self, rows: float, k: float, algorithm: str, packed_bits: float) -> float:
         """Cycles to pack ``rows`` of ``k`` codes for a kernel whose packed activations take ``packed_bits``."""
         if algorithm.startswith("popcount"):
-            cycles = self.bytes(rows * k, 1 + PLANE_OPERATIONS * packed_bits)
+            cycles = self.bytes(rows * k, CODES) + packed_bits * self.bytes(rows * k, PLANE)
         elif packed_bits > 8:
-            cycles = self.bytes(rows * k * packed_bits / 8, BUILD_OPERATIONS)
+            cycles = self.bytes(rows * k * packed_bits / 8, BUILD)
         else:
-            cycles = self.bytes(rows * k, TABLE_OPERATIONS if algorithm in _INDEXED else COPY_OPERATIONS)
+            cycles = self.bytes(rows * k, TABLE if algorithm in _INDEXED else COPY)
         return rows * ROW_CYCLES + cycles
+
+    def _cycles(self, loop: Loop) -> float:
+        return max(
+            loop.loads * self._load_cycles,
+            loop.operations * self._operation_cycles,
+            loop.stores * self._store_cycles,
+            loop.instructions * self._slot_cycles,
+        )
+
+
+def _adder(hw: HardwareModel, names: Sequence[str]) -> tuple[str, Instruction]:
+    name = next((name for name in names if name in hw.instructions and max(hw.instructions[name].widths)), None)
+    if name is None:
+        raise UserError(f"descriptor {hw.name}: expected a vector add ({' or '.join(names)}), got none")
+    return name, hw.instructions[name]
+
+
+def _rate(hw: HardwareModel, key: str, width_bits: int) -> float:
+    """Cycles of a load or store at a width; where the descriptor lists none there, of the nearest width it lists."""
+    listed = hw.instructions[key].widths if key in hw.instructions else {}
+    if not listed:
+        return 1.0
+    return listed[min(listed, key=lambda width: abs(width - width_bits))].reciprocal_throughput_cycles.value

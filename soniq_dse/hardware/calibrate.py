@@ -106,7 +106,11 @@ def readings(survey: Survey) -> Iterator[tuple[FieldKey, Reading, str | None]]:
 
 
 def _window_readings(window: Window) -> Iterator[tuple[FieldKey, Reading, str | None]]:
-    yield ("issue_width",), window.issue_width, "nop a cycle, to the nearest whole number"
+    yield (
+        ("issue_width",),
+        window.issue_width,
+        "moves, or additions with vector logic and loads, a cycle, to the nearest whole number",
+    )
     if window.reorder_buffer_entries:
         text = "nop between two chains of square roots that no longer run side by side; give or take 4"
         yield ("reorder_buffer_entries",), window.reorder_buffer_entries, text

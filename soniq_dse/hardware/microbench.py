@@ -30,7 +30,15 @@ import numpy as np
 
 from soniq_dse.errors import MissingCapabilityError
 from soniq_dse.hardware.features import plain
-from soniq_dse.hardware.probes import NOPS, UNROLL, X86_PROBES, Probe, latency_body, slots_body, throughput_body
+from soniq_dse.hardware.probes import (
+    NOPS,
+    X86_PROBES,
+    Probe,
+    front_end_bodies,
+    latency_body,
+    slots_body,
+    throughput_body,
+)
 from soniq_dse.native.compiler import build_library
 from soniq_dse.records.hardware import Figure
 
@@ -146,11 +154,16 @@ def measure_instructions(probes: Sequence[Probe], effort: Effort = Effort()) -> 
 
 
 def _micro_op_counts(probes: Sequence[Probe], effort: Effort) -> list[int]:
-    """Slots of the front end that each takes: by how many ``nop`` it makes a row of them longer than the median one,
+    """Slots of the front end that each takes: by how many slots it makes a row of ``nop`` longer than the median one,
     which takes one."""
-    nop, *mixed = measure_bodies([["nop"] * UNROLL, *(slots_body(probe) for probe in probes)], effort)
-    rows = [reading.value * (NOPS + 1) for reading in mixed]
-    return [max(1, 1 + round((row - statistics.median(rows)) / nop.value)) for row in rows]
+    slot = measure_slot(effort).value
+    rows = [reading.value * (NOPS + 1) for reading in measure_bodies([slots_body(probe) for probe in probes], effort)]
+    return [max(1, 1 + round((row - statistics.median(rows)) / slot)) for row in rows]
+
+
+def measure_slot(effort: Effort) -> Reading:
+    """Cycles of a slot of the front end: the fastest of ``front_end_bodies``."""
+    return min(measure_bodies(front_end_bodies(), effort), key=lambda reading: reading.value)
 
 
 def measure_mixes(mixes: Sequence[Sequence[Probe]], effort: Effort = Effort()) -> list[Reading]:

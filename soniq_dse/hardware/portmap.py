@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from soniq_dse.hardware.microbench import Reading
-from soniq_dse.hardware.pipes import MAX_PIPES, TOLERANCE, Mix, Occupation, aligned, infer_pipes, occupations
+from soniq_dse.hardware.pipes import MAX_PIPES, PIPE_COST, TOLERANCE, Mix, Occupation, aligned, infer_pipes, occupations
 from soniq_dse.hardware.ports import evenly_spread, port_bound
 from soniq_dse.hardware.probes import Probe
 from soniq_dse.hardware.survey import Group, Survey
@@ -24,6 +24,8 @@ from soniq_dse.records.hardware import HardwareModel, MicroOp, Port
 MISFITS = 0.05
 """Share of a family's readings that may contradict the base map before it is given up."""
 _SCALAR_SLACK = 0.35
+_MOVE_COST = TOLERANCE**2
+"""What other ports than at half the width have to gain in a mix: squared relative error."""
 RENAMED = ("mov", "movzx", "lea")
 """Recent cores do these while renaming, at the width of the front end: their rates tell nothing about ports."""
 
@@ -130,9 +132,15 @@ def _kept(base: HardwareModel, family: Sequence[_Evidence]) -> tuple[dict[Timed,
             if name in known and sum(misfits, not _fits_alone(evidence, name, known)) <= len(misfits) // 3:
                 found[_timed(probe)] = known[name]
                 continue
-            found[_timed(probe)] = _placed(evidence, name, known, candidates)
+            found[_timed(probe)] = _placed(evidence, name, known, candidates, _narrower(found, probe))
             anew.add(_timed(probe))
     return found, anew
+
+
+def _narrower(found: Mapping[Timed, MicroOps], probe: Probe) -> frozenset[str]:
+    """The ports that an instruction was given at half the width; empty: it was not."""
+    ops = found.get((probe.key, probe.width_bits // 2), ())
+    return frozenset(port for op in ops for port in op.ports)
 
 
 def _replaced(family: Sequence[_Evidence], prefix: str) -> dict[Timed, MicroOps]:
@@ -155,8 +163,17 @@ def _replaced(family: Sequence[_Evidence], prefix: str) -> dict[Timed, MicroOps]
     return found
 
 
-def _placed(evidence: _Evidence, name: str, known: Mapping[str, MicroOps], candidates: Iterable[str]) -> MicroOps:
-    """The ports among ``candidates`` that explain the mixes of an instruction with the ``known`` ones best."""
+def _placed(
+    evidence: _Evidence,
+    name: str,
+    known: Mapping[str, MicroOps],
+    candidates: Iterable[str],
+    narrower: frozenset[str] = frozenset(),
+) -> MicroOps:
+    """The ports among ``candidates`` that explain the mixes of an instruction with the ``known`` ones best.
+
+    Those of half the width, where it was placed there, stay unless others explain clearly more.
+    """
     others = {other: ops for other, ops in known.items() if other != name}
     tests = [mix for mix in evidence.of(name) if (mix.first if mix.second == name else mix.second) in others]
     ports = sorted(candidates)[:MAX_PIPES]
@@ -165,7 +182,13 @@ def _placed(evidence: _Evidence, name: str, known: Mapping[str, MicroOps], candi
         for count, cycles in occupations(evidence.rates[name].value)
         for chosen in itertools.combinations(ports, min(count, len(ports)))
     ]
-    return min(options, key=lambda ops: sum(evidence.error(mix, {**others, name: ops}) ** 2 for mix in tests))
+
+    def cost(ops: MicroOps) -> float:
+        misses = sum(evidence.error(mix, {**others, name: ops}) ** 2 for mix in tests)
+        moved = bool(narrower) and narrower != frozenset(ops[0].ports)
+        return misses + PIPE_COST * len(ops[0].ports) + _MOVE_COST * len(tests) * moved
+
+    return min(options, key=cost)
 
 
 def _split(ports: Sequence[str], cycles: float, count: int) -> MicroOps:

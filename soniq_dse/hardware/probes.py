@@ -15,8 +15,8 @@ CHAINS = 12
 """Independent destinations: covers latency / reciprocal throughput up to 12 (5 cycles at two a cycle needs 10)."""
 UNROLL = 48
 """Instructions per pass of the loop: its counter and branch add one fused micro-operation to 48."""
-NOPS = 10
-"""No-operations to an instruction where its micro-operations are counted."""
+NOPS = 30
+"""No-operations to an instruction where its micro-operations are counted: more than run while it holds its port."""
 
 Form = Literal[
     "binary", "accumulate", "unary", "immediate", "binary_immediate", "narrow", "broadcast", "load", "store", "scalar",
@@ -119,8 +119,22 @@ def latency_body(probe: Probe) -> list[str]:
 
 def slots_body(probe: Probe) -> list[str]:
     """An instruction among so many ``nop`` that the front end alone sets the time."""
-    lines = [probe.line(chain, dependent=False, step=chain) for chain in range(UNROLL // (NOPS + 1))]
+    lines = [probe.line(chain, dependent=False, step=chain) for chain in range(3)]
     return [text for line in lines for text in (line, *["nop"] * NOPS)]
+
+
+def front_end_bodies() -> list[list[str]]:
+    """Rows that the front end alone can set the time of, up to six a cycle: moves between registers, which are done
+    while renaming, and additions, vector logic and loads in equal parts. Rows of ``nop`` would not do: some processors
+    fuse one with its neighbour.
+    """
+    moves = ["mov %%r8, %%r10"] * UNROLL
+    mixed = []
+    for i in range(UNROLL // 3):
+        low, high = _SCALARS[i % 3], _SCALARS[3 + i % 3]
+        mixed += [f"add %%r8, %%{low}", f"vpand %%xmm0, %%xmm1, %%xmm{2 + i % CHAINS}"]
+        mixed += [f"mov {8 * (i % 8)}(%[p]), %%{high}"]
+    return [moves, mixed]
 
 
 def _vector(form: Form, *features: str, names: str) -> list[Probe]:
@@ -149,13 +163,13 @@ X86_PROBES: tuple[Probe, ...] = (
     *_vector("binary", "avx512f", names="vpxorq vpxord vpandq vpandd vporq vpord"),
     *_vector("binary_immediate", "avx512f", names="vpternlogq vpternlogd"),
     *_vector("binary", "avx512vbmi", names="vpermb"),
-    *_vector("accumulate", "avx512vbmi", names="vpermi2b"),
+    *_vector("accumulate", "avx512vbmi", names="vpermi2b vpermt2b"),
     *_vector("binary_immediate", "gfni", "avx512f", names="vgf2p8affineqb"),
     *[Probe(name, "binary", width, ("avx2",)) for name in ("vpxor", "vpand", "vpor") for width in (128, 256)],
     *_up_to_avx2("binary", "vpaddb vpaddw vpsubb vpsubw vpshufb vpsadbw vpmaddubsw vpmaddwd vpunpcklbw vpunpckhbw"),
     *_up_to_avx2("binary", "vpaddd vpaddq vpsubd vpmulld vpunpckldq vpunpcklqdq", "avx512f"),
     *_up_to_avx2("immediate", "vpsrlw vpsllw"),
-    *_up_to_avx2("immediate", "vpsrld vpslld vpsrlq", "avx512f"),
+    *_up_to_avx2("immediate", "vpsrld vpslld vpsrlq vpsllq", "avx512f"),
     *[
         Probe(name, "binary", width, ("avx2",) if width == 256 else ("avx512f",))
         for name in ("vpermd", "vpermps")
@@ -165,7 +179,7 @@ X86_PROBES: tuple[Probe, ...] = (
     *_up_to_avx2("unary", "vcvtdq2ps vcvtps2dq", "avx512f"),
     *_up_to_avx2("binary", "vaddps vmulps vmaxps vminps", "avx512f"),
     *_up_to_avx2("accumulate", "vfmadd132ps vfmadd213ps vfmadd231ps", "avx512f"),
-    *_up_to_avx2("broadcast", "vpmovzxbd vpmovsxbd", "avx512f"),
+    *_up_to_avx2("broadcast", "vpmovzxbd vpmovsxbd vpmovsxbq", "avx512f"),
     *_up_to_avx2("widen", "vpmovzxbw vpmovsxbw"),
     Probe("vpmovdb", "narrow", 512, ("avx512f",)),
     Probe("vmovq", "to_scalar", 128, ("avx2",)),

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from soniq_dse.hardware.microbench import Effort, Reading, measure_bodies, measure_loops
+from soniq_dse.hardware.microbench import Effort, Reading, measure_bodies, measure_loops, measure_slot
 
 _CHAIN = 8
 """Square roots in a row: about 20 cycles each, so that they outlast the dispatch of what stands between two chains."""
@@ -40,10 +40,11 @@ class Window:
 
 def measure_window(width_bits: int, effort: Effort) -> Window:
     """The window of this processor; ``width_bits`` of the vectors that are stored and loaded again."""
-    vector, scalar, nop = measure_bodies([*_forwarding(width_bits), ["nop"] * 240], effort)
+    vector, scalar = measure_bodies(_forwarding(width_bits), effort)
+    slot = measure_slot(effort)
     short = replace(effort, sample_instructions=_CHAINED_LINES)
     return Window(
-        issue_width=Reading(float(round(1 / nop.value)), nop.spread / nop.value**2, nop.samples),
+        issue_width=Reading(float(round(1 / slot.value)), slot.spread / slot.value**2, slot.samples),
         reorder_buffer_entries=_side_by_side("nop", _MOST_ENTRIES, short),
         scheduler_entries=_side_by_side("vpaddd %%xmm2, %%xmm2, %%xmm4", _MOST_WAITING, short),
         vector_forwarding_cycles=vector.scaled(2),

@@ -237,13 +237,18 @@ extern "C" void soniq_team_delete(soniq::Team* team) { delete team; }
 extern "C" void soniq_run(soniq::Team* team, const SoniqStep* steps, int64_t n_steps) { team->run(run_share, steps, n_steps); }
 
 // Seconds of each of `repeats` runs: of the thread's CPU clock for one thread, else of the wall clock.
+static double seconds_of(soniq::Team* team, const SoniqStep* steps, int64_t n_steps, int64_t runs, clockid_t clock) {
+  const double start = seconds(clock);
+  for (int64_t i = 0; i < runs; ++i) soniq_run(team, steps, n_steps);
+  return seconds(clock) - start;
+}
+
+// Seconds of a run, [repeats]. Short ones are timed by the dozen: reading the thread's clock takes as long as a small layer.
 extern "C" void soniq_time_runs(soniq::Team* team, const SoniqStep* steps, int64_t n_steps, int64_t repeats, double* run_seconds) {
   const clockid_t clock = team->count() == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC;
-  for (int64_t r = 0; r < repeats; ++r) {
-    const double start = seconds(clock);
-    soniq_run(team, steps, n_steps);
-    run_seconds[r] = seconds(clock) - start;
-  }
+  const double least = 50 * seconds_of(team, steps, 0, 1, clock), one = seconds_of(team, steps, n_steps, 1, clock);
+  const int64_t at_once = one < least ? static_cast<int64_t>(least / (one > 1e-9 ? one : 1e-9)) + 1 : 1;
+  for (int64_t r = 0; r < repeats; ++r) run_seconds[r] = seconds_of(team, steps, n_steps, at_once, clock) / static_cast<double>(at_once);
 }
 
 // Wall seconds of every step, [repeats][n_steps]: the thread's clock is a system call, too slow between steps.
