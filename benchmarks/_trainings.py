@@ -166,7 +166,8 @@ def store_folder() -> Path:
 
 @functools.lru_cache(maxsize=1)
 def _origin() -> Row:
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     host = detect_host()
     text: dict[str, Any] = {"commit": commit.stdout.strip(), "torch": torch.__version__}
     return {**text, "host": f"{host.processor}, family {host.family} model {host.model}"}

@@ -48,7 +48,7 @@ CPU = (
         limit=10_000,
     ),
 )  # fmt: skip
-"""Reduced: networks of half width; 10,000 examples of each split of Fashion-MNIST and CIFAR-10 (of the test sets: all)."""
+"""Reduced: half width; 10,000 examples of each split of Fashion-MNIST and CIFAR-10 (of the test sets: all)."""
 GPU = (
     Campaign(
         "cifar-full", "resnet20", "cifar10",
@@ -169,8 +169,8 @@ def tables(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 NOTE = (
-    "Test metric of the deployed integer network (of Brevitas: of its fake-quantized one) as mean +- standard error over seeds; "
-    "FP32 has as many epochs, and differences are paired by seed. Validation and test data choose nothing here. Each "
+    "Test metric of the deployed integer network (of Brevitas: of its fake-quantized one) as mean +- standard error over "
+    "seeds; FP32 has as many epochs, and differences are paired by seed. Validation and test data choose nothing here. Each "
     "training's host, versions and commit are in reports/benchmarks/accuracy/rows."
 )
 

@@ -20,6 +20,8 @@ from soniq_dse.cost.vector_loops import (
     GATHER_CYCLES,
     MERGE,
     PART,
+    PART_CYCLES,
+    PIECE_CYCLES,
     PIXEL_CYCLES,
     POINTER_CYCLES,
     RECTIFY,
@@ -111,7 +113,7 @@ class LayerCoster:
             memory=0.0,
             packing=0.0,
             epilogue=rows * ROW_CYCLES + self.loops.floats(rows * cols, PART),
-            overhead=rows * layer.taps * POINTER_CYCLES + panels * rows / 2 * TILE_CYCLES,
+            overhead=PART_CYCLES + rows * layer.taps * POINTER_CYCLES + panels * rows / 2 * TILE_CYCLES,
             bound="issue",
             macs=rows * cols * layer.taps,
             padded_macs=float(macs),
@@ -132,6 +134,10 @@ class LayerCoster:
         shape = _shape_of(layer, segment.level, -(-segment.channels // groups), signed=signed)
         kernel, folded, choice = self._way(shape, home)
         cost = self._part(shape, kernel, folded, home, layer.out_channels, groups)
+        if layer.taps > 1 and not folded and segment.channels < layer.segment_channels * layer.n_groups:
+            each = PIECE_CYCLES if kernel.activation_bits == MAX_BITS else PIXEL_CYCLES
+            pixels = -(-shape.pixels // self.threads) * groups
+            cost = replace(cost, packing=cost.packing + pixels * each)
         return replace(cost, choice=choice)
 
     def _way(self, shape: PartShape, home: int) -> Way:
@@ -201,7 +207,7 @@ class LayerCoster:
             image_bytes=pixels * row_bytes / (1 if folded else shape.taps),
         )
         traffic = self.hierarchy.traffic(nest, home)
-        overhead += -(-rows // block) * self.call_cycles + rows * taps * POINTER_CYCLES
+        overhead += PART_CYCLES + -(-rows // block) * self.call_cycles + rows * taps * POINTER_CYCLES
         packing = self.loops.pack(pixels, k if folded else shape.channels, kernel.algorithm, kernel.activation_bits)
         if folded:
             packing += rows * shape.taps * GATHER_CYCLES

@@ -18,6 +18,7 @@ from soniq_dse.cost.intervals import Intervals, are_current, read_kept, regime_o
 from soniq_dse.cost.layers import LayerCoster, MatmulLayer, PartCost
 from soniq_dse.cost.operators import Operators
 from soniq_dse.cost.remembered import machine_sha256
+from soniq_dse.cost.vector_loops import COLD_CYCLES
 from soniq_dse.errors import UserError
 from soniq_dse.hardware.levels import best_native_levels
 from soniq_dse.records.choice import Choices, PartShape
@@ -285,7 +286,9 @@ def _layer_estimate(
     assert node.layer is not None
     layer = _at_batch(node.layer, workload, batch).model_copy(update={"name": node.name})
     segments, signed = _segments(workload, node, assignment), _is_signed(workload, node)
-    found, how = _priced(hw, coster, layer, segments, signed=signed, home=home, requantise=requantise)
+    found, how = _priced(
+        hw, coster, layer, segments, signed=signed, home=home, requantise=requantise, cold_cycles=COLD_CYCLES
+    )
     return found.model_copy(update={"op": node.op}), how
 
 
@@ -298,6 +301,7 @@ def _priced(
     signed: bool,
     home: int,
     requantise: float,
+    cold_cycles: float = 0.0,
 ) -> tuple[LayerEstimate, str]:
     """The estimate of a matmul layer, and what priced its compute."""
     parts = coster.parts(layer, segments, signed=signed, home=home)
@@ -306,7 +310,7 @@ def _priced(
         "memory": sum(part.memory for part in parts),
         "packing": requantise + sum(part.packing for part in parts),
         "epilogue": coster.finish(layer, len(parts)) + sum(part.epilogue for part in parts),
-        "overhead": sum(part.overhead for part in parts),
+        "overhead": cold_cycles + sum(part.overhead for part in parts),
     }
     cycles = sum(terms.values())
     slowest = max(parts, key=lambda part: part.cycles)

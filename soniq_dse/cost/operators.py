@@ -10,10 +10,11 @@ from soniq_dse.cost.vector_loops import (
     EMIT,
     NORM,
     OTHER,
+    PART_CYCLES,
     POOL,
+    POOL_CYCLES,
     RECTIFY,
     RESIDUAL,
-    ROW_CYCLES,
     VectorLoops,
 )
 from soniq_dse.records.workload import Node, Workload
@@ -39,10 +40,11 @@ class Operators:
             return 0.0
         elements = self._elements(node)
         if node.op in ("max_pool2d", "avg_pool2d"):
-            window = elements * prod(node.attributes.get("kernel", (1, 1)))
-            calls = elements / max(1, node.shape[1] if len(node.shape) > 1 else 1) * ROW_CYCLES
+            taps = prod(node.attributes.get("kernel", (1, 1)))
+            window, pixels = elements * taps, elements / max(1, node.shape[1] if len(node.shape) > 1 else 1)
+            calls = pixels * taps * POOL_CYCLES
             on_codes = self.quantised and node.op == "max_pool2d" and self._read_by_layers_only(node)
-            return calls + (self.loops.bytes if on_codes else self.loops.floats)(window, POOL)
+            return PART_CYCLES + calls + (self.loops.bytes if on_codes else self.loops.floats)(window, POOL)
         loop = {
             "add": RESIDUAL,
             "relu": COPY,
@@ -57,7 +59,8 @@ class Operators:
             node = self.workload.node(node.inputs[0])
         found = self.workload.class_of(tensor)
         loop = RECTIFY if found is not None and found.nonnegative else EMIT
-        return self.loops.floats(self._elements(node), loop)
+        alone = PART_CYCLES if node.op == "input" else 0.0
+        return alone + self.loops.floats(self._elements(node), loop)
 
     def _elements(self, node: Node) -> float:
         return prod(node.shape) * self.scale

@@ -66,12 +66,21 @@ six unpackings, four products, four sums."""
 
 ROW_CYCLES = 4.0
 """Per row of a plain loop: its pointers, the remainder's branch."""
+POOL_CYCLES = 8.0
+"""Per pixel of a window: the call, two bounds, a loop over a few vectors and its remainder."""
 POINTER_CYCLES = 1.0
 """Per row, tap and part: load the pixel's index, multiply, add, store: 4 scalar operations, 4 to 6 a cycle."""
 GATHER_CYCLES = 8.0
 """Per row and tap of a folded part: load the pixel's index, compare, a memcpy of a few bytes."""
 PIXEL_CYCLES = 30.0
 """Per pixel packed by a call of its own, since its bits fill no whole bytes: 27 to 41 cycles on a Zen 3 core."""
+PIECE_CYCLES = 15.0
+"""Per pixel of a segment that is copied by itself, out of the pixels of a wider layer: a memcpy of a few bytes."""
+PART_CYCLES = 300.0
+"""Per part of a layer and per pool: set-up, indirect calls, branches that turn out otherwise than for the part before;
+what layers with next to no work take on a Zen 4 core."""
+COLD_CYCLES = 500.0
+"""Per layer of a network besides: caches and predictors hold the other layers'; by tiny networks on that core."""
 TAP_CYCLES = 10.0
 """Per tile and tap: load the rows' pointers, enter and leave the loop."""
 TILE_CYCLES = 12.0
