@@ -42,9 +42,9 @@ class Operators:
         if node.op in ("max_pool2d", "avg_pool2d"):
             taps = prod(node.attributes.get("kernel", (1, 1)))
             window, pixels = elements * taps, elements / max(1, node.shape[1] if len(node.shape) > 1 else 1)
-            calls = pixels * taps * POOL_CYCLES
             on_codes = self.quantised and node.op == "max_pool2d" and self._read_by_layers_only(node)
-            return PART_CYCLES + calls + (self.loops.bytes if on_codes else self.loops.floats)(window, POOL)
+            vectors = (self.loops.bytes if on_codes else self.loops.floats)(window, POOL)
+            return PART_CYCLES + float(pixels * taps) * POOL_CYCLES + vectors
         loop = {
             "add": RESIDUAL,
             "relu": COPY,
