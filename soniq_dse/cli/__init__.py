@@ -23,6 +23,7 @@ COMMANDS = {
     "estimate": "Predict the latency of a model on a machine, layer by layer.",
     "crosscheck": "Set predictions beside measurements on this machine.",
     "run": "Run one trained design on this CPU and check it against the golden arithmetic.",
+    "export": "Write one trained design as a file of its own.",
     "runs": "List finished and interrupted explorations.",
     "report": "Build the report page of a run again.",
     "doctor": "Say what this machine can do, and how to mend what it cannot.",

@@ -102,7 +102,7 @@ def find_design(design: str, root: Path) -> Path:
     Raises:
         UserError: there is none, or several runs have one of that name.
     """
-    if design.endswith(".safetensors") and Path(design).is_file():
+    if design.endswith((".safetensors", ".soniq")) and Path(design).is_file():
         return Path(design)
     run, _, name = design.rpartition("/")
     packed = sorted(root.glob("*/designs/*.safetensors")) if root.is_dir() else []

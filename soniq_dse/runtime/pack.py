@@ -3,13 +3,16 @@
 It is the same for every host: kernels, padding and channel order are chosen when it is planned for one. Its tensors:
 ``<node>/weight/<group>/<level>`` uint8 ``[out_channels / groups, bytes]`` (codes of the level's input channels of that
 group in ascending order, each with its kernel positions, as a bit stream of ``weight_bits``), ``<node>/scale`` and
-``<node>/bias``. The manifest is the network's record, whose array hashes the loaded arrays must meet.
+``<node>/bias``, and nothing else. The manifest, in the metadata, is ``format`` (its version at the end), ``network``
+(the network's record, whose array hashes the loaded arrays must meet) and ``sha256`` (of the text of ``network``).
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +34,8 @@ from soniq_dse.runtime.planner import network_windows, plan_network
 from soniq_dse.runtime.validate import validate
 from soniq_dse.store import array_sha256
 
-FORMAT = "soniq-dse-packed-network-1"
+FORMAT_NAME = "soniq-dse-packed-network-"
+VERSION = 2
 RUN_BATCH = 32
 """Samples per call when a data set is run: enough to amortise the call, few enough that activations stay in cache."""
 
@@ -106,7 +110,8 @@ class PackedNetwork:
         """
         from safetensors.numpy import save
 
-        metadata = {"format": FORMAT, "network": self.network.model_dump_json()}
+        manifest = self.network.model_dump_json()
+        metadata = {"format": f"{FORMAT_NAME}{VERSION}", "network": manifest, "sha256": _sha256(manifest)}
         try:
             path.write_bytes(save(self.tensors, metadata))
         except OSError as error:
@@ -122,27 +127,9 @@ class PackedNetwork:
         network, tensors = _read(path)
         try:
             validate(network)
+            arrays = _unpacked_arrays(network, tensors)
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
-        graph, arrays = Graph(network), {}
-        try:
-            for node in _layers(network):
-                arrays[node.scale.sha256] = tensors[f"{node.name}/scale"]
-                arrays[node.bias.sha256] = tensors[f"{node.name}/bias"]
-                weight = np.zeros(node.weight.shape, np.int8)
-                kernel = node.weight.shape[2:]
-                for name, level, rows, columns in _blocks(graph, node):
-                    count = len(columns) * int(np.prod(kernel, dtype=int))
-                    block = _unpacked(level, tensors[name], count).reshape(-1, len(columns), *kernel)
-                    weight[rows, columns] = block
-                arrays[node.weight.sha256] = weight
-        except (KeyError, ValueError) as error:
-            raise UserError(f"{path}: expected the tensors that its manifest names, got {error}") from error
-        for sha256, array in arrays.items():
-            if array_sha256(array) != sha256:
-                raise UserError(
-                    f"{path}: expected arrays of the hashes in its manifest, got another for {sha256[:12]}; damaged"
-                )
         return cls(network, arrays, features)
 
     def executor(self, batch: int, *, threads: int = 1, keep: Sequence[str] = ()) -> Executor:
@@ -209,6 +196,47 @@ def _blocks(graph: Graph, node: MatmulNode) -> Iterator[tuple[str, Level, slice,
             yield f"{node.name}/weight/{group}/{index}", quantizer.palette.levels[int(index)], rows, columns
 
 
+def _unpacked_arrays(network: IntegerNetwork, tensors: Arrays) -> dict[str, NDArray[Any]]:
+    """The arrays of ``network`` by their hashes, once its file is known to hold just them.
+
+    Raises:
+        UserError: a tensor is absent, too many, of another type or shape, or of another hash.
+    """
+    graph, arrays = Graph(network), {}
+    _expect_tensors(graph, network, tensors)
+    for node in _layers(network):
+        arrays[node.scale.sha256] = tensors[f"{node.name}/scale"]
+        arrays[node.bias.sha256] = tensors[f"{node.name}/bias"]
+        weight = np.zeros(node.weight.shape, np.int8)
+        kernel = node.weight.shape[2:]
+        for name, level, rows, columns in _blocks(graph, node):
+            count = len(columns) * prod(kernel)
+            weight[rows, columns] = _unpacked(level, tensors[name], count).reshape(-1, len(columns), *kernel)
+        arrays[node.weight.sha256] = weight
+    for sha256, array in arrays.items():
+        if array_sha256(array) != sha256:
+            raise UserError(f"expected arrays of the hashes in its manifest, got another for {sha256[:12]}; damaged")
+    return arrays
+
+
+def _expect_tensors(graph: Graph, network: IntegerNetwork, tensors: Arrays) -> None:
+    """Refuse a file before memory is taken for what its manifest says."""
+    expected: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for node in _layers(network):
+        expected[f"{node.name}/scale"] = "float32", node.scale.shape
+        expected[f"{node.name}/bias"] = "float32", node.bias.shape
+        for name, level, rows, columns in _blocks(graph, node):
+            bits = len(columns) * prod(node.weight.shape[2:]) * level.weight_bits
+            expected[name] = "uint8", (rows.stop - rows.start, -(-bits // 8))
+    for name in sorted(expected.keys() ^ tensors.keys()):
+        got = "none" if name in expected else "one more"
+        raise UserError(f"expected the tensors that its manifest names, got {got}: {name!r}")
+    for name, (dtype, shape) in expected.items():
+        found = tensors[name]
+        if found.dtype != dtype or found.shape != shape:
+            raise UserError(f"tensor {name}: expected {dtype} {list(shape)}, got {found.dtype} {list(found.shape)}")
+
+
 def _packed(level: Level, integers: NDArray[np.int8]) -> NDArray[np.uint8]:
     unit, bits = format_of(level.weight_format), level.weight_bits
     grid = unit.grid(bits)
@@ -232,9 +260,25 @@ def _read(path: Path) -> tuple[IntegerNetwork, dict[str, NDArray[Any]]]:
         raise UserError(f"{path}: expected a packed network, got no such file") from error
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: expected a packed network (safetensors), got {error}") from error
-    if metadata.get("format") != FORMAT:
-        raise UserError(f"{path}: expected the format {FORMAT}, got {metadata.get('format')!r}")
+    _expect_version(path, metadata.get("format", ""))
+    manifest = metadata.get("network", "")
+    if metadata.get("sha256") != _sha256(manifest):
+        raise UserError(f"{path}: expected the manifest whose hash is beside it, got another; damaged")
     try:
-        return IntegerNetwork.from_json(metadata.get("network", "")), tensors
+        return IntegerNetwork.from_json(manifest), tensors
     except ValidationError as error:
         raise UserError(f"{path}: expected a network's record as manifest, got: {error.errors()[0]['msg']}") from error
+
+
+def _expect_version(path: Path, found: str) -> None:
+    version = found.removeprefix(FORMAT_NAME)
+    if version == str(VERSION):
+        return
+    hint = ""
+    if version != found and version.isdecimal():
+        hint = "; a newer soniq-dse wrote it" if int(version[:9]) > VERSION else "; explore writes it again"
+    raise UserError(f"{path}: expected the format {FORMAT_NAME}{VERSION}, got {found[:60]!r}{hint}")
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,9 @@ def test_a_file_is_refused_before_it_is_unpacked(factory: NetworkFactory, tmp_pa
     path = tmp_path / "net.safetensors"
     PackedNetwork(factory.network(), factory.arrays).save(path)
     network = changed(factory.network(), "conv2", shape=(8, 60, 60))
-    metadata = {"format": "soniq-dse-packed-network-1", "network": network.model_dump_json()}
+    manifest = network.model_dump_json()
+    sha256 = hashlib.sha256(manifest.encode()).hexdigest()
+    metadata = {"format": "soniq-dse-packed-network-2", "network": manifest, "sha256": sha256}
     save_file(load_file(path), path, metadata)
     with pytest.raises(UserError, match=r"net.safetensors: node conv2 .conv2d.: expected the shape"):
         PackedNetwork.load(path)

@@ -1,0 +1,64 @@
+"""``soniq-dse export``: a design of a run becomes a file of its own, which runs anywhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from network_factory import NetworkFactory
+
+from soniq_dse.cli import export, run
+from soniq_dse.errors import UserError
+from soniq_dse.records.front import RunInfo
+from soniq_dse.runtime.pack import PackedNetwork
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A run on the digits with one design."""
+    net = NetworkFactory((1, 8, 8), "w1a1+w4a4")
+    inner = net.relu(net.conv(net.quantize("x", signed=True, palette="w8a8"), 8, 3))
+    net.linear(net.quantize(net.flatten(inner), signed=False), 10)
+    info = RunInfo(
+        key="0", command="soniq-dse explore", started="now", model="digits_cnn", data="digits", hardware="avx512",
+        palettes=("w1a1+w4a4",), n_seeds=1, total=1,
+    )  # fmt: skip
+    (tmp_path / "one" / "designs").mkdir(parents=True)
+    (tmp_path / "one" / "run.json").write_text(info.model_dump_json())
+    PackedNetwork(net.network(), net.arrays).save(tmp_path / "one" / "designs" / "w1a1+w4a4@2-soniq-s0.safetensors")
+    return tmp_path
+
+
+def invoke(root: Path, *words: str) -> Result:
+    return CliRunner().invoke(export.command, [*words, "--root", str(root)], catch_exceptions=False)
+
+
+def test_the_exported_file_is_the_design_and_runs_without_its_run(root: Path, tmp_path: Path) -> None:
+    target = tmp_path / "net.soniq"
+    result = invoke(root, "one", "w1a1+w4a4@2", "--to", str(target), "--json")
+    assert result.exit_code == 0
+    found = json.loads(result.stdout)
+    assert found == {
+        "design": "w1a1+w4a4@2-soniq-s0", "path": str(target), "size_bytes": target.stat().st_size,
+    }  # fmt: skip
+    source = root / "one" / "designs" / "w1a1+w4a4@2-soniq-s0.safetensors"
+    assert PackedNetwork.load(target).network == PackedNetwork.load(source).network
+    words = [str(target), "--data", "digits", "--limit", "20"]
+    ran = CliRunner().invoke(run.command, words, catch_exceptions=False)
+    assert "equal the golden arithmetic, bit for bit" in ran.output
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("one", "w1a1+w4a4@2", "--to", "net.sonic"), "nearest valid choice: '.soniq'"),
+        (("one", "w1a1+w4a4@3", "--to", "net.soniq"), "expected the name of a packed design"),
+        (("two", "w1a1+w4a4@2", "--to", "net.soniq"), "run in"),
+        (("one", "w1a1+w4a4@2", "--to", "absent/net.soniq"), "expected a place to write"),
+    ],
+)
+def test_what_cannot_be_exported(root: Path, words: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        invoke(root, *words)
