@@ -169,9 +169,9 @@ def tables(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 NOTE = (
-    "Test metric of the deployed integer network (of Brevitas: of its fake-quantized one) as mean +- standard error over "
-    "seeds; FP32 has as many epochs, and differences are paired by seed. Validation and test data choose nothing here. "
-    "Each training's host, versions and commit are in reports/benchmarks/accuracy/rows."
+    "Test metric of the deployed integer network (of Brevitas: of its fake-quantized one) as mean +- standard error "
+    "over seeds; FP32 has as many epochs, and differences are paired by seed. Validation and test data choose nothing "
+    "here. Each training's host, versions and commit are in reports/benchmarks/accuracy/rows."
 )
 
 
