@@ -88,6 +88,20 @@ class Team:
         return self._process == os.getpid()
 
 
+def _zeros(size_bytes: int) -> NDArray[np.uint8]:
+    """Memory whose pages are touched now, not in the first run. More than there is would end the process, so it is
+    refused first."""
+    present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        if size_bytes > present:
+            raise MemoryError
+        memory: NDArray[np.uint8] = aligned_empty((size_bytes,))
+        memory[:] = 0
+    except MemoryError as error:
+        raise UserError(f"memory: expected room for {size_bytes} bytes of buffers, got less") from error
+    return memory
+
+
 def _end_team(library: ctypes.CDLL, address: int, process: int) -> None:
     if process == os.getpid():
         library.soniq_team_delete(address)
@@ -118,11 +132,7 @@ class Executor:
         self.plan = plan
         self.flags = driver_flags(features)
         offsets, total = place(plan.lives(keep=[plan.codes[node] for node in keep]))
-        try:
-            self._memory = aligned_empty((total,))
-            self._memory[:] = 0  # pages are touched now, not in the first run
-        except MemoryError as error:
-            raise UserError(f"memory: expected room for {total} bytes of buffers, got less") from error
+        self._memory = _zeros(total)
         self._offsets = offsets
         base = self._memory.ctypes.data
         self._arguments = [step.arguments({name: base + at for name, at in offsets.items()}) for step in plan.steps]

@@ -36,6 +36,8 @@ from soniq_dse.store import array_sha256
 
 FORMAT_NAME = "soniq-dse-packed-network-"
 VERSION = 2
+MOST_WORDS = 400
+"""Characters of an error that quotes a file."""
 RUN_BATCH = 32
 """Samples per call when a data set is run: enough to amortise the call, few enough that activations stay in cache."""
 
@@ -129,7 +131,7 @@ class PackedNetwork:
             validate(network)
             arrays = _unpacked_arrays(network, tensors)
         except UserError as error:
-            raise UserError(f"{path}: {error}") from error
+            raise UserError(f"{path}: {_short(str(error))}") from error
         return cls(network, arrays, features)
 
     def executor(self, batch: int, *, threads: int = 1, keep: Sequence[str] = ()) -> Executor:
@@ -259,7 +261,7 @@ def _read(path: Path) -> tuple[IntegerNetwork, dict[str, NDArray[Any]]]:
     except FileNotFoundError as error:
         raise UserError(f"{path}: expected a packed network, got no such file") from error
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: expected a packed network (safetensors), got {error}") from error
+        raise UserError(f"{path}: expected a packed network (safetensors), got {_short(str(error))}") from error
     _expect_version(path, metadata.get("format", ""))
     manifest = metadata.get("network", "")
     if metadata.get("sha256") != _sha256(manifest):
@@ -267,7 +269,9 @@ def _read(path: Path) -> tuple[IntegerNetwork, dict[str, NDArray[Any]]]:
     try:
         return IntegerNetwork.from_json(manifest), tensors
     except ValidationError as error:
-        raise UserError(f"{path}: expected a network's record as manifest, got: {error.errors()[0]['msg']}") from error
+        first = error.errors()[0]
+        got = _short(f"{first['msg']}, at {'.'.join(map(str, first['loc'])) or 'the whole'}")
+        raise UserError(f"{path}: expected a network's record as manifest, got: {got}") from error
 
 
 def _expect_version(path: Path, found: str) -> None:
@@ -278,6 +282,12 @@ def _expect_version(path: Path, found: str) -> None:
     if version != found and version.isdecimal():
         hint = "; a newer soniq-dse wrote it" if int(version[:9]) > VERSION else "; explore writes it again"
     raise UserError(f"{path}: expected the format {FORMAT_NAME}{VERSION}, got {found[:60]!r}{hint}")
+
+
+def _short(text: str) -> str:
+    """One line of bounded length: a file may hold names of any."""
+    line = " ".join(text.split())
+    return line if len(line) <= MOST_WORDS else f"{line[:MOST_WORDS]}..."
 
 
 def _sha256(text: str) -> str:

@@ -25,6 +25,7 @@ from soniq_dse.records.network import (
 
 MOST_ELEMENTS = 2**31
 """Of one tensor of one sample."""
+MOST_NAME = 200
 
 Shape = tuple[int, ...]
 
@@ -71,6 +72,8 @@ def validate_arrays(network: IntegerNetwork, arrays: Mapping[str, NDArray[Any]])
 def _validate_node(
     node: NetworkNode, inputs: list[NetworkNode], quantizers: Mapping[str, TensorQuantizer], *, is_first: bool
 ) -> None:
+    if len(node.name) > MOST_NAME or not node.name.isprintable():
+        raise UserError(f"node: expected a printable name of {MOST_NAME} characters at most, got {node.name[:40]!r}...")
     if (node.op == "input") != is_first:
         raise _error(node, "an input as the first node and nowhere else", node.op)
     arity = {"input": 0, "add": 2}.get(node.op, 1)

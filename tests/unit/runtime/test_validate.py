@@ -78,6 +78,23 @@ def test_records_of_arrays_must_fit(factory: NetworkFactory) -> None:
         validate(changed(network, "conv2", weight=resized(conv.weight, 8, 5, 3, 3)))
 
 
+def test_buffers_beyond_the_memory_of_the_machine_are_refused_before_they_are_touched() -> None:
+    from soniq_dse.runtime.executor import _zeros
+
+    with pytest.raises(UserError, match="memory: expected room for 4503599627370496 bytes"):
+        _zeros(2**52)
+
+
+@pytest.mark.parametrize("name", ["a" * 201, "conv\n2", "\x1b[31m"])
+def test_names_that_would_spoil_an_error(name: str) -> None:
+    net = NetworkFactory((2, 4, 4), "w1a1")
+    net.nodes[0] = net.nodes[0].model_copy(update={"name": name})
+    net.relu(name)
+    with pytest.raises(UserError, match="expected a printable name") as error:
+        validate(net.network())
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("field", ["weight", "scale", "bias"])
 def test_arrays_must_be_what_their_records_say(factory: NetworkFactory, field: str) -> None:
     network = factory.network()
