@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,3 +66,17 @@ def test_the_exported_file_is_the_design_and_runs_without_its_run(root: Path, tm
 def test_what_cannot_be_exported(root: Path, words: tuple[str, ...], message: str) -> None:
     with pytest.raises(UserError, match=message):
         invoke(root, *words)
+
+
+@pytest.mark.slow
+def test_the_page_works_as_it_stands(root: Path, tmp_path: Path, repository: Path) -> None:
+    (tmp_path / "reports" / "runs").mkdir(parents=True)
+    (root / "one").rename(tmp_path / "reports" / "runs" / "digits-avx512")
+    page = (repository / "docs" / "export.md").read_text(encoding="utf-8")
+    found = re.findall(r"^```(sh|python)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert [language for language, _ in found] == ["sh", "python"]
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for language, text in found:
+        command = ["bash", "-ec", text] if language == "sh" else [sys.executable, "-c", text]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
