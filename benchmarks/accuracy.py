@@ -137,7 +137,9 @@ def _goal(number: str, name: str, rows: Sequence[Row], value: float | None) -> G
 
 
 def _with_error(values: Sequence[float], sign: str = "") -> str:
-    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    if len(values) < 2:
+        return f"{statistics.fmean(values):{sign}.2f}"
+    error = statistics.stdev(values) / math.sqrt(len(values))
     return f"{statistics.fmean(values):{sign}.2f} +- {error:.2f}"
 
 
@@ -171,7 +173,10 @@ def tables(rows: Sequence[Row]) -> dict[str, list[Row]]:
 NOTE = (
     "Test metric of the deployed integer network (of Brevitas: of its fake-quantized one) as mean +- standard error "
     "over seeds; FP32 has as many epochs, and differences are paired by seed. Validation and test data choose nothing "
-    "here. Each training's host, versions and commit are in reports/benchmarks/accuracy/rows."
+    "here. Equal epochs, not equal recipes: designs and Brevitas also learn from the outputs of the warm FP32 network "
+    "(distillation), the FP32 reference does not, and no data are augmented; a gain over FP32 may be that. Bounds are "
+    "one-sided. Seconds are wall time on a shared machine, pauses included. Each training's host, versions and commit "
+    "are in reports/benchmarks/accuracy/rows."
 )
 
 
