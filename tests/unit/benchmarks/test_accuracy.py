@@ -1,0 +1,92 @@
+"""The accuracy benchmark: rows survive kills, statistics by hand, goals only from enough seeds."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from soniq_dse.qat.allocators import Base
+from soniq_dse.records.design import Schedule
+from soniq_dse.records.palette import Palette
+from soniq_dse.registry import load, names
+
+sys.path.append(str(Path(__file__).resolve().parents[3]))  # benchmarks are not installed
+accuracy = pytest.importorskip("benchmarks.accuracy")
+trainings = pytest.importorskip("benchmarks._trainings")
+Campaign, Job, keep, missing, rows_of = (
+    trainings.Campaign, trainings.Job, trainings.keep, trainings.missing, trainings.rows_of,
+)  # fmt: skip
+
+CAMPAIGN = Campaign(
+    "small", "tiny_cnn", "digits", Schedule(baseline_epochs=1, noise_epochs=1, finetune_epochs=1),
+    (Job("w4a4"), Job("w2a2", "brevitas")), seeds=3,
+)  # fmt: skip
+
+
+def row(design: str, seed: int, test: float, fp32: float = 90.0, campaign: object = CAMPAIGN) -> dict:
+    return {
+        "design": design, "seed": seed, "test": test, "fp32 test": fp32, "fp32 bytes": 800, "bytes": 100, "bits": 4.0,
+        "seconds": 1.0, "host": "a host", "date": "2026-01-01", "recipe": campaign.recipe,
+    }  # fmt: skip
+
+
+def test_what_is_kept_is_not_done_again(tmp_path: Path) -> None:
+    assert [(seed, [job.name for job in jobs]) for seed, jobs in missing(CAMPAIGN, rows_of(CAMPAIGN, tmp_path))] == [
+        (seed, ["w4a4", "w2a2 brevitas"]) for seed in range(3)
+    ]
+    keep(CAMPAIGN, row("w4a4", 0, 89.0), tmp_path)
+    keep(CAMPAIGN, row("w4a4", 1, 91.0), tmp_path)
+    left = [(seed, [job.name for job in jobs]) for seed, jobs in missing(CAMPAIGN, rows_of(CAMPAIGN, tmp_path))]
+    assert left == [(0, ["w2a2 brevitas"]), (1, ["w2a2 brevitas"]), (2, ["w4a4", "w2a2 brevitas"])]
+
+
+def test_a_line_cut_short_and_rows_of_another_recipe_do_not_count(tmp_path: Path) -> None:
+    keep(CAMPAIGN, row("w4a4", 0, 89.0), tmp_path)
+    path = tmp_path / "small.jsonl"
+    path.write_text(path.read_text() + '{"design": "w4a4", "se')
+    assert len(rows_of(CAMPAIGN, tmp_path)) == 1
+    longer = Campaign("small", CAMPAIGN.model, CAMPAIGN.data, CAMPAIGN.schedule, CAMPAIGN.jobs, limit=7)
+    assert not rows_of(longer, tmp_path)
+
+
+def test_the_lower_bound_by_hand() -> None:
+    """Mean 1, standard deviation 1, n = 4: t(0.95; 3) = 2.3534, so 1 - 2.3534 / 2."""
+    gaps = [1 - 1.5**0.5, 1.0, 1.0, 1 + 1.5**0.5]
+    assert accuracy.lower_bound(gaps) == pytest.approx(1 - 2.3534 / 2, abs=1e-4)
+    assert accuracy.lower_bound([1.0]) is None
+
+
+def test_parity_needs_five_seeds_and_is_paired() -> None:
+    rows = [row("w4a4", seed, 80.0 + seed, fp32=80.1 + seed) for seed in range(5)]
+    assert accuracy.parity_of(rows[:4], "w4a4") is None
+    assert accuracy.parity_of(rows, "w4a4") == pytest.approx(-0.1)
+    assert accuracy.paired_gain(
+        [*rows, *(row("other", s, 79.0 + s) for s in range(5))], "w4a4", "other"
+    ) == pytest.approx(1)
+
+
+def test_every_goal_is_listed_and_met_by_rows_alone() -> None:
+    nothing = accuracy.goals_of({})
+    assert {goal.id.split()[0] for goal in nothing} == {"Q1", "Q2", "Q3", "Q4", "Q6"}
+    assert not any(goal.met for goal in nothing)
+    good = {name: [row("w4a4", seed, 90.5) for seed in range(5)] for name in accuracy.CNN_DATA}
+    assert sum(goal.met for goal in accuracy.goals_of(good)) == 3
+
+
+def test_every_job_names_a_palette_and_an_allocator_that_exist() -> None:
+    for campaign in (*accuracy.CPU, *accuracy.GPU):
+        for job in campaign.jobs:
+            name, _, budget = job.palette.partition("@")
+            levels = Palette.parse(name).levels
+            assert bool(budget) == (len(levels) > 1)
+            if job.allocator != "brevitas":
+                assert issubclass(load("allocator", job.allocator), Base)
+    assert set(accuracy.CONTROLS) <= set(names("allocator"))
+
+
+def test_a_table_says_how_far_from_fp32() -> None:
+    (line,) = accuracy.summary([row("w4a4", 0, 89.0), row("w4a4", 1, 90.0)])
+    assert line["against FP32, points"] == "-0.50 +- 0.50"
+    assert line["whole file, x smaller"] == "8.0"
