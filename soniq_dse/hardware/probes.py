@@ -164,6 +164,7 @@ X86_PROBES: tuple[Probe, ...] = (
     *_vector("binary_immediate", "avx512f", names="vpternlogq vpternlogd"),
     *_vector("binary", "avx512vbmi", names="vpermb"),
     *_vector("accumulate", "avx512vbmi", names="vpermi2b vpermt2b"),
+    *_vector("accumulate", "avx512f", names="vpermi2q vpermt2q"),
     *_vector("binary_immediate", "gfni", "avx512f", names="vgf2p8affineqb"),
     *[Probe(name, "binary", width, ("avx2",)) for name in ("vpxor", "vpand", "vpor") for width in (128, 256)],
     *_up_to_avx2("binary", "vpaddb vpaddw vpsubb vpsubw vpshufb vpsadbw vpmaddubsw vpmaddwd vpunpcklbw vpunpckhbw"),
