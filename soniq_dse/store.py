@@ -4,6 +4,7 @@ Layout of the folder::
 
     arrays/<2 hex>/<sha256>.safetensors   one array per file, named by its content
     records/<kind>/<key>.json             {"record": ..., "sha256": hash of the record's canonical JSON}
+    checkpoints/<kind>/<key>.safetensors  where the training of a record that is not there yet stands
     index.sqlite                          the records again, for quick reading (WAL: several processes at once)
 
 Every file is written beside its place, flushed to the disk and renamed, so a kill leaves the old state or the new one.
@@ -156,6 +157,8 @@ class Store:
     def put(self, kind: str, key: str, record: Record) -> None:
         """Keep ``record`` as the result ``key`` of ``kind``, replacing an older one. Put its arrays before it.
 
+        Its checkpoint goes.
+
         Raises:
             UserError: the disk is full or read-only.
         """
@@ -163,6 +166,8 @@ class Store:
         sha256 = hashlib.sha256(text.encode()).hexdigest()
         self._write(self._record_path(kind, key), f'{{"record":{text},"sha256":"{sha256}"}}\n'.encode())
         self._put_row(kind, key, sha256, text)
+        with self._writing(key):
+            self.checkpoint_path(kind, key).unlink(missing_ok=True)
 
     def get(self, kind: str, key: str, record_type: type[RecordT]) -> RecordT | None:
         """The result ``key`` of ``kind``; None where it, or an array that it names, is absent or damaged."""
@@ -177,8 +182,9 @@ class Store:
         return record if all(self._read_array(ref) is not None for ref in _array_refs(record)) else None
 
     def remove(self, kind: str, key: str) -> None:
-        """Forget the result ``key`` of ``kind``; its arrays stay."""
+        """Forget the result ``key`` of ``kind`` and its checkpoint; its arrays stay."""
         with self._writing(key):
+            self.checkpoint_path(kind, key).unlink(missing_ok=True)
             self._record_path(kind, key).unlink(missing_ok=True)
         if self._index is not None:
             with self._writing("the index"), self._index:
@@ -214,6 +220,16 @@ class Store:
         if os.access(self.folder, os.W_OK):
             self._put_row(kind, key, sha256, text)
         return text
+
+    # -- checkpoints ----------------------------------------------------------------------------------------------
+
+    def put_checkpoint(self, kind: str, key: str, data: bytes) -> None:
+        """Keep where the training of result ``key`` stands, in place of where it stood before."""
+        self._write(self.checkpoint_path(kind, key), data)
+
+    def checkpoint_path(self, kind: str, key: str) -> Path:
+        """Where the checkpoint of result ``key`` is, if there is one."""
+        return self.folder / "checkpoints" / kind / f"{self._record_path(kind, key).stem}.safetensors"
 
     # -- the index ------------------------------------------------------------------------------------------------
 
@@ -307,7 +323,11 @@ class Store:
         )
 
     def _sweep(self) -> None:
-        """Remove what killed processes left half written."""
+        """Remove what killed processes left half written, and checkpoints of what is finished."""
+        for path in (self.folder / "checkpoints").glob("*/*.safetensors"):
+            if (self.folder / "records" / path.parent.name / f"{path.stem}.json").exists():
+                with contextlib.suppress(OSError):
+                    path.unlink()
         for path in (self.folder / "tmp").glob("tmp*"):
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime > _STALE_SECONDS:

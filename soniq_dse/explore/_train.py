@@ -191,6 +191,7 @@ def _line(plan: Plan, outcome: Outcome, record: TrainedBaseline | TrainedDesign 
 def _train_baseline(folder: str, text: str, limit: int | None, key: str, say: Callable[[Any], None]) -> None:
     """In a process of its own."""
     from soniq_dse.qat.baseline import train_baseline
+    from soniq_dse.qat.checkpoint import Checkpoint
 
     candidate = Candidate.from_json(text)
     with Store(Path(folder)) as store:
@@ -202,6 +203,7 @@ def _train_baseline(folder: str, text: str, limit: int | None, key: str, say: Ca
             store,
             progress=lambda _, share: say(share),
             torch_threads=candidate.torch_threads,
+            checkpoint=Checkpoint(store, "baseline", key),
         )
         store.put("baseline", key, record)
 
@@ -210,6 +212,7 @@ def _train_design(
     folder: str, text: str, limit: int | None, key: str, baseline_key: str, graph: str, say: Callable[[Any], None]
 ) -> None:
     """In a process of its own."""
+    from soniq_dse.qat.checkpoint import Checkpoint
     from soniq_dse.qat.design import train_design
     from soniq_dse.workloads import load_model
 
@@ -227,6 +230,7 @@ def _train_design(
             baseline,
             store,
             progress=lambda _, share: say(share),
+            checkpoint=Checkpoint(store, "design", key),
         )
         store.put("design", key, record)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from soniq_dse.qat.checkpoint import Checkpoint
 from soniq_dse.qat.training import Phase, Progress, deterministic, metric_of, optimizer_for, run_phase
 from soniq_dse.records.base import ArrayRef
 from soniq_dse.records.design import EpochRecord, Schedule, TrainedBaseline
@@ -28,16 +28,18 @@ def train_baseline(
     *,
     progress: Progress | None = None,
     torch_threads: int = 1,
+    checkpoint: Checkpoint | None = None,
 ) -> TrainedBaseline:
     """Train the FP32 network called ``model`` on ``task``.
 
     The warm start has ``baseline_epochs`` and is kept in ``store``; the reference metrics are those of the same run
     continued for as many epochs as a design has beyond it, with the learning rate restarted, as a design's is.
+    With a ``checkpoint`` a training that was killed goes on, to the same bits.
 
     Raises:
         UserError: no such model, or training diverged.
     """
-    begin = time.perf_counter()
+    checkpoint = checkpoint or Checkpoint()
     with deterministic(torch_threads):
         network = seeded_build(model, seed)
         warm, more = schedule.baseline_epochs, schedule.noise_epochs + schedule.finetune_epochs
@@ -46,13 +48,18 @@ def train_baseline(
             if progress is not None:
                 progress(f"FP32 epoch {epoch + 1} of {warm + more}", (epoch + 1) / (warm + more))
 
-        records: list[EpochRecord] = []
+        records = [EpochRecord.model_validate(record) for record in checkpoint.notes.get("records", [])]
+        state = tuple((name, ArrayRef.model_validate(ref)) for name, ref in checkpoint.notes.get("warm", []))
         for first, epochs in ((0, warm), (warm, more)):
-            if first:
+            if checkpoint.is_past(first):
+                continue
+            if first and not state:
                 state = tuple((name, _put(store, value)) for name, value in network.state_dict().items())
+                checkpoint.notes["records"] = [record.to_json_value() for record in records]
+                checkpoint.notes["warm"] = [(name, ref.to_json_value()) for name, ref in state]
             phase = Phase("baseline", epochs, first, seed, schedule.batch_size, report)
             optimizer = optimizer_for(list(network.parameters()), schedule.learning_rate, [])
-            records += run_phase(network, task, phase, optimizer)
+            records += run_phase(network, task, phase, optimizer, checkpoint)
             records[-1] = records[-1].model_copy(update={"metric_val": metric_of(network, task, "val")})
         return TrainedBaseline(
             model=model,
@@ -65,7 +72,7 @@ def train_baseline(
             state=state,
             size_bytes=sum(ref.size_bytes for _, ref in state),
             epochs=tuple(records),
-            seconds=time.perf_counter() - begin,
+            seconds=checkpoint.seconds,
         )
 
 

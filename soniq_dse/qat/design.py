@@ -5,7 +5,6 @@ Source: SONIQ, arXiv 2311.14114. Both phases start from the FP32 warm start, whi
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from soniq_dse.errors import UserError
 from soniq_dse.qat.allocators import Base, Levels
 from soniq_dse.qat.apply import QuantizedModel, quantize_model
 from soniq_dse.qat.baseline import load_state
+from soniq_dse.qat.checkpoint import Checkpoint
 from soniq_dse.qat.deploy import deploy, size_bytes
 from soniq_dse.qat.evaluate import evaluate_network
 from soniq_dse.qat.sensitivity import Probe
@@ -52,19 +52,20 @@ def train_design(
     store: Store,
     *,
     progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> TrainedDesign:
     """Train ``candidate`` from ``baseline`` (of the same seed), and evaluate the integer network it becomes.
 
     Test data is looked at once, at the end. The same candidate gives the same arrays, bit for bit, on one processor
-    type.
+    type, also where a killed training goes on from its ``checkpoint``.
 
     Raises:
         UserError: the candidate does not fit the model, the data or the baseline, or training diverged.
     """
-    begin = time.perf_counter()
+    checkpoint = checkpoint or Checkpoint()
     _check(candidate, task, baseline)
     with deterministic(candidate.torch_threads):
-        training = _Training(candidate, workload, build_model, task, baseline, store, progress)
+        training = _Training(candidate, workload, build_model, task, baseline, store, progress, checkpoint)
         levels = training.noise()
         fake_quant_val = training.finetune(levels)
         arrays: list[ArrayRef] = []
@@ -88,7 +89,7 @@ def train_design(
         predictions_test=store.put_array(predictions),
         size_bytes=size_bytes(network),
         epochs=tuple(training.records),
-        seconds=time.perf_counter() - begin,
+        seconds=checkpoint.seconds,
     )
 
 
@@ -104,9 +105,10 @@ class _Training:
         baseline: TrainedBaseline,
         store: Store,
         progress: Progress | None,
+        checkpoint: Checkpoint,
     ) -> None:
-        self.candidate, self.task, self._progress = candidate, task, progress
-        self.records: list[EpochRecord] = []
+        self.candidate, self.task, self._progress, self._checkpoint = candidate, task, progress, checkpoint
+        self.records = [EpochRecord.model_validate(record) for record in checkpoint.notes.get("records", [])]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(candidate.seed)
             model = build_model()
@@ -123,15 +125,27 @@ class _Training:
         allocator = registry.load("allocator", self.candidate.allocator)()
         learn = allocator.learned and len(problem.palette.levels) > 1 and bool(problem.classes)
         soft = SoftAssignment(quantized) if learn else None
-        levels: Levels = {}
+        levels = self._kept_levels()
         if soft is None:
-            levels = self._given_levels(allocator)
+            levels = levels or self._given_levels(allocator)
+            self._keep_levels(levels)
             quantized.harden(levels)
         quantized.set_phase("noise")
-        self._run("noise", self.candidate.schedule.noise_epochs, soft)
+        first, epochs = self.candidate.schedule.baseline_epochs, self.candidate.schedule.noise_epochs
+        if self._checkpoint.is_past(first):
+            return levels
+        self._run("noise", first, epochs, soft)
         if soft is not None:
             levels = allocator.allocate(problem, soft.logits())
+        self._keep_levels(levels)  # again, now with the epochs of this phase
         return levels
+
+    def _keep_levels(self, levels: Levels) -> None:
+        notes = self._checkpoint.notes
+        notes["levels"], notes["records"] = levels, [record.to_json_value() for record in self.records]
+
+    def _kept_levels(self) -> Levels:
+        return {name: tuple(of_class) for name, of_class in self._checkpoint.notes.get("levels", {}).items()}
 
     def _given_levels(self, allocator: Base) -> Levels:
         problem = self.quantized.problem
@@ -144,12 +158,13 @@ class _Training:
         """Phase 2: train under rounding at fixed levels; gives the validation metric of the fake-quantized model."""
         self.quantized.harden(levels)
         self.quantized.set_phase("finetune")
-        self._run("finetune", self.candidate.schedule.finetune_epochs, None)
+        schedule = self.candidate.schedule
+        self._run("finetune", schedule.baseline_epochs + schedule.noise_epochs, schedule.finetune_epochs, None)
         metric = metric_of(self.quantized.model, self.task, "val")
         self.records[-1] = self.records[-1].model_copy(update={"metric_val": metric})
         return metric
 
-    def _run(self, name: PhaseName, epochs: int, soft: SoftAssignment | None) -> None:
+    def _run(self, name: PhaseName, first_epoch: int, epochs: int, soft: SoftAssignment | None) -> None:
         schedule = self.candidate.schedule
         total = schedule.noise_epochs + schedule.finetune_epochs
 
@@ -161,16 +176,18 @@ class _Training:
         phase = Phase(
             name=name,
             epochs=epochs,
-            first_epoch=schedule.baseline_epochs + len(self.records),
+            first_epoch=first_epoch,
             seed=self.candidate.seed,
             batch_size=schedule.batch_size,
             report=report,
             teacher=self._teacher,
             before_step=soft.before_step if soft else None,
             after_backward=soft.after_backward if soft else None,
+            velocity=soft.velocity if soft else {},
+            keys=self.quantized.keys,
         )
         optimizer = optimizer_for(self.quantized.model_parameters(), schedule.learning_rate, self.quantized.log_steps())
-        self.records += run_phase(self.quantized.model, self.task, phase, optimizer)
+        self.records += run_phase(self.quantized.model, self.task, phase, optimizer, self._checkpoint)
 
 
 def _check(candidate: Candidate, task: Task, baseline: TrainedBaseline) -> None:

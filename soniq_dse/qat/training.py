@@ -5,16 +5,20 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from soniq_dse.errors import UserError
+from soniq_dse.qat.checkpoint import Checkpoint, Moving
 from soniq_dse.records.design import EpochRecord
 from soniq_dse.workloads.task import Task, shuffled
+
+if TYPE_CHECKING:
+    from soniq_dse.qat.fake_quant import NoiseKeys
 
 EVALUATION_BATCH = 256
 WEIGHT_DECAY = 1e-4
@@ -79,6 +83,9 @@ class Phase:
     before_step: Callable[[float], None] | None = None
     """Called before each step with the share of the phase that is done."""
     after_backward: Callable[[], None] | None = None
+    velocity: dict[str, Tensor] = field(default_factory=dict)
+    """What ``after_backward`` moves, in place."""
+    keys: NoiseKeys | None = None
 
 
 def optimizer_for(
@@ -106,36 +113,49 @@ def parameter_groups(
     return [group for group in groups if group["params"]]
 
 
-def run_phase(model: nn.Module, task: Task, phase: Phase, optimizer: torch.optim.Optimizer) -> list[EpochRecord]:
-    """Train ``model`` in place; the learning rates fall to 0 along a cosine.
+def run_phase(
+    model: nn.Module, task: Task, phase: Phase, optimizer: torch.optim.Optimizer, checkpoint: Checkpoint | None = None
+) -> list[EpochRecord]:
+    """Train ``model`` in place, from where ``checkpoint`` stands; the learning rates fall to 0 along a cosine.
+
+    What torch's generator gives inside (dropout) depends on the seed and the phase alone.
 
     Raises:
         UserError: the loss is no longer finite.
     """
+    checkpoint = checkpoint or Checkpoint()
     inputs, targets = torch.tensor(task.train.inputs), torch.tensor(task.train.targets)
     batch = min(phase.batch_size, len(inputs))
     per_epoch = len(inputs) // batch
     top_rates = [group["lr"] for group in optimizer.param_groups]
-    records = []
+    moving = Moving(model, optimizer, phase.velocity, phase.keys)
     model.train()
-    for epoch in range(phase.epochs):
-        order = torch.from_numpy(shuffled(len(inputs), phase.seed, phase.first_epoch + epoch))
-        total = 0.0
-        for index in range(per_epoch):
-            done = (epoch + index / per_epoch) / phase.epochs
-            for group, rate in zip(optimizer.param_groups, top_rates, strict=True):
-                group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * done))
-            rows = order[index * batch : (index + 1) * batch]
-            total += _step(model, task, phase, optimizer, rows, inputs, targets, done)
-        loss = total / per_epoch
-        if not math.isfinite(loss):
-            raise UserError(
-                f"training ({phase.name}, epoch {epoch + 1}): expected a finite loss, got {loss}; "
-                "a lower learning rate may help"
-            )
-        records.append(EpochRecord(phase=phase.name, epoch=phase.first_epoch + epoch, loss=loss))
-        phase.report(phase.first_epoch + epoch)
-    return records
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(phase.seed * 1_000_003 + phase.first_epoch)
+        at = checkpoint.resume(phase.first_epoch, moving)
+        for epoch in range(at.epoch, phase.epochs):
+            order = torch.from_numpy(shuffled(len(inputs), phase.seed, phase.first_epoch + epoch))
+            for index in range(at.batch, per_epoch):
+                done = (epoch + index / per_epoch) / phase.epochs
+                for group, rate in zip(optimizer.param_groups, top_rates, strict=True):
+                    group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * done))
+                rows = order[index * batch : (index + 1) * batch]
+                at.loss_sum += _step(model, task, phase, optimizer, rows, inputs, targets, done)
+                at.epoch, at.batch = epoch, index + 1
+                checkpoint.keep(phase.first_epoch, at, moving)
+            at.records.append(_epoch_record(phase, epoch, at.loss_sum / per_epoch))
+            at.batch, at.loss_sum = 0, 0.0
+            phase.report(phase.first_epoch + epoch)
+    return at.records
+
+
+def _epoch_record(phase: Phase, epoch: int, loss: float) -> EpochRecord:
+    if not math.isfinite(loss):
+        raise UserError(
+            f"training ({phase.name}, epoch {epoch + 1}): expected a finite loss, got {loss}; "
+            "a lower learning rate may help"
+        )
+    return EpochRecord(phase=phase.name, epoch=phase.first_epoch + epoch, loss=loss)
 
 
 def _step(
