@@ -17,6 +17,7 @@ from soniq_dse.qat.deploy import deploy
 from soniq_dse.qat.soft_assignment import SoftAssignment
 from soniq_dse.qat.training import STEP_LEARNING_RATE, WEIGHT_DECAY, parameter_groups
 from soniq_dse.records.base import ArrayRef
+from soniq_dse.records.channel_costs import ChannelCosts
 from soniq_dse.records.design import Assignment
 from soniq_dse.records.network import IntegerNetwork
 from soniq_dse.records.palette import Level, Palette
@@ -31,6 +32,7 @@ def quantize(
     example: Tensor,
     *,
     budget_bits: float | None = None,
+    costs: ChannelCosts | None = None,
     allocator: str = "soniq",
     pins: Mapping[str, Level | str] | None = None,
     k_group: int = 1,
@@ -46,6 +48,8 @@ def quantize(
         example: a batch of inputs, which also sets the activations' first steps; where none is negative, the input is
             taken to be so.
         budget_bits: the most that a weight may take on average, over weights that are not pinned.
+        costs: in place of ``budget_bits``, a budget in bits, predicted latency or energy, with what a channel of every
+            tensor class costs at each level.
         allocator: what assigns levels to channels; ``soniq`` learns it in phase 1.
         pins: module path -> level, as in ``{"head": "w8"}`` (weight-only); without, the first and last layer have w8a8.
         k_group: the channels of a level come in multiples of this, the group of the kernels to be used.
@@ -61,7 +65,7 @@ def quantize(
     if chosen.measured:
         raise UserError(f"allocator {allocator}: expected one that measures nothing, got one that needs training data")
     fixed = {module: Level.parse(level) if isinstance(level, str) else level for module, level in (pins or {}).items()}
-    quantized = wrap(model, workload, Problem((), levels, budget_bits, k_group, seed), name, fixed)
+    quantized = wrap(model, workload, Problem((), levels, budget_bits, k_group, seed, costs), name, fixed)
     for parameter in model.parameters():  # quantizers are made on the CPU
         model.to(parameter.device)
         break

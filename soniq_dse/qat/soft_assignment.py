@@ -1,6 +1,6 @@
 """SONIQ's phase 1: temperature-annealed soft levels of every channel, on the budget at every step.
 
-``pi_c = softmax((a_c - nu b) / tau)`` with nu solved so that the expected bits meet the budget exactly (no gradient
+``pi_c = softmax((a_c - nu b) / tau)`` with nu solved so that the expected cost meets the budget exactly (no gradient
 through nu) and tau falling from 1 to 0.1 geometrically. The logits a start at 0 and follow a momentum gradient,
 normalised by one root mean square over all of them. Source: SONIQ, arXiv 2311.14114; the normalisation is ours.
 """
@@ -28,8 +28,10 @@ class SoftAssignment:
         self._problem = quantized.problem
         self._mixtures = {c.name: quantized.mixtures[c.name] for c in self._problem.classes}
         self._logits = {name: m.logits for name, m in self._mixtures.items() if m.logits is not None}
-        self._bits = np.asarray(self._problem.weight_bits, dtype=np.float64)
         sizes = self._problem.classes
+        self._costs = {c.name: np.asarray(self._problem.costs_per_weight(c)) for c in sizes}
+        rows = [np.tile(self._costs[c.name], (c.channels, 1)) for c in sizes]
+        self._every_cost = np.concatenate(rows or [np.zeros((0, len(self._problem.palette.levels)))])
         self._weights = np.concatenate([np.full(c.channels, c.weights_per_channel) for c in sizes] or [np.zeros(0)])
         self.velocity = {name: torch.zeros_like(m.logits) for name, m in self._mixtures.items() if m.logits is not None}
         self._nu = 0.0
@@ -40,11 +42,11 @@ class SoftAssignment:
         if not self._logits:
             return
         self._temperature = FIRST_TEMPERATURE * (LAST_TEMPERATURE / FIRST_TEMPERATURE) ** done
-        if self._problem.budget_bits is not None:
-            every = np.concatenate(list(self.logits().values()))
-            self._nu = solve_multiplier(every, self._bits, self._weights, self._problem.budget_bits, self._temperature)
-        penalty = torch.from_numpy((self._nu * self._bits).astype(np.float32))
+        if self._problem.limit is not None:
+            every, target = np.concatenate(list(self.logits().values())), self._problem.limit / self._weights.sum()
+            self._nu = solve_multiplier(every, self._every_cost, self._weights, target, self._temperature)
         for name, logits in self._logits.items():
+            penalty = torch.from_numpy((self._nu * self._costs[name]).astype(np.float32))
             self._mixtures[name].shares = ((logits - penalty.to(logits.device)) / self._temperature).softmax(dim=1)
 
     def after_backward(self) -> None:
@@ -65,7 +67,7 @@ class SoftAssignment:
         """Preferences of every class: ``[channels, levels]``."""
         return {name: logits.detach().double().cpu().numpy() for name, logits in self._logits.items()}
 
-    def expected_bits(self) -> float:
-        """Bits per weight that the present shares expect."""
+    def expected_cost(self) -> float:
+        """What the present shares expect per weight, in the unit of the problem's limit."""
         shares = [m.shares.detach().double().numpy() for m in self._mixtures.values() if m.shares is not None]
-        return float((np.concatenate(shares) @ self._bits) @ self._weights / self._weights.sum())
+        return float((np.concatenate(shares) * self._every_cost).sum(axis=1) @ self._weights / self._weights.sum())

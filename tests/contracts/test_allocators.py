@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from soniq_dse import registry
 from soniq_dse.errors import UserError
 from soniq_dse.qat.allocators import Base, ClassSize, Levels, Problem
+from soniq_dse.records.channel_costs import ChannelCosts
 from soniq_dse.records.palette import Palette
 
 UNITS = registry.names("allocator")
@@ -28,7 +29,24 @@ def problems(draw: st.DrawFn) -> Problem:
         ClassSize(f"c{i}", draw(st.integers(1, 40)), draw(st.integers(1, 500))) for i in range(draw(st.integers(1, 3)))
     ]
     budget = draw(st.one_of(st.none(), st.floats(min(bits), max(bits) + 1)))
-    return Problem(tuple(sizes), palette, budget, draw(st.sampled_from([1, 4, 16])), draw(st.integers(0, 99)))
+    group, seed = draw(st.sampled_from([1, 4, 16])), draw(st.integers(0, 99))
+    if not draw(st.booleans()):
+        return Problem(tuple(sizes), palette, budget, group, seed)
+    return Problem(tuple(sizes), palette, None, group, seed, draw(cost_tables(tuple(sizes), len(bits))))
+
+
+@st.composite
+def cost_tables(draw: st.DrawFn, sizes: tuple[ClassSize, ...], n_levels: int) -> ChannelCosts:
+    """Of every unit, at its usual scale; levels may cost the same, and the budget may be the least there is."""
+    unit, scale = draw(st.sampled_from([("bits", 1.0), ("latency_us", 1e-3), ("energy_uj", 1e-6)]))
+    steps = st.lists(st.integers(0, 50), min_size=n_levels - 1, max_size=n_levels - 1)
+    per_channel = {
+        size.name: tuple(scale * c for c in np.cumsum([draw(st.integers(1, 99)), *draw(steps)]).tolist())
+        for size in sizes
+    }
+    ends = [sum(size.channels * per_channel[size.name][end] for size in sizes) for end in (0, -1)]
+    budget = ends[0] + draw(st.floats(0, 1.1)) * (ends[1] - ends[0])
+    return ChannelCosts(unit=unit, budget=budget * (1 + 1e-12), per_channel=per_channel)
 
 
 def logits_for(problem: Problem, seed: int = 0) -> dict[str, np.ndarray]:
@@ -64,24 +82,24 @@ def test_budget_palette_and_groups_hold(name: str, problem: Problem, seed: int) 
         assert all(type(level) is int and 0 <= level < len(problem.palette.levels) for level in of_class)
         counts = [of_class.count(level) for level in range(len(problem.palette.levels))]
         cut += sum(count % problem.k_group != 0 for count in counts) > (size.channels % problem.k_group != 0)
-    assert cut <= (problem.budget_bits is not None), "one group at most ends where the budget does"
+    assert cut <= (problem.limit is not None), "one group at most ends where the budget does"
 
 
 @pytest.mark.parametrize("name", UNITS)
 @given(problem=problems())
 @settings(max_examples=30, deadline=None)
 def test_no_group_that_still_fits_is_left_behind(name: str, problem: Problem) -> None:
-    """Levels of distinct bits under a budget: whatever stays below the top would break the budget if it were lifted."""
-    bits = problem.weight_bits
-    if problem.budget_bits is None or len(set(bits)) < len(bits):
+    """Levels of distinct costs under a budget: what stays below the top would break the budget if it were lifted."""
+    costs = {size.name: problem.channel_costs(size) for size in problem.classes}
+    if problem.limit is None or any(len(set(of_class)) < len(of_class) for of_class in costs.values()):
         return
     levels = allocate(name, problem)
-    left = (problem.budget_bits - problem.bits_per_weight(levels)) * problem.total_weights
+    left = problem.limit - problem.spent(levels)
     for size in problem.classes:
-        for source in range(len(bits) - 1):
+        for source in range(len(problem.palette.levels) - 1):
             count = min(levels[size.name].count(source), problem.k_group)
-            cost = count * size.weights_per_channel * (bits[source + 1] - bits[source])
-            assert not count or cost > left - 1e-6 * problem.total_weights
+            cost = count * (costs[size.name][source + 1] - costs[size.name][source])
+            assert not count or cost > left - 1e-6 * problem.limit
 
 
 @pytest.mark.parametrize("name", UNITS)
@@ -89,12 +107,13 @@ def test_no_group_that_still_fits_is_left_behind(name: str, problem: Problem) ->
 @settings(max_examples=30, deadline=None)
 def test_the_budget_is_met_to_within_a_channel(name: str, problem: Problem, seed: int) -> None:
     """What is left does not pay for a channel everywhere: to lift one of the dearest class by the widest step."""
-    bits = problem.weight_bits
-    if problem.budget_bits is None or problem.budget_bits >= bits[-1]:
+    costs = [problem.channel_costs(size) for size in problem.classes]
+    steps = [step for of_class in costs for step in np.diff(of_class)]
+    top = sum(size.channels * of_class[-1] for size, of_class in zip(problem.classes, costs, strict=True))
+    if problem.limit is None or problem.limit >= top or (problem.costs is not None and 0 in steps):
         return
-    left = (problem.budget_bits - problem.bits_per_weight(allocate(name, problem, seed))) * problem.total_weights
-    dearest = max(size.weights_per_channel for size in problem.classes) * max(np.diff(bits), default=0)
-    assert left <= dearest + 1e-6 * problem.total_weights
+    left = problem.limit - problem.spent(allocate(name, problem, seed))
+    assert left <= max(steps, default=0) + 1e-6 * problem.limit
 
 
 @pytest.mark.parametrize("name", UNITS)
@@ -112,3 +131,22 @@ def test_allocators_that_learn_or_measure_want_logits(name: str) -> None:
 def test_a_budget_below_the_narrowest_level_is_refused() -> None:
     with pytest.raises(UserError, match=r"expected at least 2, the narrowest level of w2a2\+w4a4, got 1\.5"):
         Problem((ClassSize("a", 8, 9),), Palette.parse("w2a2+w4a4"), 1.5)
+
+
+def test_costs_that_fit_neither_palette_nor_budget_are_refused() -> None:
+    sizes, palette = (ClassSize("a", 8, 9),), Palette.parse("w2a2+w4a4")
+
+    def problem(budget: float, per_channel: dict[str, tuple[float, ...]], bits: float | None = None) -> Problem:
+        costs = ChannelCosts(unit="latency_us", budget=budget, per_channel=per_channel)
+        return Problem(sizes, palette, bits, costs=costs)
+
+    with pytest.raises(UserError, match=r"expected at least 4 latency_us, .*w2a2\+w4a4 take, got 3"):
+        problem(3, {"a": (0.5, 1)})
+    with pytest.raises(UserError, match="costs: expected tensor class 'a', got b"):
+        problem(9, {"b": (0.5, 1)})
+    with pytest.raises(UserError, match="costs of a: expected one for each of the 2 levels"):
+        problem(9, {"a": (0.5,)})
+    with pytest.raises(UserError, match=r"budget: expected one, got 2\.5 bits per weight and one in latency_us"):
+        problem(9, {"a": (0.5, 1)}, 2.5)
+    with pytest.raises(ValueError, match="never fall"):
+        problem(9, {"a": (1, 0.5)})

@@ -11,34 +11,31 @@ from soniq_dse.qat.allocators import ClassSize, Levels, Logits, Problem
 
 
 def harden(problem: Problem, logits: Logits, start: Levels | None = None) -> Levels:
-    """Greedy upgrades from the narrowest level (or from ``start``) by gain in logits per weight bit, while the budget
+    """Greedy upgrades from the narrowest level (or from ``start``) by gain in logits per unit of cost, while the budget
     holds.
 
     This is the Lagrangian argmax of SONIQ's phase 1, continued until no further group fits: every upgrade whose gain
-    per bit is above the multiplier comes first. An upgrade lifts the ``k_group`` channels of one class that want it
+    per cost is above the multiplier comes first. An upgrade lifts the ``k_group`` channels of one class that want it
     most from one level to the next wider one; the last upgrade takes only as many as the budget still pays for, so that
     the budget is met to within a channel. Ties fall to the earlier class and channel.
     """
-    bits = problem.weight_bits
+    n_levels = len(problem.palette.levels)
     first = start or {c.name: (0,) * c.channels for c in problem.classes}
     levels = {name: np.array(of_class, dtype=np.int64) for name, of_class in first.items()}
-    left = np.inf
-    if problem.budget_bits is not None:
-        left = (problem.budget_bits * (1 + 1e-12) - problem.bits_per_weight(first)) * problem.total_weights
+    left = np.inf if problem.limit is None else problem.limit * (1 + 1e-12) - problem.spent(first)
 
     def upgrades(index: int) -> list[_Upgrade]:
         name = problem.classes[index].name
         found = [
-            _best(problem, index, levels[name], logits[name], source, problem.k_group)
-            for source in range(len(bits) - 1)
+            _best(problem, index, levels[name], logits[name], source, problem.k_group) for source in range(n_levels - 1)
         ]
         return [upgrade for upgrade in found if upgrade is not None]
 
     queue = [upgrade for index in range(len(problem.classes)) for upgrade in upgrades(index)]
     heapq.heapify(queue)
     while queue:
-        loss_per_bit, index, source, cost, chosen = heapq.heappop(queue)
-        if cost > left or (problem.budget_bits is None and loss_per_bit >= 0):
+        loss_per_cost, index, source, cost, chosen = heapq.heappop(queue)
+        if cost > left or (problem.limit is None and loss_per_cost >= 0):
             continue
         left -= cost
         levels[problem.classes[index].name][list(chosen)] = source + 1
@@ -53,12 +50,12 @@ _Upgrade = tuple[float, int, int, float, tuple[int, ...]]
 
 
 def _spend_rest(problem: Problem, logits: Logits, levels: dict[str, npt.NDArray[np.int64]], left: float) -> None:
-    """Lift part of one more group, the best that ``left`` bits pay for; in place."""
-    bits = problem.weight_bits
+    """Lift part of one more group, the best that ``left`` pays for; in place."""
     found = []
     for index, size in enumerate(problem.classes):
-        for source in range(len(bits) - 1):
-            price = size.weights_per_channel * (bits[source + 1] - bits[source])
+        costs = problem.channel_costs(size)
+        for source in range(len(costs) - 1):
+            price = costs[source + 1] - costs[source]
             count = int(left / price) if price else 0
             found.append(_best(problem, index, levels[size.name], logits[size.name], source, count))
     possible = [upgrade for upgrade in found if upgrade is not None]
@@ -75,7 +72,7 @@ def _best(
     source: int,
     count: int,
 ) -> _Upgrade | None:
-    """The best upgrade of ``count`` channels from level ``source``: (-gain per bit, class, source, cost, channels)."""
+    """The best upgrade of ``count`` channels from level ``source``: (-gain per cost, class, source, cost, channels)."""
     size: ClassSize = problem.classes[index]
     candidates = np.flatnonzero(levels == source)
     if not (len(candidates) and count):
@@ -83,9 +80,9 @@ def _best(
     margin = logits[candidates, source + 1] - logits[candidates, source]
     order = np.argsort(-margin, kind="stable")[:count]
     chosen = tuple(int(c) for c in candidates[order])
-    step_bits = problem.weight_bits[source + 1] - problem.weight_bits[source]
-    cost = len(chosen) * size.weights_per_channel * step_bits
+    costs = problem.channel_costs(size)
+    cost = len(chosen) * (costs[source + 1] - costs[source])
     gain = float(margin[order].sum())
-    if not cost:  # levels of equal weight bits: only what is wanted is taken
-        return (-np.inf, index, source, cost, chosen) if gain > 0 else None
+    if not cost:  # levels that cost the same: only what is not unwanted is taken
+        return (-np.inf, index, source, cost, chosen) if gain >= 0 else None
     return (-gain / cost, index, source, cost, chosen)

@@ -64,14 +64,12 @@ def _program(problem: Problem, logits: Logits) -> Levels:
         order = np.argsort(-gain, kind="stable")
         groups += [(size, order[at : at + problem.k_group]) for at in range(0, size.channels, problem.k_group)]
     loss = np.array([-logits[size.name][chosen].sum(axis=0) for size, chosen in groups])
-    bits = np.array(
-        [[len(chosen) * size.weights_per_channel * b for b in problem.weight_bits] for size, chosen in groups]
-    )
+    costs = np.array([[len(chosen) * cost for cost in problem.channel_costs(size)] for size, chosen in groups])
     rows = np.repeat(np.arange(len(groups)), n_levels)
     one_each = coo_array((np.ones(loss.size), (rows, np.arange(loss.size))))
     constraints = [LinearConstraint(one_each.tocsr(), 1, 1)]
-    if problem.budget_bits is not None:
-        constraints.append(LinearConstraint(bits.reshape(1, -1), 0, problem.budget_bits * problem.total_weights))
+    if problem.limit is not None:  # as a share: the solver's tolerances are absolute
+        constraints.append(LinearConstraint(costs.reshape(1, -1) / problem.limit, 0, 1))
     scale = max(np.abs(loss).max(), 1e-30)
     found = milp(
         loss.ravel() / scale, integrality=np.ones(loss.size), bounds=Bounds(0, 1), constraints=constraints,

@@ -18,12 +18,13 @@ class Uniform(Base):
 
     def allocate(self, problem: Problem, logits: Logits | None) -> Levels:
         """See ``Base.allocate``."""
-        bits = problem.weight_bits
+        n_levels = len(problem.palette.levels)
         preference = {}
         for size in problem.classes:
             filled = np.arange(size.channels) / size.channels
-            gains = [(bits[j + 1] - bits[j]) * size.weights_per_channel * -(j + filled) for j in range(len(bits) - 1)]
+            costs = problem.channel_costs(size)
+            gains = [(costs[j + 1] - costs[j]) * -(j + filled) for j in range(n_levels - 1)]
             preference[size.name] = np.cumsum([np.zeros(size.channels), *gains], axis=0).T
-        if problem.budget_bits is None:
-            return {size.name: (len(bits) - 1,) * size.channels for size in problem.classes}
+        if problem.limit is None:
+            return {size.name: (n_levels - 1,) * size.channels for size in problem.classes}
         return harden(problem, preference)

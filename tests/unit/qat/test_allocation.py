@@ -33,6 +33,28 @@ def test_the_expected_bits_meet_the_budget(
     assert expected == pytest.approx(np.clip(budget, bits.min(), bits.max()), rel=1e-9)
 
 
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    share=st.floats(0, 1),
+    temperature=st.floats(0.01, 1),
+    scale=st.sampled_from([1.0, 1e-3, 1e-9]),
+)
+@settings(max_examples=100, deadline=None)
+def test_the_expected_cost_meets_the_budget_where_classes_differ(
+    seed: int, share: float, temperature: float, scale: float
+) -> None:
+    """Costs of every class by table, some levels as dear as their neighbours; the budget anywhere in reach."""
+    rng = np.random.default_rng(seed)
+    logits, weights = rng.normal(0, 2, (50, 3)), rng.integers(1, 999, 50).astype(float)
+    of_class = np.cumsum(rng.integers(0, 40, (5, 3)) + np.array([1, 0, 0]), axis=1) * scale
+    costs = np.repeat(of_class, 10, axis=0) / weights[:, None]
+    least, most = costs.min(axis=1) @ weights, costs.max(axis=1) @ weights
+    budget = (least + share * (most - least)) / weights.sum()
+    nu = solve_multiplier(logits, costs, weights, budget, temperature)
+    expected = (soft_shares(logits, costs, nu, temperature) * costs).sum(axis=1) @ weights / weights.sum()
+    assert expected == pytest.approx(budget, rel=1e-9)
+
+
 def test_levels_of_equal_bits_cost_nothing() -> None:
     assert solve_multiplier(np.ones((4, 2)), np.array([2.0, 2.0]), np.ones(4), 2.0, 1.0) == 0.0
 

@@ -217,7 +217,7 @@ def test_the_budget_is_met_at_every_step_of_phase_one() -> None:
     seen = []
     for done in np.linspace(0, 1, 6):
         soft.before_step(float(done))
-        seen.append(soft.expected_bits())
+        seen.append(soft.expected_cost())
         quantized.model(torch.tensor(x)).square().mean().backward()
         soft.after_backward()
     np.testing.assert_allclose(seen, 2.3, rtol=1e-5)  # shares are fp32
