@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import inf, prod
 from typing import Literal
 
@@ -21,8 +22,10 @@ from soniq_dse.hardware.levels import native_levels, recipe_uses, step_timing
 from soniq_dse.hardware.ports import evenly_spread, issue_slots, port_bound, port_loads
 from soniq_dse.kernels.catalog import (
     COUNTER_INSTRUCTIONS,
+    catalog,
     kernel,
     kernels_for,
+    missing_features,
     packed_activation_bits,
     token_bits,
 )
@@ -40,8 +43,8 @@ RECIPE_TILES = ((6, 4), (12, 2), (24, 1))
 """Rows and vectors of output channels of the tiles that stand for a kernel that does not exist: 24 accumulators.
 Recipes speak of the first."""
 _OPERAND_LOADS = ("load", "load_broadcast")
-WIDEST_KERNEL_BITS = {"x86_64": 512, "aarch64": 128}
-"""The widest vectors that kernels are written for, by instruction set."""
+KERNEL_BITS = {"avx512f": 512, "avx2": 256, "neon": 128}
+"""How wide the vectors of a kernel are, by a feature that it needs; the first that it names counts."""
 DEPTHWISE_COLUMNS = 32
 """Channels of a panel of the driver's kernel for depthwise convolutions (``cpu/depthwise.cpp``)."""
 WIDENED_INSTRUCTIONS = 4.0
@@ -139,7 +142,7 @@ class Chooser:
         """
         specs = kernels_for(level, signed=False, features=self.hw.features)
         found = []
-        for spec in specs:
+        for spec in (spec for spec in specs if _kernel_bits(spec) <= self.hw.width_bits):
             with contextlib.suppress(UserError):  # a machine without figures for this one may have them for another
                 found += [self.named(spec.symbol)] if spec.features else []
         found = [one for one in found if one.priced_by == "loop"] or found
@@ -148,11 +151,17 @@ class Chooser:
         return found or [self._of_recipe(self._native(level), tile=tile) for tile in RECIPE_TILES]
 
     def _is_new(self, native: NativeLevel) -> bool:
-        """Whether no kernel could run as this recipe does: wider than any, or with an instruction that none uses."""
+        """Whether no kernel could run as this recipe does: wider than any that the machine can run, or with an
+        instruction that none uses."""
         instructions = self.hw.recipes[native.recipe].instructions
-        return native.width_bits > WIDEST_KERNEL_BITS.get(self.hw.isa, 0) or any(
+        return native.width_bits > self._widest_kernel_bits or any(
             self.hw.instructions[name].hypothetical for name in instructions
         )
+
+    @cached_property
+    def _widest_kernel_bits(self) -> int:
+        specs = (spec for spec in catalog() if not missing_features(spec, self.hw.features))
+        return max(map(_kernel_bits, specs), default=0)
 
     def fp32(self) -> Kernel:
         """Multiply-accumulates in fp32, as of a well-tuned library: the bound of its fused multiply-adds and loads.
@@ -228,7 +237,11 @@ class Chooser:
     def _recipe_cost(self, spec: KernelSpec, macs: int) -> LoopCost | None:
         """The cost of ``macs`` products by the best recipe of the kernel's format and algorithm; None where none is."""
         level = Level(weight_bits=token_bits(spec.wgt), activation_bits=token_bits(spec.act))
-        alike = [n for n in self._natives if n.level == level and n.recipe.partition("_")[0] in spec.algorithm]
+        alike = [
+            native
+            for native in self._natives
+            if native.level == level and native.recipe.partition("_")[0] in spec.algorithm and not self._is_new(native)
+        ]
         if not alike:
             return None
         return self._step_cost(max(alike, key=lambda native: native.macs_per_cycle), macs)
@@ -340,6 +353,10 @@ class Chooser:
             priced_by="fp32",
             pass_pj=self._energy.recipe(counts.items(), width) if self._energy else None,
         )
+
+
+def _kernel_bits(spec: KernelSpec) -> int:
+    return next((bits for feature, bits in KERNEL_BITS.items() if feature in spec.features), 0)
 
 
 def _step_counts(recipe: Recipe, tile: tuple[int, int]) -> dict[str, float]:

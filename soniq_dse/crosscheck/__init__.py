@@ -13,7 +13,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from soniq_dse.agreement import agree
@@ -37,6 +37,7 @@ __all__ = ["Found", "Options", "built_in_layers", "crosscheck", "read_layers"]
 
 ATTEMPTS = 4
 """Rounds over what did not settle: a busy machine is busy for seconds, then quiet."""
+_INTERVAL = ("low_us", "high_us", "interval")
 MatmulLayer = GemmLayer | Conv2dLayer
 Notify = Callable[[str], None]
 
@@ -83,11 +84,13 @@ def crosscheck(hw: HardwareModel, layers: Sequence[MatmulLayer], host: Host, opt
     if options.networks:
         predicted += [_predict_network(hw, case) for case in network_cases(hw)]
     sources = [sources_of(one.estimate) for one in predicted] if matches else []
+    journal = _journal(options.folder, predicted, sources, host) if matches else None
+    if journal is not None and journal.read():
+        predicted = _as_first_predicted(options.folder, predicted)
     predicted_at, sha256 = _write_predictions(options.folder, hw, _now(), [one.row for one in predicted], sources)
     rows = [one.row.model_copy(update={"reason": f"not measured: {why}"}) for one in predicted]
     measured: list[Measurement] = []
-    if matches:
-        journal = Journal(options.folder, [sha256, sources, host.to_json_value(), host_compiler().version])
+    if journal is not None:
         measured = _measure(predicted, host, journal, options.budget_s, notify)
         rows = [_filled(one, found) for one, found in zip(predicted, measured, strict=True)]
     summary = summarise(rows)
@@ -143,6 +146,26 @@ def _row(name: str, kind: str, group: str, levels: str, found: Estimate) -> Cros
             "interval": found.interval,
         }
     )
+
+
+def _journal(folder: Path, predicted: Sequence[_Predicted], sources: Sequence[dict[str, str]], host: Host) -> Journal:
+    """The journal of measurements of ``predicted``. Their intervals are no part of what names it: what a stopped run
+    kept changes them."""
+    values = [one.row.to_json_value() for one in predicted]
+    rows = [{name: value for name, value in row.items() if name not in _INTERVAL} for row in values]
+    return Journal(folder, [rows, list(sources), host.to_json_value(), host_compiler().version])
+
+
+def _as_first_predicted(folder: Path, predicted: Sequence[_Predicted]) -> list[_Predicted]:
+    """``predicted`` with the intervals that stand in the folder: those from before the first measurement."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        rows = json.loads((folder / "predictions.json").read_bytes())["rows"]
+        before = [{name: row[name] for name in _INTERVAL} for row in rows]
+        return [
+            replace(one, row=one.row.model_copy(update=first), estimate=one.estimate.model_copy(update=first))
+            for one, first in zip(predicted, before, strict=True)
+        ]
+    return list(predicted)
 
 
 def _measure(

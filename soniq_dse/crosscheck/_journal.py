@@ -48,7 +48,7 @@ class Journal:
         line = json.dumps({"row": row, "measurement": measurement.to_json_value()}, ensure_ascii=False)
         try:
             with self._path.open("a", encoding="utf-8") as stream:
-                stream.write(f"{line}\n")
+                stream.write(f"\n{line}\n")  # first ends a line that a kill cut short
                 stream.flush()
                 os.fsync(stream.fileno())
         except OSError as error:

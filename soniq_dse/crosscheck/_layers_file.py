@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def _items(path: Path) -> list[Any]:
     except OSError as error:
         raise UserError(f"{path}: expected a file of layers, got: {error.strerror}") from error
     try:
-        items = json.loads(text, parse_constant=_no_constant)
+        items = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_fields_once)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}:{error.colno}: expected JSON, got: {error.msg}") from error
     except (ValueError, RecursionError) as error:
@@ -71,6 +72,15 @@ def _items(path: Path) -> list[Any]:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no number of JSON")
+
+
+def _fields_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        named = f" of {str(fields['name'])[:60]!r}" if "name" in fields else ""
+        raise ValueError(f"field {twice[:60]!r}{named} twice")
+    return fields
 
 
 def _problems(layer: GemmLayer | Conv2dLayer, hw: HardwareModel) -> list[tuple[str, str]]:
@@ -117,6 +127,8 @@ def _explain(found: dict[str, Any], index: int, item: Any) -> str:
     kind, got = str(found["type"]), _shown(found["input"])
     loc = [part for part in found["loc"] if part not in _KINDS]  # pydantic names the chosen kind of layer first
     place = _place(index, item, loc)
+    if kind == "json_invalid":  # half of a surrogate pair
+        return f"{place}: expected text of whole characters, got an unpaired surrogate"
     if not isinstance(item, dict):
         return f"[{index}]: expected a layer, {{...}}, got {got}"
     if kind in ("union_tag_not_found", "union_tag_invalid"):

@@ -102,6 +102,52 @@ def test_a_run_that_was_stopped_goes_on_where_it_stood(tmp_path: Path, monkeypat
     assert not journal.exists()  # all is measured: the next run begins anew
 
 
+def test_what_was_kept_in_between_does_not_begin_a_run_anew(
+    tmp_path: Path, fake: type[FakeTimer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hw = load_hardware("avx2")
+    layers = tuple(SMALL[0].model_copy(update={"name": f"fc{m}", "m": m}) for m in range(1, 26))
+
+    class Dying(FakeTimer):
+        def layer(self, layer: object, estimate: Estimate, *, max_s: float = 0) -> Measurement:
+            if layer is layers[0] and dies:
+                raise KeyboardInterrupt
+            return super().layer(layer, estimate)
+
+    def run_all(folder: Path) -> pipeline.Found:
+        monkeypatch.setattr(network, "_INTERVALS", {})
+        return crosscheck(hw, layers, host_of(hw), Options(folder), lambda text: None)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pipeline, "spread_out", lambda count: list(range(count))[::-1])  # the first one comes last
+    monkeypatch.setattr(pipeline, "Timer", Dying)
+    dies = True
+    with pytest.raises(KeyboardInterrupt):
+        run_all(tmp_path / "run")
+    dies = False
+    kept = run_all(tmp_path / "another").kept
+    assert kept is not None
+    path = tmp_path / "hwmodels" / "measured" / "avx2" / "layers.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(kept.model_dump_json())
+    (journal,) = (tmp_path / "run").glob("measured-*.jsonl")
+    first = json.loads((tmp_path / "run" / "predictions.json").read_text())
+    record = run_all(tmp_path / "run").record
+    assert not journal.exists()
+    assert (record.predicted_at, record.predictions_sha256) == (first["created"], first["rows_sha256"])
+    assert all(row.interval.startswith("not calibrated") for row in record.rows)
+    assert run_all(tmp_path / "run").record.rows[0].interval.startswith("90%")  # a run of its own, predicted anew
+
+
+def test_a_line_cut_short_takes_no_other_with_it(tmp_path: Path) -> None:
+    journal = pipeline.Journal(tmp_path, [])
+    journal.add(0, Measurement(skipped="why"))
+    (path,) = tmp_path.glob("measured-*.jsonl")
+    path.write_text(path.read_text() + '{"row": 1, "meas')
+    journal.add(2, Measurement(skipped="why"))
+    assert sorted(journal.read()) == [0, 2]
+
+
 def test_measurements_of_others_are_not_taken_for_these(tmp_path: Path) -> None:
     pipeline.Journal(tmp_path, ["some", 1]).add(0, Measurement(skipped="why"))
     assert list(pipeline.Journal(tmp_path, ["some", 1]).read()) == [0]

@@ -51,6 +51,10 @@ MISTAKES = {
     '{"name": "fc"}': "expected an array of layers, [{...}, ...], got an object",
     "[]": "expected an array of 1 to 10000 layers, got 0",
     '[{"m": NaN}]': "NaN is no number of JSON",
+    '[{"name": "fc", "m": 1, "m": 2}]': "got: field 'm' of 'fc' twice",
+    '[{"m": %s}]' % ("9" * 5000): "expected JSON of plain numbers",
+    "[" * 100_000: "expected JSON of plain numbers",
+    '[{"name": "\\ud800", "op": "gemm"}]': "[0] '\\ud800': expected text of whole characters",
     '["fc"]': '[0]: expected a layer, {...}, got "fc"',
 }
 FIELDS = [
@@ -58,6 +62,7 @@ FIELDS = [
     (gemm(m=-1), "[0] 'fc' m: expected a whole number of at least 1, got -1; nearest valid choice: 1"),
     (gemm(n=0), "[0] 'fc' n: expected a whole number of at least 1, got 0"),
     (gemm(m="4"), "[0] 'fc' m: expected a whole number, got \"4\""),
+    (gemm(m=float("1e300")), "[0] 'fc' m: expected a whole number, got 1e+300"),
     (gemm(m=True), "[0] 'fc' m: expected a whole number, got true"),
     (gemm(m=10**30), "[0] 'fc' m: expected at most 2147483647, got 1"),
     ({k: v for k, v in gemm().items() if k != "k"}, "[0] 'fc' k: expected a value, got nothing"),
@@ -113,6 +118,8 @@ def test_all_mistakes_at_once_and_names_only_once(tmp_path: Path) -> None:
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="No such file"):
         read_layers(tmp_path / "none.json", HW)
+    with pytest.raises(UserError, match="Is a directory"):
+        read_layers(tmp_path, HW)
     binary = tmp_path / "binary.json"
     binary.write_bytes(b"\xff\xfe[")
     with pytest.raises(UserError, match="expected UTF-8 text"):

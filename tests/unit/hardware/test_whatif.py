@@ -98,6 +98,25 @@ def test_the_estimate_follows_a_width_that_no_kernel_has(avx512: HardwareModel) 
     assert any("avx512" in kernel for kernel in kernels)
 
 
+def test_a_width_that_another_machine_has_is_new_to_this_one() -> None:
+    avx2 = load_hardware("avx2")
+    wide = what_if(avx2, ["simd_width_bits=512"])
+    workload = load_workload("fashion_cnn")
+    level = Level(weight_bits=4, activation_bits=4)
+    assignment = uniform_assignment(workload, level)
+    now, then = (estimate(hw, workload, assignment) for hw in (avx2, wide))
+    assert any(name.endswith("at 512 bits") for layer in then.per_layer for name in layer.kernels)
+    assert now.latency_us / 2 < then.latency_us < now.latency_us
+
+
+def test_kernels_wider_than_the_machine_are_none_of_it(avx512: HardwareModel) -> None:
+    workload = load_workload("digits_cnn")
+    level = Level(weight_bits=4, activation_bits=4)
+    narrow = what_if(avx512, ["simd_width_bits=256"])
+    found = estimate(narrow, workload, uniform_assignment(workload, level))
+    assert not any("avx512" in name for layer in found.per_layer for name in layer.kernels)
+
+
 def test_a_narrower_vector_costs_time(avx512: HardwareModel) -> None:
     narrow = what_if(avx512, ["simd_width_bits=256"])
     assert narrow.width_bits == 256
