@@ -196,13 +196,4 @@ def outputs_of(model: nn.Module, inputs: np.ndarray) -> Tensor:
 
 def metric_of(model: nn.Module, task: Task, split: Literal["train", "val", "test"]) -> float:
     """The task's metric of ``model`` on a split."""
-    data, metric = task.split(split), task.metric
-    if metric.per_example is None:
-        return float(metric.compute(outputs_of(model, data.inputs).numpy(), data.targets))
-    each = [
-        metric.per_example(
-            outputs_of(model, data.inputs[at : at + EVALUATION_BATCH]).numpy(), data.targets[at : at + EVALUATION_BATCH]
-        )
-        for at in range(0, len(data), EVALUATION_BATCH)
-    ]
-    return metric.finish(float(np.concatenate(each).mean()))
+    return task.metric.of(lambda x: outputs_of(model, x).numpy(), task.split(split), EVALUATION_BATCH)

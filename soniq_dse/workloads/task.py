@@ -79,8 +79,18 @@ def cross_entropy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 
 def token_cross_entropy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Mean cross entropy in nats of logits ``[n, length, tokens]`` against token numbers ``[n, length]``."""
-    return cross_entropy(outputs.flatten(0, 1), targets.flatten())
+    """Mean cross entropy in nats of logits ``[n, length, tokens]`` against the last ``length`` token numbers of each
+    row of ``targets``."""
+    return cross_entropy(outputs.flatten(0, 1), targets[:, -outputs.shape[1] :].flatten())
+
+
+def padded_token_cross_entropy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """As ``token_cross_entropy``, over the targets other than 0, the padding."""
+    import torch
+
+    wanted = targets[:, -outputs.shape[1] :].flatten()
+    loss: torch.Tensor = torch.nn.functional.cross_entropy(outputs.flatten(0, 1), wanted, ignore_index=0)
+    return loss
 
 
 def token_nats(outputs: Array, targets: Array) -> Array:
@@ -102,7 +112,9 @@ class Metric:
 
     ``compute`` takes the outputs of a whole split and its targets; ``direction`` says where better is: accuracy and
     BLEU up, perplexity down. ``per_example`` gives ``[n]`` numbers whose mean, put through ``finish``, is the metric:
-    so that outputs too large for memory can be judged batch by batch.
+    so that outputs too large for memory can be judged batch by batch. ``generate`` makes what ``compute`` takes where
+    that is no output of one pass, but made token by token: it takes the network and the inputs. ``signature`` says in
+    full how the number is made, to be quoted beside it.
     """
 
     name: str
@@ -111,6 +123,18 @@ class Metric:
     compute: Callable[[Array, Array], float]
     per_example: Callable[[Array, Array], Array] | None = None
     finish: Callable[[float], float] = float
+    generate: Callable[[Callable[[Array], Array], Array], Array] | None = None
+    signature: str = ""
+
+    def of(self, network: Callable[[Array], Array], data: Split, batch: int) -> float:
+        """The metric of ``network`` (inputs -> outputs) on ``data``."""
+        if self.generate is not None:
+            return float(self.compute(self.generate(network, data.inputs), data.targets))
+        if self.per_example is None:
+            return float(self.compute(network(data.inputs), data.targets))
+        starts = range(0, len(data), batch)
+        each = [self.per_example(network(data.inputs[i : i + batch]), data.targets[i : i + batch]) for i in starts]
+        return self.finish(float(np.concatenate(each).mean()))
 
     def better(self, left: float, right: float) -> bool:
         """Whether ``left`` is strictly better than ``right``."""

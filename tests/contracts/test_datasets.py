@@ -16,6 +16,7 @@ SHA256 = {
     "cifar10": "8ac8a9d9",
     "digits": "78a105cb4417",
     "fashion_mnist": "34cc2d1b",
+    "multi30k": "588c7111dae9",
     "tiny_shakespeare": "b3f768de",
     "wikitext2": "4b1d9145",
 }

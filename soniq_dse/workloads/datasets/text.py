@@ -22,6 +22,8 @@ LONGEST_BYTES = 2**28
 def read(folder: Path, names: Sequence[str], sha256: str) -> str:
     """The first of ``names`` that ``folder`` holds, plain or with ``.gz`` behind; other content than ``sha256`` warns.
 
+    Lines end in ``\\n`` whatever they end in on disk; a byte order mark is left out.
+
     Raises:
         UserError: none is there, or it is cut short, too long or no UTF-8.
     """
@@ -34,7 +36,7 @@ def read(folder: Path, names: Sequence[str], sha256: str) -> str:
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
             content = stream.read(LONGEST_BYTES + 1)
-        text = content.decode()
+        text = content.decode("utf-8-sig").replace("\r\n", "\n")
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: expected a whole file, got one that cannot be read: {error}") from error
     except UnicodeDecodeError as error:

@@ -46,6 +46,12 @@ def test_wrong_files(tmp_path: Path, name: str, content: bytes, message: str) ->
 
 
 @pytest.mark.filterwarnings("ignore:.*not the official content")
+def test_line_ends_and_a_byte_order_mark_are_those_of_the_editor(tmp_path: Path) -> None:
+    (tmp_path / "input.txt").write_bytes(b"\xef\xbb\xbfTo be,\r\n\r\nor not\n")
+    assert text.read(tmp_path, ("input.txt",), "") == "To be,\n\nor not\n"
+
+
+@pytest.mark.filterwarnings("ignore:.*not the official content")
 def test_other_texts_are_told_apart(tmp_path: Path) -> None:
     assert len(CHARACTERS) == 65
     (tmp_path / "input.txt").write_text("naïve " * 1000)
