@@ -13,6 +13,7 @@ from soniq_dse import registry
 from soniq_dse.cost import Base
 from soniq_dse.cost.choice import Chooser
 from soniq_dse.cost.layers import LayerCoster, PartCost
+from soniq_dse.cost.vector_loops import PIECE_CYCLES, PIXEL_CYCLES
 from soniq_dse.hardware.levels import best_native_levels
 from soniq_dse.hardware.load import load_hardware
 from soniq_dse.kernels.code import kept_code
@@ -143,7 +144,11 @@ def test_a_mixed_layer_is_the_sum_of_its_segments(
         return coster(name, model).parts(layer, segments, signed=True)
 
     one, other = segment(levels[0], first), segment(levels[1], second)
-    assert total(parts(one, other)) == pytest.approx(total(parts(one)) + total(parts(other)), rel=1e-12)
+    alone, together = total(parts(one)) + total(parts(other)), total(parts(one, other))
+    if kernel == 1:
+        assert together == pytest.approx(alone, rel=1e-12)
+    else:  # a segment's pixels are pieces of the wider layer's, packed one by one
+        assert alone * (1 - 1e-12) <= together <= alone + 2 * 64 * max(PIECE_CYCLES, PIXEL_CYCLES)
 
 
 @pytest.mark.parametrize("name", MACHINES)

@@ -14,7 +14,7 @@ from soniq_dse import registry
 from soniq_dse.errors import UserError
 from soniq_dse.workloads import load_model, load_task, load_workload
 
-OWN = '''
+OWN = """
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -63,7 +63,7 @@ class OwnData(datasets.Base):
     input_shape, n_classes, nonnegative = (1, 6, 6), 2, True
     def read(self, folder):
         return task()
-'''
+"""
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_workload_at_another_shape() -> None:
         trace(load_model("tiny_cnn")[0](), torch.zeros(1, 1, 12, 12), name="tiny_cnn")
 
 
-NEW_MODEL = '''
+NEW_MODEL = """
 from torch import nn
 from soniq_dse.records.design import Schedule
 from soniq_dse.workloads import models
@@ -174,7 +174,7 @@ class Dropped(models.Base):
     schedule = Schedule(baseline_epochs=1, noise_epochs=1, finetune_epochs=1)
     def build(self):
         return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
-'''
+"""
 
 
 def test_a_new_model_is_one_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
