@@ -50,7 +50,7 @@ _Upgrade = tuple[float, int, int, float, tuple[int, ...]]
 
 
 def _spend_rest(problem: Problem, logits: Logits, levels: dict[str, npt.NDArray[np.int64]], left: float) -> None:
-    """Lift part of one more group, the best that ``left`` pays for; in place."""
+    """Lift part of one more group, the best that ``left`` pays for, and that part as far as it pays; in place."""
     found = []
     for index, size in enumerate(problem.classes):
         costs = problem.channel_costs(size)
@@ -60,8 +60,12 @@ def _spend_rest(problem: Problem, logits: Logits, levels: dict[str, npt.NDArray[
             found.append(_best(problem, index, levels[size.name], logits[size.name], source, count))
     possible = [upgrade for upgrade in found if upgrade is not None]
     if possible:
-        _, index, source, _, chosen = min(possible)
-        levels[problem.classes[index].name][list(chosen)] = source + 1
+        _, index, source, cost, chosen = min(possible)
+        costs = problem.channel_costs(problem.classes[index])
+        target, left = source + 1, left - cost
+        while target + 1 < len(costs) and (more := len(chosen) * (costs[target + 1] - costs[target])) <= left:
+            target, left = target + 1, left - more
+        levels[problem.classes[index].name][list(chosen)] = target
 
 
 def _best(
