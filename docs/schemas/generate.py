@@ -13,7 +13,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from soniq_dse.records.base import Record
 from soniq_dse.records.front import ParetoFront, Report
+from soniq_dse.records.gpu import GpuModel
 from soniq_dse.records.hardware import HardwareModel
 from soniq_dse.records.palette import Palette
 from soniq_dse.records.workload import Layer
@@ -25,16 +27,16 @@ def schemas() -> dict[str, dict[str, Any]]:
     """File name -> JSON Schema."""
     read = {"palette": Palette, "layers": list[Layer]}
     written = {"front": ParetoFront, "report": Report}
-    found = {"hardware": _hardware()}
+    found = {"hardware": _descriptor(HardwareModel), "gpu": _descriptor(GpuModel)}
     found |= {name: TypeAdapter(kind).json_schema(mode="validation") for name, kind in read.items()}
     found |= {name: TypeAdapter(kind).json_schema(mode="serialization") for name, kind in written.items()}
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     return {f"{name}.schema.json": dialect | schema for name, schema in found.items()}
 
 
-def _hardware() -> dict[str, Any]:
+def _descriptor(record: type[Record]) -> dict[str, Any]:
     """The schema of a descriptor file: the record, or ``extends`` and any part of it."""
-    schema = HardwareModel.model_json_schema()
+    schema = record.model_json_schema()
     extends = {"type": "string", "description": "The descriptor that this one overrides, by path or name."}
     schema["properties"] = {"extends": extends} | schema["properties"]
     schema["anyOf"] = [{"required": ["extends"]}, {"required": schema.pop("required")}]

@@ -52,27 +52,32 @@ def list_command(as_json: bool) -> None:
 def _list_row(row: dict[str, Any]) -> list[str]:
     if "error" in row:
         return [row["name"], f"not valid: see soniq-dse hw validate {row['file']}", *["-"] * 5]
-    widths, matches = "/".join(map(str, row["simd_width_bits"])), "yes" if row["matches_host"] else "no"
-    return [row["name"], row["title"], row["isa"], widths, str(row["cores"]), f"{row['clock_ghz']:g}", matches]
+    widths, matches = "/".join(map(str, row["simd_width_bits"])) or "-", "yes" if row["matches_host"] else "no"
+    return [row["name"], row["title"], row["isa"], widths, f"{row['cores']:g}", f"{row['clock_ghz']:g}", matches]
 
 
 def _list_entry(path: Path) -> dict[str, Any]:
     from soniq_dse.hardware.document import DescriptorError
+    from soniq_dse.hardware.gpus import detected_gpus, match_gpu
     from soniq_dse.hardware.host import detect_host, match_host
-    from soniq_dse.hardware.overview import read_head
+    from soniq_dse.hardware.overview import GpuHead, read_head
 
     try:
         head = read_head(path)
     except DescriptorError as error:
         return {"file": str(path), "name": path.stem, "error": str(error)}
-    return {
-        "file": str(path),
-        "name": path.stem,
-        "title": head.title,
+    entry = {"file": str(path), "name": path.stem, "title": head.title, "clock_ghz": head.clock_ghz.value}
+    if isinstance(head, GpuHead):
+        return entry | {
+            "isa": head.architecture,
+            "simd_width_bits": [],
+            "cores": head.multiprocessors.value,
+            "matches_host": match_gpu(head.name, head.matches, detected_gpus())[0],
+        }
+    return entry | {
         "isa": head.isa,
         "simd_width_bits": sorted(simd.width_bits for simd in head.simd),
         "cores": head.cores,
-        "clock_ghz": head.clock_ghz.value,
         "matches_host": match_host(head, detect_host())[0],
     }
 
@@ -86,15 +91,25 @@ def show_command(name: str, settings: tuple[str, ...], as_json: bool) -> None:
 
     Example:  soniq-dse hw show avx512
     """
+    from soniq_dse.hardware.gpus import detected_gpus, gpu_levels, gpu_sheets, match_gpu
     from soniq_dse.hardware.host import detect_host, match_host
     from soniq_dse.hardware.levels import native_levels
-    from soniq_dse.hardware.load import load_hardware
+    from soniq_dse.hardware.load import load_machine
     from soniq_dse.hardware.render import sheets
     from soniq_dse.hardware.whatif import what_if
+    from soniq_dse.records.gpu import GpuModel
 
-    hw = what_if(load_hardware(name), settings)
-    levels = native_levels(hw)
-    matches, reason = match_host(hw, detect_host())
+    hw = load_machine(name)
+    if isinstance(hw, GpuModel):
+        hw = what_if(hw, settings)
+        levels, (matches, reason) = gpu_levels(hw), match_gpu(hw.name, hw.matches, detected_gpus())
+        tables = gpu_sheets(hw, levels)
+        heading = f"{hw.architecture} · {hw.multiprocessors.value:g} multiprocessors"
+    else:
+        hw = what_if(hw, settings)
+        levels, (matches, reason) = native_levels(hw), match_host(hw, detect_host())
+        tables = sheets(hw, levels)
+        heading = f"{hw.isa} · {hw.cores} cores · {', '.join(hw.features)}"
     if as_json:
         print_json(
             {
@@ -106,10 +121,8 @@ def show_command(name: str, settings: tuple[str, ...], as_json: bool) -> None:
         )
         return
     out = console()
-    out.print(
-        f"{hw.title}\n{hw.name} · {hw.isa} · {hw.cores} cores · {', '.join(hw.features)}\n{reason}\n", markup=False
-    )
-    for sheet in sheets(hw, levels):
+    out.print(f"{hw.title}\n{hw.name} · {heading}\n{reason}\n", markup=False)
+    for sheet in tables:
         out.print(table(sheet.title, sheet.columns, sheet.rows))
 
 
@@ -136,11 +149,11 @@ def validate_command(context: click.Context, files: tuple[str, ...], as_json: bo
 
 def _validated(file: str) -> dict[str, Any]:
     from soniq_dse.hardware.document import DescriptorError
-    from soniq_dse.hardware.load import load_hardware
+    from soniq_dse.hardware.load import load_machine
 
     problems: list[dict[str, Any]] = []
     try:
-        load_hardware(file)
+        load_machine(file)
     except DescriptorError as error:
         problems = [
             {**problem.place._asdict(), "field": problem.field, "message": problem.message, "text": str(problem)}

@@ -75,7 +75,7 @@ def calibrated(base: HardwareModel, survey: Survey, name: str, title: str | None
     tree["sources"] = {key: source for key, source in tree["sources"].items() if key in used}
     text = _header(base, survey, ports) + dumped(styled(tidied(tree)))
     try:
-        hardware = validated(parse_document(f"{name}.yaml", text))
+        hardware = validated(parse_document(f"{name}.yaml", text), HardwareModel)
     except DescriptorError as error:
         raise UserError(f"calibration: expected readings that agree, got\n{error}\nis the machine too busy?") from error
     return Calibration(hardware, text, ports.verdicts, unsteady_figures(survey))

@@ -25,7 +25,7 @@ PLAUSIBLE: dict[str, tuple[float, float]] = {
     "size_bytes": (256, 2**40),
     "line_bytes": (8, 4096),
     "shared_by_cores": (1, 4096),
-    "read_bytes_per_cycle": (0.1, 4096),
+    "read_bytes_per_cycle": (0.1, 65536),
     "read_gb_per_s_one_core": (0.01, 100_000),
     "read_gb_per_s_all_cores": (0.01, 1_000_000),
     "latency_ns": (0.1, 100_000),
@@ -39,6 +39,18 @@ PLAUSIBLE: dict[str, tuple[float, float]] = {
     "macs_per_width_bit": (1e-6, 1e6),
     "lanes_per_width_bit": (1e-6, 1e6),
     "cycles": (0.01, 1000),
+    "multiprocessors": (1, 4096),
+    "macs_per_cycle": (1, 1e7),
+    "issue_warps_per_cycle": (1, 64),
+    "registers_total": (1024, 2**24),
+    "registers_per_thread_max": (1, 4096),
+    "threads_max": (32, 65536),
+    "blocks_max": (1, 4096),
+    "shared_size_bytes": (1024, 2**30),
+    "shared_bytes_per_cycle": (1, 65536),
+    "read_gb_per_s": (1, 1_000_000),
+    "sustained_share": (0.1, 1),
+    "launch_us": (0, 1000),
 }
 """Field -> the range outside which a figure is surely in another unit or a slip of the pen."""
 

@@ -96,7 +96,8 @@ def default_descriptor(host: Host) -> tuple[Path, str]:
     Raises:
         UserError: no descriptor is shipped.
     """
-    heads = [(path, read_head(path)) for path in shipped_descriptors()]
+    found = [(path, read_head(path)) for path in shipped_descriptors()]
+    heads = [(path, head) for path, head in found if isinstance(head, DescriptorHead)]
     if not heads:
         raise UserError("expected shipped descriptors, got none; install soniq-dse again")
     for path, head in heads:

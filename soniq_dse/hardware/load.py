@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -18,14 +18,16 @@ from soniq_dse.hardware.checks import check
 from soniq_dse.hardware.document import DescriptorError, Document, FieldPath, Problem, read_document
 from soniq_dse.hardware.find import find_descriptor
 from soniq_dse.hardware.schema_errors import explain
+from soniq_dse.records.gpu import GpuModel
 from soniq_dse.records.hardware import HardwareModel
 
-__all__ = ["DescriptorError", "Problem", "load_hardware", "read_resolved"]
+__all__ = ["DescriptorError", "Problem", "load_hardware", "load_machine", "read_resolved"]
 
 EXTENDS = "extends"
+AnyMachine = TypeVar("AnyMachine", HardwareModel, GpuModel)
 
 
-def load_hardware(spec: str | Path) -> HardwareModel:
+def load_machine(spec: str | Path) -> HardwareModel | GpuModel:
     """The machine described by ``spec``: a path, or a name found by ``find_descriptor``.
 
     Raises:
@@ -33,21 +35,34 @@ def load_hardware(spec: str | Path) -> HardwareModel:
         DescriptorError: it is not valid; the text holds all its errors, one a line
             (``file:line:column field: expected ..., got ...; nearest valid choice ...``).
     """
-    return validated(read_resolved(find_descriptor(str(spec))))
+    document = read_resolved(find_descriptor(str(spec)))
+    return validated(document, GpuModel) if document.value.get("kind") == "gpu" else validated(document, HardwareModel)
 
 
-def validated(document: Document) -> HardwareModel:
+def load_hardware(spec: str | Path) -> HardwareModel:
+    """``load_machine`` for what only processors do.
+
+    Raises:
+        UserError, DescriptorError: as ``load_machine``, or it describes a GPU.
+    """
+    found = load_machine(spec)
+    if isinstance(found, GpuModel):
+        raise UserError(f"{spec}: expected a descriptor of kind cpu, got kind gpu ({found.title})")
+    return found
+
+
+def validated(document: Document, record: type[AnyMachine]) -> AnyMachine:
     """The machine that ``document`` describes.
 
     Raises:
         DescriptorError: it breaks the schema or a rule; holds all errors.
     """
-    model: HardwareModel | None = None
+    model: AnyMachine | None = None
     try:
         # Strict JSON mode: lists become tuples, but text never becomes a number, nor true a 1.
-        model = HardwareModel.model_validate_json(json.dumps(document.value), strict=True)
+        model = record.model_validate_json(json.dumps(document.value), strict=True)
     except ValidationError as error:
-        explain(error, document)
+        explain(error, document, record)
     check(document)
     if model is None or document.problems:
         raise DescriptorError(_in_order(document.problems))

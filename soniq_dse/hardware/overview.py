@@ -13,7 +13,20 @@ from soniq_dse.hardware.document import DescriptorError, Document, parse_documen
 from soniq_dse.hardware.load import EXTENDS, read_resolved
 from soniq_dse.hardware.schema_errors import explain
 from soniq_dse.records.base import Record
+from soniq_dse.records.gpu import Architecture
 from soniq_dse.records.hardware import Figure, Name, ProcessorMatch, SimdWidth
+
+
+class GpuHead(Record):
+    """The fields of ``GpuModel`` that tell GPUs apart."""
+
+    name: Name
+    title: Annotated[str, Field(min_length=1, max_length=200)]
+    kind: Literal["gpu"]
+    architecture: Architecture
+    matches: tuple[str, ...] = ()
+    multiprocessors: Figure
+    clock_ghz: Figure
 
 
 class DescriptorHead(Record):
@@ -29,20 +42,21 @@ class DescriptorHead(Record):
     simd: Annotated[tuple[SimdWidth, ...], Field(min_length=1)]
 
 
-_FIELDS = frozenset(DescriptorHead.model_fields)
+_FIELDS = frozenset(DescriptorHead.model_fields) | frozenset(GpuHead.model_fields)
 _TOP_LEVEL_KEY = re.compile(r"([A-Za-z_]+):(\s|$)")
 
 
-def read_head(path: Path) -> DescriptorHead:
+def read_head(path: Path) -> DescriptorHead | GpuHead:
     """The head of the descriptor ``path``. What stands below it is not checked: that is ``load_hardware``.
 
     Raises:
         DescriptorError: the file cannot be read, or its head is not valid.
     """
     document = read_resolved(path, read=_read_head_lines)
-    document.value = {key: value for key, value in document.value.items() if key in _FIELDS}
+    record: type[DescriptorHead | GpuHead] = GpuHead if document.value.get("kind") == "gpu" else DescriptorHead
+    document.value = {key: value for key, value in document.value.items() if key in record.model_fields}
     try:
-        return DescriptorHead.model_validate_json(json.dumps(document.value), strict=True)
+        return record.model_validate_json(json.dumps(document.value), strict=True)
     except ValidationError as error:
         explain(error, document)
         raise DescriptorError(document.problems) from error
@@ -60,4 +74,5 @@ def _read_head_lines(path: Path) -> Document:
         document = parse_document(str(path), "\n".join(kept))
     except DescriptorError:
         return read_document(path)
-    return document if EXTENDS in document.value or document.value.keys() >= {"name", "simd"} else read_document(path)
+    needed = {"name", "multiprocessors" if document.value.get("kind") == "gpu" else "simd"}
+    return document if EXTENDS in document.value or document.value.keys() >= needed else read_document(path)

@@ -97,7 +97,8 @@ def update(path: Path, survey: Survey) -> tuple[Change, ...]:
 
 def _check(path: Path, text: str) -> None:
     """Refuse a text that would not be valid in place of ``path``."""
-    validated(read_resolved(path, read=lambda file: parse_document(str(file), text) if file == path else _read(file)))
+    document = read_resolved(path, read=lambda file: parse_document(str(file), text) if file == path else _read(file))
+    validated(document, HardwareModel)
 
 
 def _read(file: Path) -> Any:

@@ -17,6 +17,7 @@ UNITS = {
     "_ghz": "GHz", "_mhz": "MHz", "_hz": "Hz", "_ns": "ns", "_us": "us", "_pj": "pJ", "_nj": "nJ", "_bytes": "bytes",
     "_kib": "KiB", "_kb": "kB", "_mib": "MiB", "_mb": "MB", "_bits": "bits", "_cycles": "cycles", "_entries": "entries",
     "_bytes_per_cycle": "bytes per cycle", "_gb_per_s_one_core": "GB/s", "_gb_per_s_all_cores": "GB/s",
+    "_gb_per_s": "GB/s",
 }  # fmt: skip
 """Suffix of a field's name -> its unit, longest match first."""
 _FACTORS = {
@@ -24,15 +25,17 @@ _FACTORS = {
     ("nJ", "pJ"): "multiply by 1000", ("KiB", "bytes"): "multiply by 1024", ("kB", "bytes"): "multiply by 1000",
     ("MiB", "bytes"): "multiply by 1048576", ("MB", "bytes"): "multiply by 1e6",
 }  # fmt: skip
+KINDS = ("cpu", "gpu")
+"""Of machine: each has a record of its own, whose schema knows but one."""
 _BY_LENGTH = sorted(UNITS, key=len, reverse=True)
 
 
-def explain(error: ValidationError, document: Document) -> None:
-    """Note every error of ``error`` in ``document``, at its place."""
+def explain(error: ValidationError, document: Document, record: type[BaseModel] = HardwareModel) -> None:
+    """Note every error of ``error`` in ``document``, which should be a ``record``, at its place."""
     for item in error.errors(include_url=False, include_context=True):
         path = _document_path(item["loc"], document.value)
         at_key = item["type"] == "extra_forbidden" or item["loc"][-1:] == ("[key]",)
-        document.add(path, _message(dict(item), path), at_key=at_key)
+        document.add(path, _message(dict(item), path, record), at_key=at_key)
 
 
 def unit_of(path: FieldPath) -> str:
@@ -69,15 +72,15 @@ def _document_path(loc: tuple[int | str, ...], value: Any) -> FieldPath:
     return tuple(path)
 
 
-def _message(item: dict[str, Any], path: FieldPath) -> str:
+def _message(item: dict[str, Any], path: FieldPath, record: type[BaseModel]) -> str:
     kind, got = item["type"], shown(item["input"])
-    annotation = int if item["loc"][-1:] == ("[key]",) else _annotation_at(path)
+    annotation = int if item["loc"][-1:] == ("[key]",) else _annotation_at(path, record)
     if kind == "missing":
         return f"expected {_described(annotation, path)}, got nothing: this field is required"
     if kind == "extra_forbidden":
-        return _unknown_field(path)
+        return _unknown_field(path, record)
     if kind == "literal_error":
-        choices = [str(choice) for choice in get_args(_bare(annotation))]
+        choices = list(KINDS) if path == ("kind",) else [str(choice) for choice in get_args(_bare(annotation))]
         return f"expected one of {', '.join(choices)}, got {got}{nearest(str(item['input']), choices)}"
     if kind == "string_pattern_mismatch":
         return f"expected a name of letters, digits and . _ + -, got {got}"
@@ -91,10 +94,10 @@ def _message(item: dict[str, Any], path: FieldPath) -> str:
     )
 
 
-def _unknown_field(path: FieldPath) -> str:
-    name, owner = str(path[-1]), _bare(_annotation_at(path[:-1]))
+def _unknown_field(path: FieldPath, record: type[BaseModel]) -> str:
+    name, owner = str(path[-1]), _bare(_annotation_at(path[:-1], record))
     fields = list(owner.model_fields) if isinstance(owner, type) and issubclass(owner, BaseModel) else []
-    if owner is HardwareModel:
+    if owner is record:
         fields.append("extends")
     hint = nearest(name, fields)
     near = re.search(r"nearest valid choice: '(.*)'", hint)
@@ -139,9 +142,9 @@ def _bare(annotation: Any) -> Any:
     return annotation
 
 
-def _annotation_at(path: FieldPath) -> Any:
+def _annotation_at(path: FieldPath, record: type[BaseModel]) -> Any:
     """The type of the field ``path`` of a descriptor; None where the schema has no such field."""
-    annotation: Any = HardwareModel
+    annotation: Any = record
     for part in path:
         bare = _bare(annotation)
         if isinstance(bare, type) and issubclass(bare, BaseModel):

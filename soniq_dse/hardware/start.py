@@ -43,7 +43,7 @@ def start_descriptor(new: Path, source: Path, host: Host, title: str | None = No
     if foreign:
         _mark_assumed(tree)
     text = _header(new, model, host, tree["title"], foreign=foreign) + dumped(tree)
-    validated(parse_document(str(new), text))
+    validated(parse_document(str(new), text), HardwareModel)
     return text
 
 

@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 from soniq_dse.errors import UserError, nearest
 from soniq_dse.hardware.document import DescriptorError, Document
-from soniq_dse.hardware.load import validated
+from soniq_dse.hardware.load import AnyMachine, validated
 from soniq_dse.hardware.render import source_keys
 from soniq_dse.hardware.schema_errors import shown, unit_of
 from soniq_dse.records.hardware import HardwareModel, SimdWidth, Source
@@ -25,7 +25,7 @@ _KEYS = ("name", "operation", "width_bits")
 _Tree = dict[str, Any]
 
 
-def what_if(hw: HardwareModel, settings: Sequence[str]) -> HardwareModel:
+def what_if(hw: AnyMachine, settings: Sequence[str]) -> AnyMachine:
     """``hw`` with ``settings`` (``FIELD=VALUE``), applied from left to right; ``hw`` itself without any.
 
     Raises:
@@ -37,7 +37,7 @@ def what_if(hw: HardwareModel, settings: Sequence[str]) -> HardwareModel:
     tree["sources"][_SOURCE] = Source(title="What if: set by hand, not measured").model_dump(exclude_none=True)
     for setting in settings:
         name, value = _parsed(setting)
-        if name in KNOBS:
+        if name in KNOBS and isinstance(hw, HardwareModel):
             KNOBS[name](tree, setting, value)
         else:
             _set_field(tree, setting, name, value)
@@ -46,7 +46,7 @@ def what_if(hw: HardwareModel, settings: Sequence[str]) -> HardwareModel:
     if _SOURCE not in source_keys(tree):
         del tree["sources"][_SOURCE]
     try:
-        return validated(Document(f"{hw.name} --set", tree))
+        return validated(Document(f"{hw.name} --set", tree), type(hw))
     except DescriptorError as error:
         first = error.problems[0]
         raise UserError(f"--set {', '.join(settings)}: {first.field}: {first.message}") from error

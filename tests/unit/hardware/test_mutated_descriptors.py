@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from soniq_dse.hardware.find import shipped_descriptors
-from soniq_dse.hardware.load import DescriptorError, load_hardware
+from soniq_dse.hardware.load import DescriptorError, load_hardware, load_machine
 
 SEED = 20260131
 VALUES = [
@@ -122,7 +122,7 @@ def mutants(repository: Path, count: int) -> list[bytes]:
 def refusal(path: Path) -> str:
     """The error of ``path``; "" where it loads."""
     try:
-        load_hardware(path)
+        load_machine(path)
     except DescriptorError as error:
         return str(error)
     return ""

@@ -1,0 +1,96 @@
+"""A GPU as figures with sources: the descriptor schema (version 1) of ``kind: gpu``.
+
+Rates are of one multiprocessor unless the name says otherwise; a warp is 32 threads, so that a register of a warp is a
+vector of 1024 bits. Rules that span fields are checked in ``hardware/checks.py``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt
+
+from soniq_dse.records.base import Record
+from soniq_dse.records.hardware import Figure, Name, Source
+
+WARP_THREADS = 32
+WARP_BITS = 1024
+"""Of one register over all threads of a warp."""
+
+Architecture = Annotated[str, Field(pattern=r"^sm_[0-9]{2,3}[a-z]?$")]
+Pipe = Literal["lop3", "shift", "prmt", "imad", "popc", "dp4a", "hfma2", "load"]
+
+
+class GpuOperation(Record):
+    """A multiply-accumulate instruction for operands of ``operand_bits`` on one multiprocessor.
+
+    ``tensor`` units take whole fragments (``mma.sync``), ``vector`` units one element a thread. ``native`` is false
+    where the compiler accepts the instruction and emulates it by slower ones: then no kernel uses it. ``k_group`` input
+    channels are consumed per instruction, ``n_group`` output channels are what it makes at a time.
+    """
+
+    unit: Literal["tensor", "vector"]
+    operand_bits: Literal[1, 4, 8, 16]
+    native: bool
+    k_group: PositiveInt
+    n_group: PositiveInt
+    macs_per_cycle: Figure
+
+
+class Multiprocessor(Record):
+    """One streaming multiprocessor: what it issues, holds, and does per cycle.
+
+    ``issue_warps_per_cycle`` is the number of warp instructions issued a cycle, ``lanes_per_cycle`` how many threads'
+    worth of an instruction each pipe takes a cycle.
+    """
+
+    issue_warps_per_cycle: Figure
+    lanes_per_cycle: dict[Pipe, Figure]
+    registers_total: Figure
+    registers_per_thread_max: Figure
+    threads_max: Figure
+    blocks_max: Figure
+    shared_size_bytes: Figure
+    shared_bytes_per_cycle: Figure
+
+
+class GpuCache(Record):
+    """The cache that all multiprocessors share; bandwidth of the whole GPU."""
+
+    size_bytes: Figure
+    read_bytes_per_cycle: Figure
+    latency_cycles: Figure
+
+
+class GpuMemory(Record):
+    """Device memory. ``read_gb_per_s`` is what the maker states, ``sustained_share`` what a copy reaches of it."""
+
+    size_bytes: Figure
+    read_gb_per_s: Figure
+    sustained_share: Figure
+    latency_ns: Figure
+
+
+class GpuOverhead(Record):
+    """What a kernel costs besides its work, where launches follow one another in a stream or a graph."""
+
+    launch_us: Figure
+
+
+class GpuModel(Record):
+    """A GPU. ``matches`` are the names under which its driver reports it, each the beginning of one."""
+
+    schema_version: Literal[1]
+    name: Name
+    title: Annotated[str, Field(min_length=1, max_length=200)]
+    kind: Literal["gpu"]
+    architecture: Architecture
+    matches: tuple[str, ...] = ()
+    multiprocessors: Figure
+    clock_ghz: Figure
+    multiprocessor: Multiprocessor
+    operations: Annotated[dict[Name, GpuOperation], Field(min_length=1)]
+    l2: GpuCache
+    memory: GpuMemory
+    overhead: GpuOverhead
+    sources: Annotated[dict[str, Source], Field(min_length=1)]
