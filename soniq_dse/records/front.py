@@ -65,6 +65,8 @@ class DesignPoint(Record):
     batch: int
     threads: int
     size_bytes: int
+    energy_uj: float | None = None
+    """Predicted dynamic energy of one call; None where the descriptor lacks figures for it."""
     dominated: bool
     order_uncertain: bool = False
     """Another design is better by the values, but not wherever in their intervals the true values lie."""

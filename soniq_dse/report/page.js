@@ -4,14 +4,16 @@
  *   report, front, task, points, byId, details, marks      the data, as in report.json
  *   state, set(patch), on(keys, callback)                  the state; callback(state) after any of keys changed
  *   passes(point), shown()                                 the filter
- *   unit, value(point, field), label(field), text(field, value)   figures with their units
+ *   fields, unit, value(point, field), label(field), text(field, point), sense(field)   figures with their units
+ *   filters, limits                                        the keys of state that decide what is shown; what it must keep to: {key, field(), most}
  *   plot(div, draw), repaint(callback)                     a Figure, or anything drawn, that follows the theme
  * soniq.el and soniq.svg make nodes; strings become text nodes, never HTML. */
 const soniq = (() => {
   const panels = [];
-  const NUMBERS = ["max_latency", "min_metric"];
+  const NUMBERS = ["max_latency", "min_metric", "max_size"];
+  const FIELDS = ["metric_val", "metric_test", "latency_measured_us", "latency_predicted_us", "size_bytes", "energy_uj", "bits_per_weight"];
   const DEFAULTS = {
-    design: "", text: "", max_latency: null, min_metric: null, dominated: true, bars: true, log: true,
+    design: "", other: "", text: "", max_latency: null, min_metric: null, max_size: null, dominated: true, bars: true, log: true,
     x: "", y: "", sort: "", seed: 0, hidden: "",
   };
 
@@ -45,56 +47,6 @@ const soniq = (() => {
     return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
   }
 
-  /** A plotly figure. draw() gives {traces, layout}, the ring around the selected point last. It is drawn when it first
-   * comes near the window, and again where something changed; a click on a point selects its design. */
-  class Figure {
-    constructor(app, div, draw) {
-      Object.assign(this, { app, div, draw, near: false, stale: true });
-      new IntersectionObserver(([entry]) => {
-        this.near = entry.isIntersecting;
-        this.update();
-      }, { rootMargin: "400px" }).observe(div);
-    }
-
-    redraw() {
-      this.stale = true;
-      this.update();
-    }
-
-    update(always = false) {
-      if (!this.stale || !window.Plotly || !(this.near || always)) return;
-      const first = !this.div.data;
-      const { traces, layout } = this.draw();
-      Plotly.react(this.div, traces, { ...this.layout(), ...layout }, {
-        showSendToCloud: false, displaylogo: false, plotlyServerURL: "", responsive: true,
-        modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"], toImageButtonOptions: { filename: this.div.id },
-      });
-      this.stale = false;
-      if (first) this.div.on("plotly_click", (event) => this.clicked(event));
-    }
-
-    clicked(event) {
-      const id = event.points.map((p) => p.customdata).find(Boolean);
-      if (id) this.app.set({ design: id });
-    }
-
-    /** Move the ring without drawing the rest again. */
-    ring({ x, y }) {
-      if (!this.stale) Plotly.restyle(this.div, { x: [x], y: [y] }, [this.div.data.length - 1]);
-    }
-
-    layout() {
-      const { app } = this;
-      return {
-        paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", hovermode: "closest", showlegend: false,
-        font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: app.colour("ink") },
-        hoverlabel: { bgcolor: app.colour("card"), bordercolor: app.colour("line-strong"), align: "left",
-          font: { color: app.colour("ink"), size: 13 } },
-        margin: { l: 56, r: 16, t: 16, b: 52 }, modebar: { bgcolor: "rgba(0,0,0,0)", color: app.colour("ink-soft") },
-      };
-    }
-  }
-
   class App {
     constructor(data) {
       this.report = data.report;
@@ -121,6 +73,11 @@ const soniq = (() => {
       this.defaults.design = known(summary.finding_id) || known(summary.knee_id) || (first ? first.id : "");
       this.unit = this.task.metric_unit === "fraction" ? "%" : this.task.metric_unit;
       this.factor = this.task.metric_unit === "fraction" ? 100 : 1;
+      this.limits = [
+        { key: "max_latency", field: () => this.latencyField, most: true },
+        { key: "min_metric", field: () => this.metricField, most: this.task.direction === "min" },
+        { key: "max_size", field: () => "size_bytes", most: true },
+      ];
       this.state = { ...this.defaults, ...this.fromHash() };
     }
 
@@ -132,8 +89,8 @@ const soniq = (() => {
         if (NUMBERS.includes(key)) found[key] = text !== "" && Number.isFinite(Number(text)) ? Number(text) : null;
         else if (key === "seed") found[key] = Math.max(0, Math.trunc(Number(text)) || 0);
         else if (typeof this.defaults[key] === "boolean") found[key] = text === "1";
-        else if (key === "design" && !this.byId.has(text)) continue;
-        else if ((key === "x" || key === "y") && !this.fields(key).includes(text)) continue;
+        else if ((key === "design" || key === "other") && !this.byId.has(text)) continue;
+        else if ((key === "x" || key === "y") && !FIELDS.includes(text)) continue;
         else found[key] = text;
       }
       return found;
@@ -169,14 +126,24 @@ const soniq = (() => {
     }
 
     // -- figures -------------------------------------------------------------------------------------------
-    fields(axis) {
-      if (axis === "y") return ["metric_val", "metric_test"];
-      return ["latency_measured_us", "latency_predicted_us", "size_bytes", "bits_per_weight"];
+    /** The quantities of which some point has a value. */
+    get fields() {
+      return FIELDS.filter((field) => this.points.some((p) => p[field] !== null));
+    }
+
+    /** 1 where more of a quantity is better, -1 where less is. */
+    sense(field) {
+      return field.startsWith("metric") && this.task.direction === "max" ? 1 : -1;
     }
 
     /** The latency that constraints and the selected card speak of: that of the x axis, else the objective's. */
     get latencyField() {
       return this.state.x.startsWith("latency") ? this.state.x : this.defaults.x;
+    }
+
+    /** The metric that constraints speak of: that of the y axis, else the objective's. */
+    get metricField() {
+      return this.state.y.startsWith("metric") ? this.state.y : this.defaults.y;
     }
 
     value(point, field) {
@@ -194,6 +161,7 @@ const soniq = (() => {
         latency_measured_us: "measured latency (µs)",
         latency_predicted_us: "predicted latency (µs)",
         size_bytes: "size (KiB)",
+        energy_uj: "predicted energy (µJ)",
         bits_per_weight: "bits per weight",
       }[field];
     }
@@ -209,7 +177,7 @@ const soniq = (() => {
     /** A shown value with its unit. */
     text(field, point) {
       const value = this.value(point, field);
-      const unit = { size_bytes: "KiB", bits_per_weight: "bits" }[field] || (field.startsWith("metric") ? this.unit : "µs");
+      const unit = { size_bytes: "KiB", bits_per_weight: "bits", energy_uj: "µJ" }[field] || (field.startsWith("metric") ? this.unit : "µs");
       return value === null ? "not known" : `${this.number(field, value)} ${unit}`.trim();
     }
 
@@ -241,8 +209,13 @@ const soniq = (() => {
     }
 
     // -- filter --------------------------------------------------------------------------------------------
+    /** The keys of state that decide what is shown. */
+    get filters() {
+      return ["text", ...this.limits.map((limit) => limit.key), "dominated", "hidden"];
+    }
+
     passes(point) {
-      const { text, max_latency: latency, min_metric: metric, dominated, hidden, y } = this.state;
+      const { text, dominated, hidden } = this.state;
       if (point.role === "design") {
         if (!dominated && point.dominated) return false;
         if (hidden.split(",").includes(point.palette)) return false;
@@ -250,10 +223,10 @@ const soniq = (() => {
       const words = text.toLowerCase().split(/\s+/).filter(Boolean);
       const where = `${point.name} ${point.palette} ${point.id} ${point.role}`.toLowerCase();
       if (!words.every((word) => where.includes(word))) return false;
-      if (latency !== null && !(point[this.latencyField] !== null && point[this.latencyField] <= latency)) return false;
-      if (metric === null) return true;
-      const value = this.value(point, y);
-      return this.task.direction === "max" ? value >= metric : value <= metric;
+      return this.limits.every(({ key, field, most }) => {
+        const limit = this.state[key], value = limit === null ? 0 : this.value(point, field());
+        return limit === null || (value !== null && (most ? value <= limit : value >= limit));
+      });
     }
 
     shown() {
@@ -300,7 +273,7 @@ const soniq = (() => {
     }
 
     plot(div, draw) {
-      const figure = new Figure(this, div, draw);
+      const figure = new soniq.Figure(this, div, draw);
       this.figures.push(figure);
       return figure;
     }
@@ -360,5 +333,7 @@ const soniq = (() => {
     document.documentElement.dataset.complete = "true";
   }
 
-  return { panel: (name, build) => panels.push({ name, build }), el, svg, plain, figures, download, start };
+  const capital = (text) => text[0].toUpperCase() + text.slice(1);
+
+  return { panel: (name, build) => panels.push({ name, build }), el, svg, plain, figures, capital, download, start };
 })();

@@ -29,7 +29,14 @@ def render_page(report: Report) -> str:
     panels = all_panels()
     return offline_page(
         "template.html",
-        script="\n".join([package_text("page.js"), *(panel.script() for panel in panels), "soniq.start();"]),
+        script="\n".join(
+            [
+                package_text("page.js"),
+                package_text("figure.js"),
+                *(panel.script() for panel in panels),
+                "soniq.start();",
+            ]
+        ),
         data=_data_json(report, panels),
         report=report,
         created=date_text(report.created),

@@ -110,6 +110,7 @@ def _groups(evaluations: Sequence[Evaluation]) -> list[list[Evaluation]]:
 def _point(seeds: list[Evaluation]) -> DesignPoint:
     first = seeds[0]
     estimates = [seed.estimate for seed in seeds if seed.estimate is not None]
+    energies = [estimate.energy_uj for estimate in estimates if estimate.energy_uj is not None]
     measured = [seed.measurement.median_us for seed in seeds if seed.measurement and seed.measurement.median_us]
     return DesignPoint(
         id=point_id(first.name),
@@ -129,6 +130,7 @@ def _point(seeds: list[Evaluation]) -> DesignPoint:
         batch=first.batch,
         threads=first.threads,
         size_bytes=round(statistics.fmean(seed.size_bytes for seed in seeds)),
+        energy_uj=statistics.fmean(energies) if energies else None,
         dominated=False,
     )
 

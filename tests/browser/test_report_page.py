@@ -231,6 +231,82 @@ def test_limits_filter_rows_and_dim_marks(open_report: Callable[..., Opened]) ->
     assert len(opened.shown_ids()) == len(REPORT.front.points)
 
 
+def test_a_slider_sets_its_limit_by_mouse_and_keyboard(open_report: Callable[..., Opened]) -> None:
+    opened = open_report()
+    slider = opened.page.locator("#max-size-slider")
+    slider.focus()
+    assert slider.get_attribute("aria-valuetext") == "no limit"
+    for _ in range(60):
+        opened.page.keyboard.press("ArrowLeft")
+    opened.page.wait_for_timeout(200)
+    limit = float(opened.page.input_value("#max-size"))
+    expected = {p.id for p in REPORT.front.points if p.size_bytes / 1024 <= limit}
+    assert 0 < len(expected) < len(REPORT.front.points)
+    assert set(opened.shown_ids()) == expected
+    assert f"max_size={limit:g}" in opened.page.url
+    designs = [p for p in REPORT.front.points if p.id in expected and p.role == "design"]
+    words = opened.page.locator("#limits-words").inner_text()
+    assert words.startswith(f"{len(designs)} of {sum(p.role == 'design' for p in REPORT.front.points)} designs")
+    opened.page.click("#best")
+    assert_selected(opened, max(designs, key=lambda p: p.metric_val))
+    opened.page.keyboard.press("End")
+    slider.focus()
+    opened.page.keyboard.press("End")
+    opened.page.wait_for_timeout(200)
+    assert opened.page.input_value("#max-size") == ""
+    assert len(opened.shown_ids()) == len(REPORT.front.points)
+
+
+def test_two_designs_are_compared(open_report: Callable[..., Opened]) -> None:
+    opened = open_report()
+    page, (first, second) = opened.page, front_of(REPORT)[:2]
+    opened.row(first.id).click()
+    page.click("#keep")
+    assert page.locator("#compare-tables").is_hidden()
+    opened.row(second.id).click()
+    assert page.locator("#compare-words").inner_text() == f"{second.name} against {first.name}"
+    rows = {
+        row.locator("th").inner_text(): row.locator("td").all_inner_texts()
+        for row in page.locator("#compare-points tbody tr").all()
+    }
+    size = rows["Size (KiB)"]
+    assert [float(cell) for cell in size[:2]] == pytest.approx(
+        [second.size_bytes / 1024, first.size_bytes / 1024], rel=5e-3
+    )
+    assert float(size[3]) == pytest.approx(second.size_bytes / first.size_bytes, rel=5e-3)
+    assert size[4] == ("better" if second.size_bytes < first.size_bytes else "worse")
+    assert [r.locator("th").inner_text() for r in page.locator("#compare-layers tbody tr").all()] == [
+        "conv1",
+        "conv2",
+        "conv3",
+        "fc",
+    ]
+    assert f"other={first.id}" in page.url
+    again = open_report(fragment="#" + page.url.split("#")[1])
+    assert again.page.locator("#compare-words").inner_text() == f"{second.name} against {first.name}"
+    page.click("#swap")
+    assert page.locator("#compare-words").inner_text() == f"{first.name} against {second.name}"
+    page.click("#compare-int8")
+    assert "against INT8" in page.locator("#compare-words").inner_text()
+
+
+def test_a_click_on_a_line_of_all_quantities_selects_it(open_report: Callable[..., Opened]) -> None:
+    opened = open_report(fragment="#design=fp32")
+    canvas = opened.page.locator("#parallel-canvas")
+    canvas.scroll_into_view_if_needed()
+    names = opened.page.locator("#parallel-top strong").all_inner_texts()
+    assert {"Validation accuracy (%)", "Measured latency (µs)", "Size (KiB)", "Bits per weight"} <= set(names)
+    box = canvas.bounding_box()
+    assert box
+    best = max(REPORT.front.points, key=lambda p: (p.role == "design", p.metric_val))
+    low, high = (f(p.metric_val for p in REPORT.front.points) for f in (min, max))
+    part = (best.metric_val - low) / (high - low)
+    opened.page.mouse.click(
+        box["x"] + box["width"] * 0.5 / len(names), box["y"] + 12 + (1 - part) * (box["height"] - 24)
+    )
+    assert_selected(opened, best)
+
+
 def test_rows_sort_both_ways(open_report: Callable[..., Opened]) -> None:
     opened = open_report()
     points = {point.id: point for point in REPORT.front.points}
@@ -325,8 +401,13 @@ def test_a_palette_can_be_hidden(open_report: Callable[..., Opened]) -> None:
 def test_the_axes_can_be_chosen(open_report: Callable[..., Opened]) -> None:
     opened = open_report()
     opened.page.select_option("#axis-x", "size_bytes")
-    title = opened.page.evaluate("document.getElementById('front-plot')._fullLayout.xaxis.title.text")
-    assert title == "size (KiB)"
+    line = """(() => { const t = document.getElementById("front-plot").data.find((t) => t.name === "front");
+      return t.x.map((x, i) => [x, t.y[i]]); })()"""
+    sizes = [(p.size_bytes / 1024, p.metric_val) for p in REPORT.front.points if p.role == "design"]
+    expected = [a for a in sizes if not any(b[0] <= a[0] and b[1] >= a[1] and b != a for b in sizes)]
+    assert opened.page.evaluate(line) == [list(pair) for pair in sorted(expected)]
+    opened.page.select_option("#axis-y", "bits_per_weight")
+    assert opened.page.locator("#front-plot .ytitle").text_content() == "bits per weight"
     assert opened.page.locator("#front-plot .xtitle").text_content() == "size (KiB)"
 
 
@@ -378,6 +459,24 @@ def test_the_inside_of_a_design(open_report: Callable[..., Opened]) -> None:
     page.wait_for_selector("#training-plot .scatterlayer .trace")
     losses = page.evaluate("document.getElementById('training-plot').data[0].y")
     assert losses == [epoch.loss for epoch in detail.epochs[:12]]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 390])
+def test_no_serious_barrier(open_report: Callable[..., Opened], scheme: str, width: int) -> None:
+    """axe-core's rules; 'serious' and 'critical' are its two worst grades."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install axe-playwright-python").Axe()
+    opened = open_report(fragment="#other=int8", color_scheme=scheme, viewport={"width": width, "height": 900})
+    opened.page.wait_for_selector("html[data-complete]")
+    response = axe.run(opened.page).response
+    assert len(response["passes"]) > 20, "the rules were run"
+    found = response["violations"]
+    bad = [
+        (v["id"], v["help"], [node["html"][:200] for node in v["nodes"]][:3])
+        for v in found
+        if v["impact"] in ("serious", "critical")
+    ]
+    assert bad == []
 
 
 def test_two_thousand_designs(open_report: Callable[..., Opened]) -> None:

@@ -3,19 +3,20 @@ soniq.panel("front", (app, root) => {
   const find = (id) => root.querySelector(`#${id}`);
   const div = find("front-plot");
   const MANY = 60; // more points than this: their error bars would cover the marks
-  const STALE = ["x", "y", "text", "max_latency", "min_metric", "dominated", "bars", "log", "hidden"];
+  const STALE = ["x", "y", "bars", "log", ...app.filters];
   const at = (point) => [app.value(point, app.state.x), app.value(point, app.state.y)];
-  const drawable = (point) => at(point).every((v) => v !== null) && (!app.state.log || at(point)[0] > 0);
+  const logX = () => app.state.log && !app.state.x.startsWith("metric");
+  const drawable = (point) => at(point).every((v) => v !== null) && (!logX() || at(point)[0] > 0);
   const visible = () => app.points.filter((p) => drawable(p) && (app.state.dominated || !p.dominated || p.role !== "design")
     && !app.state.hidden.split(",").includes(p.palette));
-  const better = (a, b) => (app.task.direction === "max" ? a > b : a < b);
 
-  /** Designs that no faster one equals, fastest first: the line of the figure, for the axes shown. */
+  /** Designs that none better on the x axis equals on the y axis, best x first: the line of the figure. */
   function line() {
-    const sorted = visible().filter((p) => p.role === "design" && app.passes(p)).sort((a, b) => at(a)[0] - at(b)[0]
-      || (better(at(a)[1], at(b)[1]) ? -1 : 1));
+    const [across, up] = [app.sense(app.state.x), app.sense(app.state.y)];
+    const sorted = visible().filter((p) => p.role === "design" && app.passes(p))
+      .sort((a, b) => across * (at(b)[0] - at(a)[0]) || up * (at(b)[1] - at(a)[1]));
     let best = null;
-    return sorted.filter((p) => (best === null || better(at(p)[1], best)) && ((best = at(p)[1]), true));
+    return sorted.filter((p) => (best === null || up * (at(p)[1] - best) > 0) && ((best = at(p)[1]), true));
   }
 
   function hover(point) {
@@ -26,6 +27,7 @@ soniq.panel("front", (app, root) => {
       `predicted ${app.text("latency_predicted_us", point)}${interval && ` (${interval})`}`,
       `measured ${app.text("latency_measured_us", point)}${ratio ? `, predicted/measured ${figures(ratio)}` : ""}`,
       `size ${app.text("size_bytes", point)} · ${app.text("bits_per_weight", point)} per weight`,
+      ...(point.energy_uj === null ? [] : [`predicted energy ${app.text("energy_uj", point)}`]),
     ];
     const layers = bits.slice(0, 12).map(([name, mean]) => `${name} ${Number(mean.toFixed(2))}`);
     for (let i = 0; i < layers.length; i += 4) lines.push(`${i ? "" : "weight bits: "}${layers.slice(i, i + 4).join(" · ")}`);
@@ -34,23 +36,24 @@ soniq.panel("front", (app, root) => {
   }
   const hovers = new Map(app.points.map((p) => [p.id, hover(p)]));
 
-  function spread(point) {
-    const { low, high } = app.state.x === "latency_predicted_us"
-      ? { low: point.latency_low_us, high: point.latency_high_us } : { low: null, high: null };
-    if (low !== null && high !== null) return [at(point)[0] - low, high - at(point)[0]];
+  /** How far below and above its value on an axis a point may lie: standard error, interval, or spread of measurements. */
+  function spread(point, field) {
+    if (field === "metric_val") return [(point.metric_se || 0) * app.factor, (point.metric_se || 0) * app.factor];
+    const { latency_predicted_us: predicted, latency_low_us: low, latency_high_us: high } = point;
+    if (field === "latency_predicted_us" && low !== null && high !== null) return [predicted - low, high - predicted];
     const measured = (app.details.get(point.id) || {}).measurement;
-    return app.state.x === "latency_measured_us" && measured && measured.mad_us ? [measured.mad_us, measured.mad_us] : [0, 0];
+    return field === "latency_measured_us" && measured && measured.mad_us ? [measured.mad_us, measured.mad_us] : [0, 0];
   }
 
   /** Error bars of the metric and of the latency shown; where designs are many, those of the front and the references. */
   function bars(points, front) {
     const shown = points.length <= MANY ? points : [...front, ...points.filter((p) => p.role !== "design")];
-    const style = { type: "data", thickness: 1, width: 3, color: app.colour("ink-faint") };
+    const style = { type: "data", symmetric: false, thickness: 1, width: 3, color: app.colour("ink-faint") };
+    const reach = (of, field) => ({ array: of.map((p) => spread(p, field)[1]), arrayminus: of.map((p) => spread(p, field)[0]) });
     return {
       type: "scatter", mode: "markers", name: "uncertainty", hoverinfo: "skip", visible: app.state.bars, marker: { opacity: 0 },
       x: shown.map((p) => at(p)[0]), y: shown.map((p) => at(p)[1]),
-      error_y: { ...style, array: shown.map((p) => (p.metric_se || 0) * app.factor) },
-      error_x: { ...style, symmetric: false, array: shown.map((p) => spread(p)[1]), arrayminus: shown.map((p) => spread(p)[0]) },
+      error_y: { ...style, ...reach(shown, app.state.y) }, error_x: { ...style, ...reach(shown, app.state.x) },
     };
   }
 
@@ -83,12 +86,14 @@ soniq.panel("front", (app, root) => {
     };
   }
 
-  function selection() {
-    const point = app.byId.get(app.state.design);
+  /** A ring around the selected point, a square around the one it is compared with. */
+  function ring(key, symbol) {
+    const point = app.byId.get(app.state[key]);
     const [x, y] = point && drawable(point) ? at(point) : [null, null];
-    return { type: "scatter", mode: "markers", name: "selected", x: [x], y: [y], hoverinfo: "skip",
-      marker: { symbol: "circle-open", size: 22, color: app.colour("ink"), line: { width: 2 } } };
+    return { type: "scatter", mode: "markers", name: key, x: [x], y: [y], hoverinfo: "skip",
+      marker: { symbol, size: 22, color: app.colour("ink"), line: { width: 2 } } };
   }
+  const selection = () => ring("design", "circle-open");
 
   function traces() {
     const points = visible(), front = line();
@@ -106,23 +111,24 @@ soniq.panel("front", (app, root) => {
         opacity: references.map((p) => (app.passes(p) ? 1 : 0.3)) },
       { name: "references", mode: "markers+text", text: references.map((p) => p.role.toUpperCase()), cliponaxis: false,
         textposition: references.map((p) => (p.role === "fp32" ? "top center" : "bottom center")) }),
+      ring("other", "square-open"),
       selection(),
     ];
   }
 
   function shapes() {
     const fp32 = app.points.find((p) => p.role === "fp32");
-    if (!fp32) return [];
+    if (!fp32 || !app.state.y.startsWith("metric")) return [];
     const y = app.value(fp32, app.state.y);
     return [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, layer: "below",
       line: { color: app.colour("ink-faint"), width: 1, dash: "dot" } }];
   }
 
   function draw() {
-    const { x, y, log } = app.state;
-    const reach = visible().flatMap((p) => (app.state.bars ? [at(p)[0] - spread(p)[0], at(p)[0] + spread(p)[1]] : [at(p)[0]]));
+    const { x, y } = app.state, log = logX();
+    const reach = visible().flatMap((p) => (app.state.bars ? [at(p)[0] - spread(p, x)[0], at(p)[0] + spread(p, x)[1]] : [at(p)[0]]));
     reach.push(...ticked([...line(), ...visible().filter((p) => p.role !== "design")]).map((p) => p[`latency_${other()}_us`]));
-    const across = log ? app.logAxis(app.label(x), reach) : app.axis(app.label(x), { rangemode: "tozero" });
+    const across = log ? app.logAxis(app.label(x), reach) : app.axis(app.label(x), x.startsWith("metric") ? {} : { rangemode: "tozero" });
     return { traces: traces(), layout: {
       xaxis: across, yaxis: app.axis(app.label(y), { nticks: 8 }), shapes: shapes(),
       annotations: visible().length ? [] : [{ text: "Nothing to show here", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5 }],
@@ -144,7 +150,7 @@ soniq.panel("front", (app, root) => {
 
   function axes() {
     for (const axis of ["x", "y"]) {
-      const choices = app.fields(axis).filter((f) => f === app.state[axis] || app.points.some((p) => p[f] !== null));
+      const choices = [...new Set([app.defaults[axis], ...app.fields])];
       find(`axis-${axis}`).replaceChildren(...choices.map((f) => el("option", { value: f }, app.label(f))));
       find(`axis-${axis}`).addEventListener("change", (event) => app.set({ [axis]: event.target.value }));
     }
@@ -165,6 +171,9 @@ soniq.panel("front", (app, root) => {
     find("knee").replaceChildren("Knee of the front, where the trade turns: ",
       el("button", { type: "button", class: "link", on: { click: () => app.set({ design: id }) } }, app.byId.get(id).name), ` ${reason}.`);
   }
+
+  const ways = (field) => ({ size_bytes: "Smaller", energy_uj: "Less energy", bits_per_weight: "Fewer bits" })[field]
+    || (field.startsWith("metric") ? "Better" : "Faster");
 
   function card() {
     const point = app.byId.get(app.state.design);
@@ -194,10 +203,12 @@ soniq.panel("front", (app, root) => {
         ratio ? row("Predicted / measured", figures(ratio)) : [],
         row("Batch, threads", `${point.batch}, ${point.threads}`),
         row("Size", app.text("size_bytes", point)),
+        point.energy_uj === null ? [] : row("Predicted energy", app.text("energy_uj", point)),
         row("Bits per weight", app.number("bits_per_weight", point.bits_per_weight))),
       el("div", { class: "step" },
-        step("← Faster", index > 0 ? front[index - 1] : null),
-        step("Better →", index >= 0 ? front[index + 1] : front[0]),
+        step(`← ${ways(app.state.x)}`, index > 0 ? front[index - 1] : null),
+        step(`${ways(app.state.y)} →`, index >= 0 ? front[index + 1] : front[0]),
+        el("button", { type: "button", class: "quiet", id: "keep", on: { click: () => app.set({ other: point.id }) } }, "Keep to compare"),
         el("a", { href: app.hash(), id: "permalink" }, "Link")));
   }
 
@@ -212,8 +223,8 @@ soniq.panel("front", (app, root) => {
 
   axes();
   knee();
-  app.on(STALE, () => { figure.redraw(); legend(); });
-  app.on(["design", ...STALE], card);
+  app.on([...STALE, "other"], () => { figure.redraw(); legend(); });
+  app.on(["design", "other", ...STALE], card);
   app.on(["design"], () => figure.ring(selection()));
   div.addEventListener("keydown", walk);
 });

@@ -1,8 +1,7 @@
 soniq.panel("table", (app, root) => {
-  const { el, figures, download } = soniq;
+  const { el, figures, capital, download } = soniq;
   const find = (id) => root.querySelector(`#${id}`);
   const PAGE = 100; // rows drawn at first: a browser lays out thousands slowly
-  const capital = (text) => text[0].toUpperCase() + text.slice(1);
   const COLUMNS = [
     { key: "name", label: "Design", of: (p) => p.name },
     { key: "palette", label: "Palette", of: (p) => (p.role === "design" ? p.palette : "reference") },
@@ -13,6 +12,7 @@ soniq.panel("table", (app, root) => {
     { key: "latency_measured_us", label: "Measured (µs)" },
     { key: "ratio", label: "Ratio", of: (p) => app.ratio(p) },
     { key: "size_bytes", label: "Size (KiB)" },
+    ...(app.fields.includes("energy_uj") ? [{ key: "energy_uj", label: "Energy (µJ)" }] : []),
     { key: "dominated", label: "Front", of: (p) => (p.role === "design" ? (p.dominated ? "no" : p.order_uncertain ? "uncertain" : "yes") : "–") },
   ].map((column) => ({ of: (p) => app.value(p, column.key), ...column }));
   let limit = PAGE;
@@ -111,34 +111,19 @@ soniq.panel("table", (app, root) => {
   }
 
   // -- controls --------------------------------------------------------------------------------------------
-  const entered = (input) => (input.value === "" || !Number.isFinite(input.valueAsNumber) ? null : input.valueAsNumber);
-  const typed = (id, patch) => { // after a pause: a figure of thousands of points cannot follow every key
-    let timer = 0;
-    find(id).addEventListener("input", (event) => {
-      clearTimeout(timer);
-      timer = setTimeout(() => app.set(patch(event.target)), 120);
-    });
-  };
-  typed("filter-text", (input) => ({ text: input.value }));
-  typed("max-latency", (input) => ({ max_latency: entered(input) }));
-  typed("min-metric", (input) => ({ min_metric: entered(input) }));
-  find("clear-filter").addEventListener("click", () =>
-    app.set({ text: "", max_latency: null, min_metric: null, dominated: true, hidden: "" }));
+  let timer = 0; // a figure of thousands of points cannot follow every key
+  find("filter-text").addEventListener("input", (event) => {
+    clearTimeout(timer);
+    timer = setTimeout(() => app.set({ text: event.target.value }), 120);
+  });
   find("more-rows").addEventListener("click", () => { limit = Infinity; draw(); });
   find("download-csv").addEventListener("click", () => download("designs.csv", "text/csv", csv()));
   find("download-json").addEventListener("click", () =>
     download("designs.json", "application/json", `${JSON.stringify(records(), null, 1)}\n`));
 
-  app.on(["text", "max_latency", "min_metric", "x", "y"], (state) => {
-    const keep = (input, value) => { if (document.activeElement !== input) input.value = value ?? ""; };
-    keep(find("filter-text"), state.text);
-    keep(find("max-latency"), state.max_latency);
-    keep(find("min-metric"), state.min_metric);
-    const way = app.task.direction === "max" ? "at least" : "at most";
-    const limit = (field, words) => capital(app.label(field).replace(/( \([^)]*\))?$/, ` ${words}$1`));
-    find("min-metric-label").textContent = limit(state.y, way);
-    find("max-latency-label").textContent = limit(app.latencyField, "at most");
+  app.on(["text"], (state) => {
+    if (document.activeElement !== find("filter-text")) find("filter-text").value = state.text;
   });
-  app.on(["text", "max_latency", "min_metric", "dominated", "hidden", "x", "y", "sort"], draw);
+  app.on([...app.filters, "x", "y", "sort"], draw);
   app.on(["design"], mark);
 });

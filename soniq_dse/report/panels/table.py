@@ -1,4 +1,4 @@
-"""All designs as a table: sort, filter, set limits, take the rows away as CSV or JSON."""
+"""All designs as a table: sort, search, take the rows away as CSV or JSON."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from soniq_dse.report.panels import Base
 
 
 class TablePanel(Base):
-    """The table; its limits dim the marks of the figure too."""
+    """The table; its search dims the marks of the figure too."""
 
     title: ClassVar[str] = "All designs"
     help: ClassVar[str] = (
-        "Set a limit to see which designs meet it, here and in the figure. The validation split chose the designs; "
+        "The designs that meet the limits set above. The validation split chose the designs; "
         "the test split was looked at once. Bits per weight is the average over the quantised weights; the ratio is "
         "predicted over measured latency."
     )
@@ -23,16 +23,11 @@ class TablePanel(Base):
     fields: ClassVar[tuple[str, ...]] = ("front", "details")
 
     def fragment(self, report: Report) -> Markup:
-        """Limits, downloads and an empty table; the script fills it."""
+        """Search, downloads and an empty table; the script fills it."""
         return Markup("""
 <div class="controls">
   <label class="wide">Search
     <input type="search" id="filter-text" placeholder="name, palette" autocomplete="off"></label>
-  <label><span id="max-latency-label"></span>
-    <input type="number" id="max-latency" min="0" step="any" inputmode="decimal"></label>
-  <label><span id="min-metric-label"></span>
-    <input type="number" id="min-metric" step="any" inputmode="decimal"></label>
-  <button type="button" class="quiet" id="clear-filter">Clear</button>
 </div>
 <div class="table-head">
   <p id="row-count" class="help" aria-live="polite"></p>
