@@ -23,6 +23,7 @@ PACKAGES = {
     "search": "soniq_dse.search",
     "cost": "soniq_dse.cost",
     "panel": "soniq_dse.report.panels",
+    "export": "soniq_dse.export",
 }
 """Kind of unit -> the package whose files are its units."""
 

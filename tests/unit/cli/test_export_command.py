@@ -9,12 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from network_factory import NetworkFactory
 
 from soniq_dse.cli import export, run
 from soniq_dse.errors import UserError
+from soniq_dse.export.onnx import Onnx
 from soniq_dse.records.front import RunInfo
 from soniq_dse.runtime.pack import PackedNetwork
 
@@ -58,6 +60,10 @@ def test_the_exported_file_is_the_design_and_runs_without_its_run(root: Path, tm
     ("words", "message"),
     [
         (("one", "w1a1+w4a4@2", "--to", "net.sonic"), "nearest valid choice: '.soniq'"),
+        (("one", "w1a1+w4a4@2", "--to", "net.onxx"), "nearest valid choice: '.onnx'"),
+        (("one", "w1a1+w4a4@2", "--to", "net"), "valid choices: .onnx"),
+        (("one", "w1a1+w4a4@3", "--to", "net.onnx"), "expected the name of a packed design"),
+        (("one", "w1a1+w4a4@2", "--to", "absent/net.onnx"), "expected a place to write"),
         (("one", "w1a1+w4a4@3", "--to", "net.soniq"), "expected the name of a packed design"),
         (("two", "w1a1+w4a4@2", "--to", "net.soniq"), "run in"),
         (("one", "w1a1+w4a4@2", "--to", "absent/net.soniq"), "expected a place to write"),
@@ -68,13 +74,32 @@ def test_what_cannot_be_exported(root: Path, words: tuple[str, ...], message: st
         invoke(root, *words)
 
 
+def test_a_file_for_another_program_is_checked_at_once(root: Path, tmp_path: Path) -> None:
+    target = tmp_path / "net.onnx"
+    result = invoke(root, "one", "w1a1+w4a4@2", "--to", str(target))
+    assert result.exit_code == 0
+    assert f"outputs of {export.CHECKED_SAMPLES} random samples equal those of the golden arithmetic" in result.output
+    found = json.loads(invoke(root, "one", "w1a1+w4a4@2", "--to", str(target), "--json").stdout)
+    assert found["largest_difference"] == 0
+    assert found["size_bytes"] == target.stat().st_size
+
+
+def test_a_file_that_computes_something_else_is_told(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Onnx, "outputs", lambda _, path, x: np.zeros((len(x), 10), np.float32))
+    result = invoke(root, "one", "w1a1+w4a4@2", "--to", str(tmp_path / "net.onnx"))
+    assert "differ by up to" in result.output
+    assert result.exit_code == 1
+
+
 @pytest.mark.slow
 def test_the_page_works_as_it_stands(root: Path, tmp_path: Path, repository: Path) -> None:
     (tmp_path / "reports" / "runs").mkdir(parents=True)
     (root / "one").rename(tmp_path / "reports" / "runs" / "digits-avx512")
     page = (repository / "docs" / "export.md").read_text(encoding="utf-8")
     found = re.findall(r"^```(sh|python)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    assert [language for language, _ in found] == ["sh", "python"]
+    assert [language for language, _ in found] == ["sh", "python"] * 2
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     for language, text in found:
         command = ["bash", "-ec", text] if language == "sh" else [sys.executable, "-c", text]
