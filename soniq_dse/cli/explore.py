@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shlex
@@ -35,6 +36,17 @@ def _epochs(ctx: click.Context, option: click.Parameter, text: str | None) -> tu
     return int(parts[0]), int(parts[1]), int(parts[2])
 
 
+def _numbers(ctx: click.Context, option: click.Parameter, text: str | None) -> tuple[float, ...]:
+    """``30,50``: positive numbers."""
+    try:
+        values = tuple(float(part) for part in (text or "").split(",") if part.strip())
+    except ValueError:
+        values = (math.nan,)
+    if not all(0 < value < math.inf for value in values):
+        raise click.BadParameter(f"expected positive numbers like 30,50, got {text!r}")
+    return values
+
+
 def _palettes(ctx: click.Context, option: click.Parameter, text: str | None) -> tuple[str, ...]:
     """``w2a2,w1a1+w4a4@2.0``: what the names mean is checked later."""
     return tuple(part.strip() for part in (text or "").split(",") if part.strip())
@@ -57,7 +69,12 @@ def _widths(ctx: click.Context, option: click.Parameter, text: str | None) -> tu
 @click.option("--model", metavar="NAME", default="digits_cnn", show_default=True, help="A name or pkg.mod:build.")
 @click.option("--data", metavar="NAME", help="NAME, NAME:FOLDER or pkg.mod:loaders.  [default: the model's own]")
 @click.option("--palettes", callback=_palettes, metavar="PALETTE[@BITS],...", help="Only these, such as "
-              "w2a2,w1a1+w4a4@2.0 (2.0 bits per weight).  [default: those worth exploring]")  # fmt: skip
+              "w2a2,w1a1+w4a4@2.0 (2.0 bits per weight) or w1a1+w4a4@30us.  [default: those worth exploring]",
+              )  # fmt: skip
+@click.option("--budget-us", callback=_numbers, metavar="US,...", help="Budgets in predicted latency of the network, "
+              "such as 30,50, for palettes of several levels; in place of those in bits.")  # fmt: skip
+@click.option("--budget-uj", callback=_numbers, metavar="UJ,...", help="Budgets in predicted dynamic energy per call, "
+              "in microjoules; likewise.")  # fmt: skip
 @click.option("--widths", callback=_widths, metavar="WIDTH,...", help="Multiples of the model's channels, such as "
               "1,0.5.  [default: the model's own; 1 with --palettes]")  # fmt: skip
 @click.option("--seeds", type=INT, metavar="N", default=1, show_default=True, help="Trainings per design; 5 give "

@@ -129,9 +129,11 @@ def front_table(report: Report) -> Any:
     columns = {"": "left", "design": "left"}
     numbers = ("bits", f"val {task.metric_unit}", f"test {task.metric_unit}", "predicted us", "measured us", "KiB")
     columns |= dict.fromkeys(numbers, "right")
+    with_budgets = any(point.budget is not None for point in report.front.points)
+    columns |= {"of the budget": "right"} if with_budgets else {}
     order = {"fp32": 0, "int8": 1, "design": 2}
     points = sorted(report.front.points, key=lambda p: (order[p.role], -(p.latency_predicted_us or 0.0), p.name))
-    result = table("", columns, [_row(point) for point in points])
+    result = table("", columns, [_row(point, with_budgets) for point in points])
     result.columns[1].no_wrap = True
     result.caption = (
         "bits: per weight; *: on the front, no design is at least as accurate and faster (references apart)"
@@ -151,7 +153,7 @@ def print_front(report: Report) -> None:
         click.echo(f"not measured: {reason}")
 
 
-def _row(point: DesignPoint) -> list[str]:
+def _row(point: DesignPoint, with_budget: bool) -> list[str]:
     def latency(value: float | None) -> str:
         return "-" if value is None else f"{value:.1f}"
 
@@ -165,7 +167,16 @@ def _row(point: DesignPoint) -> list[str]:
         latency(point.latency_predicted_us),
         latency(point.latency_measured_us),
         f"{point.size_bytes / 1024:.1f}",
+        *([_budget(point)] if with_budget else []),
     ]
+
+
+def _budget(point: DesignPoint) -> str:
+    """What is left of a budget, or lacking: ``29.6 of 30 us (-1.3 %)``."""
+    if point.budget is None or point.budget_used is None:
+        return "-"
+    difference = 100 * (point.budget_used / point.budget - 1)
+    return f"{point.budget_used:.4g} of {point.budget:g} {point.budget_unit} ({difference:+.1f} %)"
 
 
 def _readable(folders: list[Path]) -> Iterator[dict[str, Any]]:

@@ -10,7 +10,7 @@ import contextlib
 import datetime
 import fcntl
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +19,12 @@ from pydantic import ValidationError
 from soniq_dse.agreement import agree
 from soniq_dse.cost.network import estimate
 from soniq_dse.errors import UserError
+from soniq_dse.explore._budgets import budget_of, overdrawn
 from soniq_dse.explore._measure import Measurer
 from soniq_dse.explore._plan import INT8, Options, Plan, design_name, make_plan
 from soniq_dse.explore._train import Forecast, Notify, Progress, forecast, stored, train_all
 from soniq_dse.records.design import Candidate, TrainedBaseline, TrainedDesign
-from soniq_dse.records.front import ParetoFront, Report, RunInfo, SkippedDesign
+from soniq_dse.records.front import DesignPoint, ParetoFront, Report, RunInfo, SkippedDesign
 from soniq_dse.report.build import build_report
 from soniq_dse.report.points import Evaluation, details_of, hypervolume_of, objectives_of, points_of
 from soniq_dse.store import Store
@@ -152,13 +153,18 @@ def _design_evaluation(plan: Plan, candidate: Candidate, trained: TrainedDesign,
         choices=packed.choices,
     )
     measured = measurer.design(candidate, trained, packed)
+    bits = trained.assignment.bits_per_weight
+    budget, unit, used = budget_of(candidate, plan.hardware, predicted, bits_per_weight=bits)
     return Evaluation(
         role="int8" if candidate.palette == INT8 and plan.is_reference(candidate) else "design",
         name=design_name(candidate),
         palette=candidate.palette.name,
         width=width_of(candidate.model),
         command=_command_of(plan, candidate),
-        bits_per_weight=trained.assignment.bits_per_weight,
+        bits_per_weight=bits,
+        budget=budget,
+        budget_unit=unit,
+        budget_used=used,
         metric_val=trained.metric_val,
         metric_test=trained.metric_test,
         size_bytes=trained.size_bytes,
@@ -211,12 +217,12 @@ def _report(plan: Plan, evaluations: list[Evaluation], failures: dict[str, str],
         details=details_of(evaluations),
         skipped=plan.skipped + failed,
         workload=plan.workload,
-        notes=_notes(plan, evaluations),
+        notes=_notes(plan, evaluations, points),
         hypervolume=hypervolume_of(points, plan.task_info),
     )
 
 
-def _notes(plan: Plan, evaluations: list[Evaluation]) -> tuple[str, ...]:
+def _notes(plan: Plan, evaluations: list[Evaluation], points: Sequence[DesignPoint]) -> tuple[str, ...]:
     notes = [
         f"Chosen on the validation split ({plan.task_info.n_val} examples), shown on the test split "
         f"({plan.task_info.n_test} examples, used for nothing else)."
@@ -226,6 +232,7 @@ def _notes(plan: Plan, evaluations: list[Evaluation]) -> tuple[str, ...]:
             f"Seeds per design: {plan.options.seeds}. Differences below the run-to-run noise (about half a point from "
             "2 bits up, more at 1 bit) mean nothing; --seeds 5 gives error bars."
         )
+    notes += [text for text in map(overdrawn, points) if text]
     if plan.host_mismatch is not None:
         notes.append(f"Latencies are predicted only: {plan.host_mismatch}.")
     reasons = {e.measurement.skipped: e.name for e in evaluations if e.measurement and e.measurement.skipped}
@@ -237,10 +244,10 @@ def _notes(plan: Plan, evaluations: list[Evaluation]) -> tuple[str, ...]:
 def _command_of(plan: Plan, candidate: Candidate) -> str:
     """The command that trains and measures this design alone, into a folder of its own."""
     options, schedule = plan.options, candidate.schedule
-    palette = candidate.palette.name + ("" if candidate.budget_bits is None else f"@{candidate.budget_bits:g}")
     epochs = f"{schedule.baseline_epochs},{schedule.noise_epochs},{schedule.finetune_epochs}"
+    trained = ["--palettes", candidate.asked, "--epochs", epochs, "--seeds", str(options.seeds)]
     words = ["soniq-dse", "explore", "--hw", options.hw or plan.hardware.name, "--model", candidate.model]
-    words += ["--data", plan.task_info.data, "--palettes", palette, "--epochs", epochs, "--seeds", str(options.seeds)]
+    words += ["--data", plan.task_info.data, *trained]
     words += ["--batch", str(options.batch), "--threads", str(options.threads)]
     if options.limit is not None:
         words += ["--limit", str(options.limit)]

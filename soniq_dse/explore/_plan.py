@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from soniq_dse import registry
 from soniq_dse.cost.bounds import latency_bounds, uniform_assignment
 from soniq_dse.cost.network import estimate, level_costs
 from soniq_dse.errors import UserError
+from soniq_dse.explore._budgets import Wanted, asked, wanted, with_costs
 from soniq_dse.hardware.host import default_descriptor, detect_host, match_host
 from soniq_dse.hardware.load import load_hardware
 from soniq_dse.palettes import propose_palettes
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 INT8 = Palette(levels=(Level(weight_bits=8, activation_bits=8),))
 K_GROUP = 16
 """Channels of a level come in multiples of this: fine enough for budgets, little padding at any kernel's own group."""
+COST_GROUP = 64
+"""The same for budgets in latency or energy: a small part of a layer costs a call and an epilogue of its own, so that a
+mixed layer is often slower than one that is wholly at its wider level."""
 MARGIN = 1.1
 """How much slower than its rival a design must be predicted to be stopped: the model orders close ones wrongly."""
 
@@ -43,7 +46,9 @@ MARGIN = 1.1
 class Options:
     """What the user asked for; None: the default of the host, the model or the data set.
 
-    ``palettes`` are names (``w1a1+w4a4``, with ``@2.0`` a budget in bits per weight); empty: those worth exploring.
+    ``palettes`` are names (``w1a1+w4a4``, with ``@2.0`` a budget in bits per weight, with ``@30us`` or ``@5uj`` one in
+    predicted latency or energy of the network); empty: those worth exploring. ``budget_us`` and ``budget_uj`` are such
+    budgets for every palette of several levels that names none.
     ``widths`` multiply the model's channels, the widest first; empty: the model's own where ``palettes`` is empty too.
     ``epochs`` are those of the FP32 warm start, of phase 1 and of phase 2. ``limit`` bounds the examples of each split.
     ``timeout_s`` bounds one training. ``jobs``, ``timeout_s``, ``measure``, ``autotune``, ``out``, ``store`` and
@@ -54,6 +59,8 @@ class Options:
     model: str = "digits_cnn"
     data: str | None = None
     palettes: tuple[str, ...] = ()
+    budget_us: tuple[float, ...] = ()
+    budget_uj: tuple[float, ...] = ()
     widths: tuple[float, ...] = ()
     seeds: int = 1
     epochs: tuple[int, int, int] | None = None
@@ -107,8 +114,7 @@ class Plan:
     def baselines(self) -> tuple[Candidate, ...]:
         """One candidate per width and seed, for the FP32 reference and warm start; its palette says nothing."""
         found = {(c.model, c.seed): c for c in reversed(self.candidates)}
-        wanted = {"palette": INT8, "budget_bits": None, "k_group": 1}
-        return tuple(c.model_copy(update=wanted) for c in reversed(found.values()))
+        return tuple(_bare(c) for c in reversed(found.values()))
 
     def is_reference(self, candidate: Candidate) -> bool:
         """Whether its INT8 and FP32 networks are what the designs are compared with: those of the widest model."""
@@ -117,8 +123,7 @@ class Plan:
     def key(self, kind: str, candidate: Candidate) -> str:
         """Where the store keeps the training of ``candidate``: all its inputs, the network's graph included."""
         if kind == "baseline":
-            inputs = candidate.model_copy(update={"palette": INT8, "budget_bits": None, "k_group": 1})
-            return result_key(kind, inputs, self.variants[candidate.model].workload)
+            return result_key(kind, _bare(candidate), self.variants[candidate.model].workload)
         return result_key(kind, candidate, self.variants[candidate.model].workload)
 
     @property
@@ -139,6 +144,11 @@ class Plan:
     def store_folder(self) -> Path:
         """Where results are kept."""
         return self.options.store or self.folder / "store"
+
+
+def _bare(candidate: Candidate) -> Candidate:
+    """All that the FP32 network depends on."""
+    return candidate.model_copy(update={"palette": INT8, "budget_bits": None, "k_group": 1, "costs": None})
 
 
 def design_name(candidate: Candidate) -> str:
@@ -187,7 +197,7 @@ def make_plan(options: Options) -> Plan:
         variants=variants,
         task=task,
         task_info=_task_info(options.model, data, task),
-        choices=choices,
+        choices=tuple(one.choice for one in choices),
         candidates=candidates,
         skipped=skipped,
     )
@@ -230,7 +240,7 @@ def _refuse_untrainable(variants: dict[str, Variant], palettes: Sequence[str]) -
     from soniq_dse.qat.apply import check_trainable
 
     for variant in variants.values():
-        for palette in (INT8, *(_asked(text).palette for text in palettes)):
+        for palette in (INT8, *(asked(text).choice.palette for text in palettes)):
             check_trainable(variant.workload, palette)
 
 
@@ -259,39 +269,16 @@ def _task_info(model: str, data: str, task: Task) -> TaskInfo:
     )
 
 
-def _choices(options: Options, hardware: HardwareModel, workload: Workload) -> tuple[PaletteChoice, ...]:
+def _choices(options: Options, hardware: HardwareModel, workload: Workload) -> tuple[Wanted, ...]:
     if options.palettes:
-        return tuple(_asked(text) for text in options.palettes)
-    costs = level_costs(hardware, workload, batch=options.batch, threads=options.threads)
-    return propose_palettes(hardware, costs)
-
-
-def _asked(text: str) -> PaletteChoice:
-    """The choice behind ``w1a1+w4a4@2.0``."""
-    name, at, budget = text.partition("@")
-    try:
-        palette = Palette.parse(name, source="named")
-    except ValueError as error:
-        raise UserError(f"palette {text!r}: expected levels like w1a1+w4a4, with @2.0 a budget: {error}") from error
-    budgets = (_budget(text, palette, budget),) if at else ()
-    return PaletteChoice(palette=palette, explored=True, reason="asked for", budgets_bits_per_weight=budgets)
-
-
-def _budget(text: str, palette: Palette, budget: str) -> float:
-    """Bits per weight behind the @; what no mix of the levels has is refused before anything is trained."""
-    low, high = palette.levels[0].weight_bits, max(level.weight_bits for level in palette.levels)
-    try:
-        value = float(budget)
-    except ValueError:
-        value = math.nan
-    if not low <= value <= high:
-        span = f"{low} to {high}" if low < high else f"{low}"
-        close = f"{min(max(value, low), high):g}" if math.isfinite(value) else f"{high}"
-        raise UserError(
-            f"palette {text!r}: expected a budget of {span} bits per weight behind the @, got {budget!r}; "
-            f"nearest valid choice: '{palette.name}@{close}'"
-        )
-    return value
+        found = tuple(asked(text) for text in options.palettes)
+    else:
+        costs = level_costs(hardware, workload, batch=options.batch, threads=options.threads)
+        proposed = propose_palettes(hardware, costs)
+        if options.budget_us or options.budget_uj:
+            proposed = tuple(choice.model_copy(update={"budgets_bits_per_weight": ()}) for choice in proposed)
+        found = tuple(Wanted(choice) for choice in proposed)
+    return wanted(found, options.budget_us, options.budget_uj)
 
 
 def _candidates(
@@ -299,25 +286,43 @@ def _candidates(
     hardware: HardwareModel,
     variants: dict[str, Variant],
     template: Candidate,
-    choices: Sequence[PaletteChoice],
+    choices: Sequence[Wanted],
 ) -> tuple[tuple[Candidate, ...], tuple[SkippedDesign, ...]]:
     """All trainings in the order of the search, and what is left out with its reason."""
-    skipped = [SkippedDesign(name=c.palette.name, reason=c.reason) for c in choices if not c.explored]
-    explored = [choice for choice in choices if choice.explored and choice.palette.name != INT8.name]
-    asked: list[Candidate] = []
+    skipped = [SkippedDesign(name=c.choice.name, reason=c.choice.reason) for c in choices if not c.choice.explored]
+    explored = [one for one in choices if one.choice.explored and one.choice.palette.name != INT8.name]
+    found_all: list[Candidate] = []
     hopeless: dict[str, str] = {}
+    beyond: list[SkippedDesign] = []
     for model, variant in variants.items():
         own = template.model_copy(update={"model": model})
-        wanted = tuple(c for c in explored if not asked or options.palettes or len(c.palette.levels) == 1)
-        space = Space(template=own, choices=wanted, seeds=tuple(range(options.seeds)))
+        here = [c for c in explored if not found_all or options.palettes or len(c.choice.palette.levels) == 1]
+        priced, unreached = _priced(options, hardware, variant.workload, here)
+        beyond += unreached
+        space = Space(template=own, choices=priced, seeds=tuple(range(options.seeds)))
         found = [own.model_copy(update={"seed": seed}) for seed in space.seeds]
         found += [_plain(candidate) for candidate in _ask_all(space)]
         if not options.palettes:  # what was asked for by name is trained: the bound only thins out proposals
             hopeless |= _hopeless(options, hardware, variant.workload, found)
-        asked += found
-    skipped += [SkippedDesign(name=name, reason=reason) for name, reason in hopeless.items()]
-    kept = [c for c in asked if c.palette == INT8 or design_name(c) not in hopeless]
+        found_all += found
+    if beyond and not any(candidate.costs for candidate in found_all):
+        raise UserError(beyond[0].reason)
+    skipped += beyond + [SkippedDesign(name=name, reason=reason) for name, reason in hopeless.items()]
+    kept = [c for c in found_all if c.palette == INT8 or design_name(c) not in hopeless]
     return tuple(sorted(kept, key=lambda candidate: candidate.seed)), tuple(skipped)
+
+
+def _priced(
+    options: Options, hardware: HardwareModel, workload: Workload, choices: Sequence[Wanted]
+) -> tuple[tuple[PaletteChoice, ...], list[SkippedDesign]]:
+    """The choices with what channels cost, and the budgets that the network does not reach."""
+    found: list[PaletteChoice] = []
+    skipped: list[SkippedDesign] = []
+    for one in choices:
+        choice, unreached = with_costs(one, hardware, workload, batch=options.batch, threads=options.threads)
+        found += [choice] if choice is not None else []
+        skipped += unreached
+    return tuple(found), skipped
 
 
 def _ask_all(space: Space) -> list[Candidate]:
@@ -331,9 +336,8 @@ def _ask_all(space: Space) -> list[Candidate]:
 def _plain(candidate: Candidate) -> Candidate:
     """Without what does not change the training: where the palette came from, a group where all channels are alike."""
     levels = candidate.palette.levels
-    return candidate.model_copy(
-        update={"palette": Palette(levels=levels), "k_group": K_GROUP if len(levels) > 1 else 1}
-    )
+    group = K_GROUP if candidate.costs is None else COST_GROUP
+    return candidate.model_copy(update={"palette": Palette(levels=levels), "k_group": group if len(levels) > 1 else 1})
 
 
 def _hopeless(

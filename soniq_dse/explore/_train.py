@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from soniq_dse.cost.channel_table import assignment_cost
 from soniq_dse.errors import UserError
 from soniq_dse.explore._plan import Plan, training_name
 from soniq_dse.native.processes import Job, Outcome, run_jobs
-from soniq_dse.records.design import Candidate, TrainedBaseline, TrainedDesign
+from soniq_dse.records.design import Assignment, Candidate, TrainedBaseline, TrainedDesign
+from soniq_dse.records.hardware import HardwareModel
 from soniq_dse.records.workload import Workload
 from soniq_dse.store import Store
 from soniq_dse.workloads import load_task
@@ -176,7 +178,9 @@ def _job(plan: Plan, store: Store, kind: str, candidate: Candidate) -> Job:
     if kind == "baseline":
         return Job(training_name(kind, candidate), _train_baseline, args)
     more = (plan.key("baseline", candidate), plan.variants[candidate.model].workload.model_dump_json())
-    return Job(training_name(kind, candidate), _train_design, (*args, *more))
+    machine = None if candidate.costs is None else plan.hardware.model_dump_json()
+    shape = (plan.options.batch, plan.options.threads)
+    return Job(training_name(kind, candidate), _train_design, (*args, *more, machine, *shape))
 
 
 def _line(plan: Plan, outcome: Outcome, record: TrainedBaseline | TrainedDesign | None, reason: str) -> str:
@@ -209,14 +213,23 @@ def _train_baseline(folder: str, text: str, limit: int | None, key: str, say: Ca
 
 
 def _train_design(
-    folder: str, text: str, limit: int | None, key: str, baseline_key: str, graph: str, say: Callable[[Any], None]
+    folder: str,
+    text: str,
+    limit: int | None,
+    key: str,
+    baseline_key: str,
+    graph: str,
+    machine: str | None,
+    batch: int,
+    threads: int,
+    say: Callable[[Any], None],
 ) -> None:
     """In a process of its own."""
     from soniq_dse.qat.checkpoint import Checkpoint
     from soniq_dse.qat.design import train_design
     from soniq_dse.workloads import load_model
 
-    candidate = Candidate.from_json(text)
+    candidate, workload = Candidate.from_json(text), Workload.from_json(graph)
     with Store(Path(folder)) as store:
         baseline = store.get("baseline", baseline_key, TrainedBaseline)
         if baseline is None:
@@ -224,15 +237,26 @@ def _train_design(
         build, _ = load_model(candidate.model)
         record = train_design(
             candidate,
-            Workload.from_json(graph),
+            workload,
             build,
             _task(candidate, limit),
             baseline,
             store,
             progress=lambda _, share: say(share),
             checkpoint=Checkpoint(store, "design", key),
+            cost_of=_cost_of(candidate, workload, machine, batch, threads),
         )
         store.put("design", key, record)
+
+
+def _cost_of(
+    candidate: Candidate, workload: Workload, machine: str | None, batch: int, threads: int
+) -> Callable[[Assignment], float] | None:
+    """What the whole network takes on the machine, in the unit of the candidate's budget; None where that is bits."""
+    if candidate.costs is None or machine is None:
+        return None
+    hardware, unit = HardwareModel.from_json(machine), candidate.costs.unit
+    return lambda levels: assignment_cost(hardware, workload, levels, unit, batch=batch, threads=threads)
 
 
 def _task(candidate: Candidate, limit: int | None) -> Task:

@@ -109,7 +109,7 @@ def quantize_model(model: nn.Module, workload: Workload, candidate: Candidate) -
         UserError: as ``check_trainable`` and ``wrap``.
     """
     check_trainable(workload, candidate.palette)
-    problem = Problem((), candidate.palette, candidate.budget_bits, candidate.k_group, candidate.seed)
+    problem = Problem((), candidate.palette, candidate.budget_bits, candidate.k_group, candidate.seed, candidate.costs)
     return wrap(model, workload, problem, candidate.name)
 
 

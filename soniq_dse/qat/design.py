@@ -13,7 +13,7 @@ from torch import nn
 
 from soniq_dse import registry
 from soniq_dse.errors import UserError
-from soniq_dse.qat.allocators import Base, Levels
+from soniq_dse.qat.allocators import Base, Levels, Logits
 from soniq_dse.qat.apply import QuantizedModel, quantize_model
 from soniq_dse.qat.baseline import load_state
 from soniq_dse.qat.checkpoint import Checkpoint
@@ -21,6 +21,7 @@ from soniq_dse.qat.deploy import deploy, size_bytes
 from soniq_dse.qat.evaluate import evaluate_network
 from soniq_dse.qat.sensitivity import Probe
 from soniq_dse.qat.soft_assignment import SoftAssignment
+from soniq_dse.qat.spending import spend
 from soniq_dse.qat.training import (
     Phase,
     PhaseName,
@@ -33,7 +34,7 @@ from soniq_dse.qat.training import (
     run_phase,
 )
 from soniq_dse.records.base import ArrayRef
-from soniq_dse.records.design import Candidate, EpochRecord, TrainedBaseline, TrainedDesign
+from soniq_dse.records.design import Assignment, Candidate, EpochRecord, TrainedBaseline, TrainedDesign
 from soniq_dse.records.workload import Workload
 from soniq_dse.workloads.task import Task
 
@@ -53,11 +54,15 @@ def train_design(
     *,
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
+    cost_of: Callable[[Assignment], float] | None = None,
 ) -> TrainedDesign:
     """Train ``candidate`` from ``baseline`` (of the same seed), and evaluate the integer network it becomes.
 
     Test data is looked at once, at the end. The same candidate gives the same arrays, bit for bit, on one processor
     type, also where a killed training goes on from its ``checkpoint``.
+
+    ``cost_of`` says what the network really takes with an assignment, in the unit of ``candidate.costs``; the levels
+    are then moved until that is within the budget.
 
     Raises:
         UserError: the candidate does not fit the model, the data or the baseline, or training diverged.
@@ -65,7 +70,7 @@ def train_design(
     checkpoint = checkpoint or Checkpoint()
     _check(candidate, task, baseline)
     with deterministic(candidate.torch_threads):
-        training = _Training(candidate, workload, build_model, task, baseline, store, progress, checkpoint)
+        training = _Training(candidate, workload, build_model, task, baseline, store, progress, checkpoint, cost_of)
         levels = training.noise()
         fake_quant_val = training.finetune(levels)
         arrays: list[ArrayRef] = []
@@ -106,7 +111,9 @@ class _Training:
         store: Store,
         progress: Progress | None,
         checkpoint: Checkpoint,
+        cost_of: Callable[[Assignment], float] | None,
     ) -> None:
+        self._cost_of = cost_of
         self.candidate, self.task, self._progress, self._checkpoint = candidate, task, progress, checkpoint
         self.records = [EpochRecord.model_validate(record) for record in checkpoint.notes.get("records", [])]
         with torch.random.fork_rng(devices=[]):
@@ -136,7 +143,7 @@ class _Training:
             return levels
         self._run("noise", first, epochs, soft)
         if soft is not None:
-            levels = allocator.allocate(problem, soft.logits())
+            levels = self._within_budget(allocator, soft.logits())
         self._keep_levels(levels)  # again, now with the epochs of this phase
         return levels
 
@@ -152,7 +159,17 @@ class _Training:
         if len(problem.palette.levels) == 1 or not problem.classes:
             return {c.name: (0,) * c.channels for c in problem.classes}
         logits = allocator.measure(Probe(self.quantized, self.task)) if allocator.measured else None
-        return allocator.allocate(problem, logits)
+        return self._within_budget(allocator, logits)
+
+    def _within_budget(self, allocator: Base, logits: Logits | None) -> Levels:
+        problem, cost_of = self.quantized.problem, self._cost_of
+        if problem.costs is None or cost_of is None:
+            return allocator.allocate(problem, logits)
+        return spend(
+            problem,
+            lambda moved: allocator.allocate(moved, logits),
+            lambda levels: cost_of(self.quantized.assignment(levels)),
+        )
 
     def finetune(self, levels: Levels) -> float:
         """Phase 2: train under rounding at fixed levels; gives the validation metric of the fake-quantized model."""

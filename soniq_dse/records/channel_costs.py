@@ -10,18 +10,21 @@ from pydantic import Field, model_validator
 
 from soniq_dse.records.base import Record
 
+CostUnit = Literal["bits", "latency_us", "energy_uj"]
+
 
 class ChannelCosts(Record):
     """A budget in a unit of its own. Training reads it and knows nothing of where it came from.
 
     ``per_channel`` holds, by tensor class, the cost of one channel at every level, in palette order and never falling
-    (where a wider level is cheaper, whoever makes the table gives it the narrower one's cost). ``budget`` bounds the
-    sum over all channels of these classes.
+    (where a wider level is cheaper, whoever makes the table gives it the narrower one's cost). ``budget`` bounds
+    ``fixed``, what no level changes, and the sum over all channels of these classes together.
     """
 
-    unit: Literal["bits", "latency_us", "energy_uj"]
+    unit: CostUnit
     budget: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     per_channel: dict[str, tuple[float, ...]]
+    fixed: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
     @model_validator(mode="after")
     def _costs_rise(self) -> ChannelCosts:
@@ -31,3 +34,8 @@ class ChannelCosts(Record):
             if any(wide < narrow for narrow, wide in itertools.pairwise(costs)):
                 raise ValueError(f"per_channel.{name}: expected costs that never fall, got {list(costs)}")
         return self
+
+    @property
+    def budget_text(self) -> str:
+        """The budget as names have it: ``30us``, ``5uj``, ``60000bits``."""
+        return f"{self.budget:g}{self.unit.rsplit('_', 1)[-1]}"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from soniq_dse.records.base import ArrayRef, Record
+from soniq_dse.records.channel_costs import ChannelCosts
 from soniq_dse.records.network import IntegerNetwork
 from soniq_dse.records.palette import Palette
 from soniq_dse.records.workload import Segment
@@ -22,11 +23,15 @@ class Schedule(Record):
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
 
 
+LATER_FIELDS = frozenset({"costs"})
+"""Of ``Candidate``: those whose absence stands for nothing."""
+
+
 class Candidate(Record):
     """A design to be trained: everything that decides its result besides the code.
 
     ``budget_bits`` is the most that the average weight may take over the quantised, unpinned weights;
-    None for a palette of one level.
+    None for a palette of one level, and where ``costs`` hold a budget in another unit.
     """
 
     model: str
@@ -40,13 +45,26 @@ class Candidate(Record):
     k_group: PositiveInt = 1
     """Channels of a level come in multiples of this, but for one group that the budget cuts."""
     torch_threads: PositiveInt = 1
+    costs: ChannelCosts | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Fields that came later are left out where they say nothing: a candidate keeps the key of its result."""
+        plain: dict[str, Any] = handler(self)
+        return {name: value for name, value in plain.items() if name not in LATER_FIELDS or value}
+
+    @property
+    def asked(self) -> str:
+        """The palette with its budget, as the user asks for it: ``w1a1+w4a4@2``, ``w1a1+w4a4@30us``."""
+        if self.costs is not None:
+            return f"{self.palette.name}@{self.costs.budget_text}"
+        return self.palette.name + ("" if self.budget_bits is None else f"@{self.budget_bits:g}")
 
     @property
     def name(self) -> str:
         """Readable: ``w1a1+w4a4@2-soniq-s0``, of a model at half width ``w1a1+w4a4@2-x0.5-soniq-s0``."""
-        budget = "" if self.budget_bits is None else f"@{self.budget_bits:g}"
         width = self.model.partition("@")[2]
-        return f"{self.palette.name}{budget}{width and '-x'}{width}-{self.allocator}-s{self.seed}"
+        return f"{self.asked}{width and '-x'}{width}-{self.allocator}-s{self.seed}"
 
 
 class Assignment(Record):

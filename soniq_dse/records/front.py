@@ -54,6 +54,11 @@ class DesignPoint(Record):
     width: float = 1.0
     """The model's channels times this."""
     bits_per_weight: float
+    budget: float | None = None
+    """What the design was allowed, in ``budget_unit``: bits per weight, or latency or energy of the whole network."""
+    budget_unit: Literal["bits", "us", "uj"] | None = None
+    budget_used: float | None = None
+    """The most that a seed takes of it; predicted with the kernels that run, where it is latency or energy."""
     metric_val: float
     metric_test: float
     metric_se: float | None

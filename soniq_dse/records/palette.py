@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field, computed_field, model_validator
 
 from soniq_dse.records.base import Record
+from soniq_dse.records.channel_costs import ChannelCosts
 
 FLOAT_BITS = 32
 """Activation bits of a weight-only level: its activations stay in fp32."""
@@ -137,6 +138,8 @@ class PaletteChoice(Record):
     explored: bool
     reason: str
     budgets_bits_per_weight: tuple[float, ...] = ()
+    costs: tuple[ChannelCosts, ...] = ()
+    """Budgets in another unit, in place of those in bits, each with what a channel of one workload costs."""
     kind: Literal["enumerated", "kept"] = "enumerated"
 
     @computed_field  # type: ignore[prop-decorator]

@@ -12,6 +12,7 @@ const soniq = (() => {
   const panels = [];
   const NUMBERS = ["max_latency", "min_metric", "max_size"];
   const FIELDS = ["metric_val", "metric_test", "latency_measured_us", "latency_predicted_us", "size_bytes", "energy_uj", "bits_per_weight"];
+  const BUDGET_UNITS = { bits: "bits per weight", us: "µs", uj: "µJ" };
   const DEFAULTS = {
     design: "", other: "", text: "", max_latency: null, min_metric: null, max_size: null, dominated: true, bars: true, log: true,
     x: "", y: "", sort: "", seed: 0, hidden: "",
@@ -179,6 +180,18 @@ const soniq = (() => {
       const value = this.value(point, field);
       const unit = { size_bytes: "KiB", bits_per_weight: "bits", energy_uj: "µJ" }[field] || (field.startsWith("metric") ? this.unit : "µs");
       return value === null ? "not known" : `${this.number(field, value)} ${unit}`.trim();
+    }
+
+    /** What the design was allowed, with its unit. */
+    budget(point) {
+      return `${figures(point.budget)} ${BUDGET_UNITS[point.budget_unit]}`;
+    }
+
+    /** What the design takes of its budget, and by how much that is more or less. */
+    budgetUsed(point) {
+      const over = 100 * (point.budget_used / point.budget - 1);
+      const told = Math.abs(over) < 0.05 ? "all of it" : `${Math.abs(over).toFixed(1)} % ${over > 0 ? "over" : "under"}`;
+      return `${figures(point.budget_used)} ${BUDGET_UNITS[point.budget_unit]}, ${told}`;
     }
 
     ratio(point) {

@@ -39,6 +39,9 @@ class Evaluation:
     metric_fake_quant_val: float | None = None
     epochs: tuple[EpochRecord, ...] = ()
     seconds: float = 0.0
+    budget: float | None = None
+    budget_unit: Literal["bits", "us", "uj"] | None = None
+    budget_used: float | None = None
 
 
 def objectives_of(task: TaskInfo) -> tuple[Objective, Objective]:
@@ -119,6 +122,9 @@ def _point(seeds: list[Evaluation]) -> DesignPoint:
         palette=first.palette,
         width=first.width,
         bits_per_weight=statistics.fmean(seed.bits_per_weight for seed in seeds),
+        budget=first.budget,
+        budget_unit=first.budget_unit,
+        budget_used=max((seed.budget_used for seed in seeds if seed.budget_used is not None), default=None),
         metric_val=statistics.fmean(seed.metric_val for seed in seeds),
         metric_test=statistics.fmean(seed.metric_test for seed in seeds),
         metric_se=standard_error([seed.metric_val for seed in seeds]),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 from soniq_dse.records.design import Candidate
 from soniq_dse.records.palette import PaletteChoice
@@ -36,6 +37,13 @@ class Space:
     template: Candidate
     choices: tuple[PaletteChoice, ...]
     seeds: tuple[int, ...] = (0,)
+
+
+def budgets_of(choice: PaletteChoice) -> tuple[dict[str, Any], ...]:
+    """The fields of a candidate that say its budget, for every budget of ``choice``; one set without, where none is."""
+    if choice.costs:
+        return tuple({"budget_bits": None, "costs": costs} for costs in choice.costs)
+    return tuple({"budget_bits": bits} for bits in choice.budgets_bits_per_weight) or ({"budget_bits": None},)
 
 
 class Base(ABC):

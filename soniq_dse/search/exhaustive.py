@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from soniq_dse.records.design import Candidate
-from soniq_dse.search import Base, Result, Space
+from soniq_dse.search import Base, Result, Space, budgets_of
 
 
 class Exhaustive(Base):
@@ -33,10 +33,10 @@ class Exhaustive(Base):
         self._seen.add(result.candidate.identity())
 
     def _candidates(self) -> Iterator[Candidate]:
-        budgets = [choice.budgets_bits_per_weight or (None,) for choice in self.space.choices]
+        budgets = [budgets_of(choice) for choice in self.space.choices]
         for seed in self.space.seeds:
             for rank in range(max(map(len, budgets), default=0)):
                 for choice, own in zip(self.space.choices, budgets, strict=True):
                     if rank < len(own):
-                        changes = {"palette": choice.palette, "budget_bits": own[rank], "seed": seed}
+                        changes = {"palette": choice.palette, "seed": seed, **own[rank]}
                         yield self.space.template.model_copy(update=changes)

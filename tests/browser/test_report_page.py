@@ -307,6 +307,23 @@ def test_a_click_on_a_line_of_all_quantities_selects_it(open_report: Callable[..
     assert_selected(opened, best)
 
 
+def test_a_budget_is_told_with_its_unit_and_what_is_left_of_it(open_report: Callable[..., Opened]) -> None:
+    report = toy_report()
+    points = report.front.points
+    budgets = {points[0].id: (30.0, "us", 29.4), points[1].id: (2.0, "bits", 2.1)}
+    names = ("budget", "budget_unit", "budget_used")
+    with_budgets = tuple(p.model_copy(update=dict(zip(names, budgets.get(p.id, ()), strict=False))) for p in points)
+    front = report.front.model_copy(update={"points": with_budgets})
+    opened = open_report(report.model_copy(update={"front": front}))
+    assert "98.0 %\nof 30.0 µs" in opened.row(points[0].id).inner_text()
+    assert "105.0 %\nof 2.00 bits per weight" in opened.row(points[1].id).inner_text()
+    opened.row(points[0].id).click()
+    card = " ".join(opened.page.locator("#card").inner_text().split())
+    assert "Budget 30.0 µs takes 29.4 µs, 2.0 % under" in card
+    opened.row(points[1].id).click()
+    assert "takes 2.10 bits per weight, 5.0 % over" in opened.page.locator("#card").inner_text()
+
+
 def test_rows_sort_both_ways(open_report: Callable[..., Opened]) -> None:
     opened = open_report()
     points = {point.id: point for point in REPORT.front.points}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 from soniq_dse import registry
+from soniq_dse.records.channel_costs import ChannelCosts
 from soniq_dse.records.design import Candidate, Schedule
 from soniq_dse.records.palette import Palette, PaletteChoice
 from soniq_dse.search import Base, Result, Space
 
 SCHEDULE = Schedule(baseline_epochs=1, noise_epochs=1, finetune_epochs=1)
+COSTS = tuple(ChannelCosts(unit="latency_us", budget=budget, per_channel={"a": (1.0, 2.0)}) for budget in (30.0, 50.0))
 PALETTES = {"w1a1": (), "w2a2": (), "w1a1+w4a4": (1.5, 2.0, 2.5), "w2a4": (), "w1a1+w2a2+w4a4": (2.0,)}
 
 
@@ -58,6 +60,16 @@ def test_stays_in_the_space(strategy_class: type[Base]) -> None:
         assert candidate.budget_bits in budgets if budgets else candidate.budget_bits is None
         fixed = {"palette", "budget_bits", "seed"}
         assert candidate.model_dump(exclude=fixed) == given.template.model_dump(exclude=fixed)
+
+
+def test_budgets_in_another_unit_are_all_asked_for(strategy_class: type[Base]) -> None:
+    given = space(seeds=(0,))
+    priced = tuple(c.model_copy(update={"costs": COSTS}) if c.name == "w1a1+w4a4" else c for c in given.choices)
+    found = walk(strategy_class(Space(template=given.template, choices=priced, seeds=given.seeds)))
+    budgets = [c.costs for c in found if c.palette.name == "w1a1+w4a4"]
+    assert sorted(costs.budget for costs in budgets if costs) == [30.0, 50.0]
+    assert all(c.budget_bits is None for c in found if c.costs)
+    assert not any(c.costs for c in found if c.palette.name != "w1a1+w4a4")
 
 
 def test_same_space_same_order(strategy_class: type[Base]) -> None:

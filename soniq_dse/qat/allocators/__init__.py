@@ -85,7 +85,7 @@ class Problem:
                     f"costs of {size.name}: expected one for each of the {n_levels} levels of {self.palette.name}, "
                     f"got {len(costs.per_channel[size.name])}"
                 )
-        least = math.fsum(c.channels * costs.per_channel[c.name][0] for c in self.classes)
+        least = costs.fixed + math.fsum(c.channels * costs.per_channel[c.name][0] for c in self.classes)
         if costs.budget < least:
             raise UserError(
                 f"budget: expected at least {least:.6g} {costs.unit}, what the cheapest levels of {self.palette.name} "
@@ -94,9 +94,10 @@ class Problem:
 
     @property
     def limit(self) -> float | None:
-        """The most that all channels may cost together: in the unit of ``costs``, without them in weight bits."""
+        """The most that all channels may cost together: in the unit of ``costs``, less what is fixed; else in weight
+        bits."""
         if self.costs is not None:
-            return self.costs.budget
+            return self.costs.budget - self.costs.fixed
         return None if self.budget_bits is None else self.budget_bits * self.total_weights
 
     def channel_costs(self, size: ClassSize) -> tuple[float, ...]:

@@ -13,6 +13,7 @@ soniq.panel("table", (app, root) => {
     { key: "ratio", label: "Ratio", of: (p) => app.ratio(p) },
     { key: "size_bytes", label: "Size (KiB)" },
     ...(app.fields.includes("energy_uj") ? [{ key: "energy_uj", label: "Energy (µJ)" }] : []),
+    ...(app.points.some((p) => p.budget) ? [{ key: "budget_used", label: "Of its budget", of: (p) => (p.budget ? p.budget_used / p.budget : null) }] : []),
     { key: "dominated", label: "Front", of: (p) => (p.role === "design" ? (p.dominated ? "no" : p.order_uncertain ? "uncertain" : "yes") : "–") },
   ].map((column) => ({ of: (p) => app.value(p, column.key), ...column }));
   let limit = PAGE;
@@ -41,6 +42,10 @@ soniq.panel("table", (app, root) => {
     }
     if (typeof value === "string") return el("td", { class: column.key === "palette" ? "palette" : null }, value);
     if (column.key === "ratio") return el("td", { class: "number" }, value === null ? "–" : figures(value));
+    if (column.key === "budget_used") {
+      return el("td", { class: "number" }, value === null ? "–" : `${(100 * value).toFixed(1)} %`,
+        value === null ? null : el("small", {}, `of ${app.budget(point)}`));
+    }
     const error = column.key === "metric_test" && point.metric_se !== null ? ` ± ${figures(point.metric_se * app.factor, 2)}` : "";
     const interval = column.key === "latency_predicted_us" ? app.interval(point).replace(" µs", "") : "";
     return el("td", { class: "number" }, app.number(column.key, value), error,

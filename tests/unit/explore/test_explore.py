@@ -244,6 +244,25 @@ def test_autotuned_kernels_are_those_of_the_estimate(copied: Path, monkeypatch: 
     assert "autotuned w" not in soniq_dse(*arguments)[1]
 
 
+def test_a_budget_in_latency_is_kept_by_the_estimate_itself(copied: Path) -> None:
+    """The FP32 and INT8 networks of the run before serve; table, JSON, CSV, page and command name the budget."""
+    asked = ["--palettes", "w1a1+w4a4", "--budget-us", "1.28,1"]
+    out, _ = explore(*asked, "--out", str(copied), "--json")
+    (point,) = (point for point in json.loads(out)["front"]["points"] if point["role"] == "design")
+    assert (point["name"], point["budget"], point["budget_unit"]) == ("w1a1+w4a4@1.28us", 1.28, "us")
+    assert point["budget_used"] == point["latency_predicted_us"] <= 1.28
+    with open(copied / "designs.csv", newline="") as file:
+        (row,) = (row for row in csv.DictReader(file) if row["name"] == point["name"])
+    assert "--palettes w1a1+w4a4@1.28us" in row["command"]
+    assert (row["budget"], row["budget_unit"]) == ("1.28", "us")
+    shown = soniq_dse("runs", "show", str(copied))[0]
+    assert " of 1.28 us (-" in shown
+    assert "left out: w1a1+w4a4@1us: budget of w1a1+w4a4: expected 1.2" in " ".join(shown.split())
+    before = {path: path.stat().st_mtime_ns for path in designs_in(copied)}
+    explore("--palettes", "w1a1+w4a4@1.28us", "--out", str(copied))
+    assert {path: path.stat().st_mtime_ns for path in designs_in(copied)} == before
+
+
 def test_failing_design_is_named_and_the_rest_goes_on(copied: Path) -> None:
     """A result that cannot be kept (a folder lies in its place) fails alone; what is in the store serves the others."""
     (taken,) = (path for path in designs_in(copied) if '"weight_bits":4' in path.read_text())
@@ -299,6 +318,12 @@ def test_dry_run_trains_nothing(copied: Path, tmp_path: Path) -> None:
         (["--palettes", "w1a1+w2a2@99"], "expected a budget of 1 to 2 bits per weight behind the @, got '99'"),
         (["--palettes", "w1a1+w2a2@nan"], "nearest valid choice: 'w1a1+w2a2@2'"),
         (["--palettes", "w2a2+w4a4@-1"], "nearest valid choice: 'w2a2+w4a4@2'"),
+        (["--palettes", "w1a1+w2a2@0us"], "expected a budget like @30us or @5uj behind the @, got '0'"),
+        (["--palettes", "w1a1+w4a4@99us"], "us, what its levels take alone, got 99; nearest valid choice: 1."),
+        (["--palettes", "w2a2@30us"], "expected a budget of 2 bits per weight behind the @, got '30us'"),
+        (["--palettes", "w2a2", "--budget-us", "30"], "budget: expected a palette of several levels such as w1a1+w4a4"),
+        (["--budget-uj", "3,x"], "expected positive numbers like 30,50, got '3,x'"),
+        (["--hw", "x60", "--palettes", "w1a1+w4a4@5uj"], "expected a machine with figures of energy, got x60"),
         (["--epochs", "1,2"], "expected three numbers of epochs like 12,4,8"),
         (["--hw", "avx521"], "nearest valid choice: 'avx512'"),
         (["--allocator", "sonic"], "nearest valid choice: 'soniq'"),

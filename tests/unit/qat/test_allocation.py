@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from soniq_dse.errors import UserError
 from soniq_dse.qat.allocators import ClassSize, Problem
 from soniq_dse.qat.allocators.hardening import harden
 from soniq_dse.qat.allocators.layer_matched_random import LayerMatchedRandom
 from soniq_dse.qat.allocators.uniform import Uniform
 from soniq_dse.qat.budget import soft_shares, solve_multiplier
+from soniq_dse.records.channel_costs import ChannelCosts
 from soniq_dse.records.palette import Palette
 
 
@@ -74,6 +78,14 @@ def test_a_wanted_lift_that_does_not_fit_makes_room_for_the_next() -> None:
     problem = Problem((ClassSize("a", 2, 10), ClassSize("b", 2, 1)), Palette.parse("w1a1+w2a2"), (22 + 2) / 22)
     logits = {"a": np.array([[0.0, 99.0], [0.0, 98.0]]), "b": np.array([[0.0, -1.0], [0.0, -2.0]])}
     assert harden(problem, logits) == {"a": (0, 0), "b": (1, 1)}
+
+
+def test_what_is_fixed_is_no_channels_to_spend() -> None:
+    costs = ChannelCosts(unit="latency_us", budget=20, per_channel={"a": (1.0, 3.0)}, fixed=10)
+    problem = Problem((ClassSize("a", 4, 9),), Palette.parse("w1a1+w4a4"), None, costs=costs)
+    assert harden(problem, {"a": np.array([[0.0, 1.0]] * 4)}) == {"a": (1, 1, 1, 0)}  # 10 + 3 + 3 + 3 + 1
+    with pytest.raises(UserError, match="expected at least 14 latency_us"):
+        replace(problem, costs=costs.model_copy(update={"budget": 13}))
 
 
 def test_uniform_gives_every_class_the_same_shares() -> None:

@@ -61,6 +61,12 @@ def test_means_over_seeds_by_hand() -> None:
     assert (point.size_bytes, point.bits_per_weight) == (102, pytest.approx(2.1))
 
 
+def test_the_budget_is_held_against_the_seed_that_takes_most() -> None:
+    seeds = [evaluation("a@9us", 90, 8, budget=9.0, budget_unit="us", budget_used=used) for used in (8.5, 9.5, 8.0)]
+    (point,) = points_of(seeds, TASK)
+    assert (point.budget, point.budget_unit, point.budget_used) == (9.0, "us", 9.5)
+
+
 def test_dominance_leaves_the_references_out() -> None:
     points = by_name(
         points_of(
