@@ -94,3 +94,37 @@ class GpuModel(Record):
     memory: GpuMemory
     overhead: GpuOverhead
     sources: Annotated[dict[str, Source], Field(min_length=1)]
+
+
+class GpuKernel(Record):
+    """A CUDA kernel, as its symbol says: left of ``__`` what it computes, right of it where and how.
+
+    ``<op>_<act>_<wgt>_<acc>_<MR>x<NR>x<KR>__<arch>_<algorithm>``; a block of ``threads`` makes MR rows of NR output
+    channels, KR input channels at a time. ``arch`` is the first architecture that has its instructions, ``operation``
+    that of a descriptor which it needs natively. ``k_group`` is the multiple to which k is padded, ``k_max`` the
+    largest padded k before its accumulator can overflow, ``path`` its source below ``soniq_dse/kernels``.
+    """
+
+    symbol: str
+    op: Literal["gemm", "gemv"]
+    act: str
+    wgt: str
+    acc: str
+    tile: tuple[PositiveInt, PositiveInt, PositiveInt]
+    arch: str
+    algorithm: str
+    operation: str
+    k_group: PositiveInt
+    k_max: PositiveInt
+    threads: PositiveInt
+    path: str
+
+    @property
+    def weight_bits(self) -> int:
+        """Bits of a weight."""
+        return int(self.wgt[1:])
+
+    @property
+    def activation_bits(self) -> int:
+        """Bits of an activation's code."""
+        return int(self.act[1:])

@@ -1,0 +1,80 @@
+"""The CUDA kernels there are, read from the ``SONIQ_CUDA_KERNEL`` lines of their sources; no compiler is needed."""
+
+from __future__ import annotations
+
+import functools
+import re
+from pathlib import Path
+
+from soniq_dse.errors import UserError
+from soniq_dse.records.gpu import GpuKernel, GpuModel
+from soniq_dse.records.palette import Level
+
+CUDA_FOLDER = Path(__file__).parent / "cuda"
+
+_INSTANCE = re.compile(r'^SONIQ_CUDA_KERNEL\((\w+), "(\w+)", (\d+), (\d+), (\d+), [^;]+?\)$', re.MULTILINE)
+_SYMBOL = re.compile(
+    r"(?P<op>gemm|gemv)_(?P<act>u[1-8])_(?P<wgt>z[1-7]|s8)_(?P<acc>s32)"
+    r"_(?P<mr>\d+)x(?P<nr>\d+)x(?P<kr>\d+)__(?P<arch>sm\d+)_(?P<algorithm>[a-z0-9]+)"
+)
+
+
+@functools.lru_cache(maxsize=8)
+def gpu_catalog(folder: Path = CUDA_FOLDER) -> tuple[GpuKernel, ...]:
+    """Every kernel instance of the ``*.cu`` files in ``folder``, by file and line.
+
+    Raises:
+        UserError: a ``SONIQ_CUDA_KERNEL`` line or its symbol is not of the documented form, or a symbol occurs twice.
+    """
+    kernels: dict[str, GpuKernel] = {}
+    for path in sorted(folder.glob("*.cu")):
+        text = path.read_text(encoding="utf-8")
+        found = _INSTANCE.findall(text)
+        if len(found) != len(re.findall(r"^SONIQ_CUDA_KERNEL", text, re.MULTILINE)):
+            raise UserError(
+                f'{path.name}: expected lines SONIQ_CUDA_KERNEL(symbol, "operation", k_group, k_max, threads, '
+                "Implementation) with literals, got one of another form"
+            )
+        for fields in found:
+            kernel = _kernel(path, *fields)
+            if kernel.symbol in kernels:
+                raise UserError(f"{path.name}: expected distinct symbols, got {kernel.symbol} twice")
+            kernels[kernel.symbol] = kernel
+    return tuple(kernels.values())
+
+
+def gpu_kernels_for(level: Level, gpu: GpuModel) -> tuple[GpuKernel, ...]:
+    """Kernels that compute ``level`` exactly by an operation that ``gpu`` has natively, in the order of the catalog.
+
+    Activations of a kernel may be wider, 8-bit integer weights hold every zero-free weight.
+    """
+    return tuple(
+        kernel
+        for kernel in gpu_catalog()
+        if kernel.operation in gpu.operations
+        and gpu.operations[kernel.operation].native
+        and kernel.activation_bits >= level.activation_bits
+        and (kernel.weight_bits == level.weight_bits or (kernel.wgt == "s8" and level.weight_bits < 8))
+    )
+
+
+def _kernel(path: Path, symbol: str, operation: str, k_group: str, k_max: str, threads: str) -> GpuKernel:
+    found = _SYMBOL.fullmatch(symbol)
+    if not found:
+        raise UserError(
+            f"{path.name}: kernel symbol: expected <op>_<act>_<wgt>_<acc>_<MR>x<NR>x<KR>__<arch>_<algorithm> "
+            f"(gemv_u1_z1_s32_8x16x256__sm80_bmma), got {symbol!r}"
+        )
+    parts = found.groupdict()
+    return GpuKernel.model_validate(
+        {
+            **{name: parts[name] for name in ("op", "act", "wgt", "acc", "arch", "algorithm")},
+            "symbol": symbol,
+            "tile": (int(parts["mr"]), int(parts["nr"]), int(parts["kr"])),
+            "operation": operation,
+            "k_group": int(k_group),
+            "k_max": int(k_max),
+            "threads": int(threads),
+            "path": f"{path.parent.name}/{path.name}",
+        }
+    )
