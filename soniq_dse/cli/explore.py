@@ -75,6 +75,10 @@ def _widths(ctx: click.Context, option: click.Parameter, text: str | None) -> tu
               "such as 30,50, for palettes of several levels; in place of those in bits.")  # fmt: skip
 @click.option("--budget-uj", callback=_numbers, metavar="UJ,...", help="Budgets in predicted dynamic energy per call, "
               "in microjoules; likewise.")  # fmt: skip
+@click.option("--pin", "pins", multiple=True, metavar="MODULE=LEVEL", help="Keep what a layer reads at a level, as "
+              "head=w4a4; as often as you like.")  # fmt: skip
+@click.option("--first-last", metavar="LEVEL|none", help="Level of what the first and the last layer read; none: the "
+              "palette's.  [default: w8a8]")  # fmt: skip
 @click.option("--widths", callback=_widths, metavar="WIDTH,...", help="Multiples of the model's channels, such as "
               "1,0.5.  [default: the model's own; 1 with --palettes]")  # fmt: skip
 @click.option("--seeds", type=INT, metavar="N", default=1, show_default=True, help="Trainings per design; 5 give "

@@ -25,9 +25,9 @@ def uniform_assignment(workload: Workload, level: Level) -> Assignment:
     """Every channel at ``level``; pinned classes at their own bits."""
     palette = Palette(levels=(level,), source="uniform")
     pinned = {
-        c.name: Palette(levels=(Level(weight_bits=c.pinned_bits, activation_bits=c.pinned_bits),), source="pinned")
+        c.name: Palette(levels=(c.pinned_level,), source="pinned")
         for c in workload.tensor_classes
-        if c.pinned_bits is not None
+        if c.pinned_level is not None
     }
     weights = {c.name: _n_weights(workload, c) for c in workload.tensor_classes}
     bits = {name: pinned[name].levels[0].weight_bits if name in pinned else level.weight_bits for name in weights}

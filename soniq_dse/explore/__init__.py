@@ -21,6 +21,7 @@ from soniq_dse.cost.network import estimate
 from soniq_dse.errors import UserError
 from soniq_dse.explore._budgets import budget_of, overdrawn
 from soniq_dse.explore._measure import Measurer
+from soniq_dse.explore._pins import words_of
 from soniq_dse.explore._plan import INT8, Options, Plan, design_name, make_plan
 from soniq_dse.explore._train import Forecast, Notify, Progress, forecast, stored, train_all
 from soniq_dse.records.design import Candidate, TrainedBaseline, TrainedDesign
@@ -142,7 +143,7 @@ def _evaluate(plan: Plan, store: Store, failures: dict[str, str], notify: Notify
 
 
 def _design_evaluation(plan: Plan, candidate: Candidate, trained: TrainedDesign, measurer: Measurer) -> Evaluation:
-    options, workload = plan.options, plan.variants[candidate.model].workload
+    options, workload = plan.options, plan.graph(candidate)
     packed = measurer.packed(candidate, trained)
     predicted = estimate(
         plan.hardware,
@@ -216,10 +217,16 @@ def _report(plan: Plan, evaluations: list[Evaluation], failures: dict[str, str],
         front=ParetoFront(host=plan.host, task=plan.task_info, objectives=objectives_of(plan.task_info), points=points),
         details=details_of(evaluations),
         skipped=plan.skipped + failed,
-        workload=plan.workload,
+        workload=plan.graph(_widest_design(plan)) if plan.candidates else plan.workload,
         notes=_notes(plan, evaluations, points),
         hypervolume=hypervolume_of(points, plan.task_info),
     )
+
+
+def _widest_design(plan: Plan) -> Candidate:
+    """One that has the pins which the INT8 reference lacks, where there is one."""
+    widest = [candidate for candidate in plan.candidates if plan.is_reference(candidate)]
+    return next((candidate for candidate in widest if candidate.palette != INT8), widest[0])
 
 
 def _notes(plan: Plan, evaluations: list[Evaluation], points: Sequence[DesignPoint]) -> tuple[str, ...]:
@@ -227,6 +234,9 @@ def _notes(plan: Plan, evaluations: list[Evaluation], points: Sequence[DesignPoi
         f"Chosen on the validation split ({plan.task_info.n_val} examples), shown on the test split "
         f"({plan.task_info.n_test} examples, used for nothing else)."
     ]
+    pins = words_of(_widest_design(plan)) if plan.candidates else []
+    if pins:
+        notes.append(f"Kept at a level of their own, in the designs but not in INT8: {' '.join(pins)}.")
     if plan.options.seeds < 5:
         notes.append(
             f"Seeds per design: {plan.options.seeds}. Differences below the run-to-run noise (about half a point from "
@@ -251,6 +261,7 @@ def _command_of(plan: Plan, candidate: Candidate) -> str:
     words += ["--batch", str(options.batch), "--threads", str(options.threads)]
     if options.limit is not None:
         words += ["--limit", str(options.limit)]
+    words += words_of(candidate)
     if candidate.allocator != "soniq":
         words += ["--allocator", candidate.allocator]
     return shlex.join(words)

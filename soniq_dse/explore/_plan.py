@@ -15,6 +15,7 @@ from soniq_dse.cost.bounds import latency_bounds, uniform_assignment
 from soniq_dse.cost.network import estimate, level_costs
 from soniq_dse.errors import UserError
 from soniq_dse.explore._budgets import Wanted, asked, wanted, with_costs
+from soniq_dse.explore._pins import parse_ends, parse_pins
 from soniq_dse.hardware.host import default_descriptor, detect_host, match_host
 from soniq_dse.hardware.load import load_hardware
 from soniq_dse.palettes import propose_palettes
@@ -27,6 +28,7 @@ from soniq_dse.records.workload import Workload
 from soniq_dse.search import Space
 from soniq_dse.store import result_key
 from soniq_dse.workloads import Defaults, load_model, load_task, model_at_width
+from soniq_dse.workloads.pins import with_pins
 from soniq_dse.workloads.task import Task, cross_entropy
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ class Options:
     ``palettes`` are names (``w1a1+w4a4``, with ``@2.0`` a budget in bits per weight, with ``@30us`` or ``@5uj`` one in
     predicted latency or energy of the network); empty: those worth exploring. ``budget_us`` and ``budget_uj`` are such
     budgets for every palette of several levels that names none.
+    ``pins`` are texts like ``head=w4a4``; ``first_last`` is a level or ``none``.
     ``widths`` multiply the model's channels, the widest first; empty: the model's own where ``palettes`` is empty too.
     ``epochs`` are those of the FP32 warm start, of phase 1 and of phase 2. ``limit`` bounds the examples of each split.
     ``timeout_s`` bounds one training. ``jobs``, ``timeout_s``, ``measure``, ``autotune``, ``out``, ``store`` and
@@ -61,6 +64,8 @@ class Options:
     palettes: tuple[str, ...] = ()
     budget_us: tuple[float, ...] = ()
     budget_uj: tuple[float, ...] = ()
+    pins: tuple[str, ...] = ()
+    first_last: str | None = None
     widths: tuple[float, ...] = ()
     seeds: int = 1
     epochs: tuple[int, int, int] | None = None
@@ -116,6 +121,10 @@ class Plan:
         found = {(c.model, c.seed): c for c in reversed(self.candidates)}
         return tuple(_bare(c) for c in reversed(found.values()))
 
+    def graph(self, candidate: Candidate) -> Workload:
+        """The network's graph with the pins of ``candidate``."""
+        return with_pins(self.variants[candidate.model].workload, candidate.pins, candidate.first_last)
+
     def is_reference(self, candidate: Candidate) -> bool:
         """Whether its INT8 and FP32 networks are what the designs are compared with: those of the widest model."""
         return candidate.model == next(iter(self.variants))
@@ -148,7 +157,12 @@ class Plan:
 
 def _bare(candidate: Candidate) -> Candidate:
     """All that the FP32 network depends on."""
-    return candidate.model_copy(update={"palette": INT8, "budget_bits": None, "k_group": 1, "costs": None})
+    return _reference(candidate).model_copy(update={"budget_bits": None, "k_group": 1, "costs": None})
+
+
+def _reference(candidate: Candidate) -> Candidate:
+    """All at 8 bits."""
+    return candidate.model_copy(update={"palette": INT8, "pins": {}, "first_last": None})
 
 
 def design_name(candidate: Candidate) -> str:
@@ -185,10 +199,13 @@ def make_plan(options: Options) -> Plan:
         palette=INT8,
         allocator=_known_allocator(options.allocator),
         schedule=_schedule(options.epochs, defaults.schedule),
+        pins=parse_pins(options.pins),
+        first_last=parse_ends(options.first_last),
     )
-    _refuse_untrainable(variants, options.palettes)
-    choices = _choices(options, hardware, next(iter(variants.values())).workload)
-    candidates, skipped = _candidates(options, hardware, variants, template, choices)
+    graphs = {spec: with_pins(v.workload, template.pins, template.first_last) for spec, v in variants.items()}
+    _refuse_untrainable(graphs, options.palettes)
+    choices = _choices(options, hardware, next(iter(graphs.values())))
+    candidates, skipped = _candidates(options, hardware, graphs, template, choices)
     return Plan(
         options=options,
         hardware=hardware,
@@ -236,12 +253,12 @@ def _variants(
     return variants
 
 
-def _refuse_untrainable(variants: dict[str, Variant], palettes: Sequence[str]) -> None:
+def _refuse_untrainable(graphs: dict[str, Workload], palettes: Sequence[str]) -> None:
     from soniq_dse.qat.apply import check_trainable
 
-    for variant in variants.values():
+    for graph in graphs.values():
         for palette in (INT8, *(asked(text).choice.palette for text in palettes)):
-            check_trainable(variant.workload, palette)
+            check_trainable(graph, palette)
 
 
 def _known_allocator(name: str) -> str:
@@ -284,7 +301,7 @@ def _choices(options: Options, hardware: HardwareModel, workload: Workload) -> t
 def _candidates(
     options: Options,
     hardware: HardwareModel,
-    variants: dict[str, Variant],
+    graphs: dict[str, Workload],
     template: Candidate,
     choices: Sequence[Wanted],
 ) -> tuple[tuple[Candidate, ...], tuple[SkippedDesign, ...]]:
@@ -294,16 +311,16 @@ def _candidates(
     found_all: list[Candidate] = []
     hopeless: dict[str, str] = {}
     beyond: list[SkippedDesign] = []
-    for model, variant in variants.items():
+    for model, graph in graphs.items():
         own = template.model_copy(update={"model": model})
         here = [c for c in explored if not found_all or options.palettes or len(c.choice.palette.levels) == 1]
-        priced, unreached = _priced(options, hardware, variant.workload, here)
+        priced, unreached = _priced(options, hardware, graph, here)
         beyond += unreached
         space = Space(template=own, choices=priced, seeds=tuple(range(options.seeds)))
-        found = [own.model_copy(update={"seed": seed}) for seed in space.seeds]
+        found = [_reference(own.model_copy(update={"seed": seed})) for seed in space.seeds]
         found += [_plain(candidate) for candidate in _ask_all(space)]
         if not options.palettes:  # what was asked for by name is trained: the bound only thins out proposals
-            hopeless |= _hopeless(options, hardware, variant.workload, found)
+            hopeless |= _hopeless(options, hardware, graph, [c for c in found if _has_pins_of(c, own)])
         found_all += found
     if beyond and not any(candidate.costs for candidate in found_all):
         raise UserError(beyond[0].reason)
@@ -323,6 +340,10 @@ def _priced(
         found += [choice] if choice is not None else []
         skipped += unreached
     return tuple(found), skipped
+
+
+def _has_pins_of(candidate: Candidate, other: Candidate) -> bool:
+    return (candidate.pins, candidate.first_last) == (other.pins, other.first_last)
 
 
 def _ask_all(space: Space) -> list[Candidate]:

@@ -177,7 +177,7 @@ def _job(plan: Plan, store: Store, kind: str, candidate: Candidate) -> Job:
     args = (str(store.folder), candidate.model_dump_json(), plan.options.limit, plan.key(kind, candidate))
     if kind == "baseline":
         return Job(training_name(kind, candidate), _train_baseline, args)
-    more = (plan.key("baseline", candidate), plan.variants[candidate.model].workload.model_dump_json())
+    more = (plan.key("baseline", candidate), plan.graph(candidate).model_dump_json())
     machine = None if candidate.costs is None else plan.hardware.model_dump_json()
     shape = (plan.options.batch, plan.options.threads)
     return Job(training_name(kind, candidate), _train_design, (*args, *more, machine, *shape))

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from soniq_dse.errors import UserError, unknown_name
+from soniq_dse.errors import UserError
 from soniq_dse.qat.allocators import ClassSize, Levels, Problem
 from soniq_dse.qat.fake_quant import ActivationQuantizer, ClassMixture, NoiseKeys, Phase, WeightQuantizer
 from soniq_dse.records.design import Assignment, Candidate
 from soniq_dse.records.palette import FLOAT_BITS, Level, Palette
 from soniq_dse.records.workload import Node, TensorClass, Workload
+from soniq_dse.workloads.pins import with_pins
 
 
 @dataclass
@@ -103,36 +104,34 @@ def check_trainable(workload: Workload, palette: Palette) -> None:
 
 
 def quantize_model(model: nn.Module, workload: Workload, candidate: Candidate) -> QuantizedModel:
-    """Wrap ``model`` in place for ``candidate``, to be trained and deployed.
+    """Wrap ``model`` in place for ``candidate``, its pins included, to be trained and deployed.
 
     Raises:
         UserError: as ``check_trainable`` and ``wrap``.
     """
+    workload = with_pins(workload, candidate.pins, candidate.first_last)
     check_trainable(workload, candidate.palette)
     problem = Problem((), candidate.palette, candidate.budget_bits, candidate.k_group, candidate.seed, candidate.costs)
     return wrap(model, workload, problem, candidate.name)
 
 
-def wrap(
-    model: nn.Module, workload: Workload, request: Problem, name: str, pins: Mapping[str, Level] | None = None
-) -> QuantizedModel:
+def wrap(model: nn.Module, workload: Workload, request: Problem, name: str) -> QuantizedModel:
     """Wrap ``model`` in place: every quantized layer of ``workload``, and its embeddings at 8 bits.
 
     Args:
         model: the network; what ``workload`` lists as unsupported stays in floating point.
-        workload: its trace.
+        workload: its trace, with its pins.
         request: palette, budget, group and seed; its classes are found here.
         name: of the design.
-        pins: module path -> level of the tensor that it reads, in place of the palette.
 
     Raises:
-        UserError: a layer is called twice, or has a padding other than zeros; a pin names no layer; weight-only levels
-            are mixed with others; the budget cannot be met.
+        UserError: a layer is called twice, or has a padding other than zeros; weight-only levels are mixed with others;
+            the budget cannot be met.
     """
     keys = NoiseKeys(request.seed)
     floating = {part.node for part in workload.unsupported}
     nodes = _matmul_nodes(workload, floating)
-    palettes = _palettes(workload, nodes, request.palette, pins or {})
+    palettes = _palettes(workload, nodes, request.palette)
     mixtures = {
         c.name: ClassMixture(palettes[c.name], c.channels, signed=not c.nonnegative)
         for c in workload.tensor_classes
@@ -161,19 +160,9 @@ def wrap(
     return quantized
 
 
-def _palettes(workload: Workload, nodes: list[Node], palette: Palette, pins: Mapping[str, Level]) -> dict[str, Palette]:
+def _palettes(workload: Workload, nodes: list[Node], palette: Palette) -> dict[str, Palette]:
     """Class -> its palette: ``palette`` itself, or its pinned level alone."""
-    modules = [node.module for node in nodes]
-    for module in pins:
-        if module not in modules:
-            raise unknown_name("pin: layer", module, modules)
-    found: dict[str, Palette] = {}
-    for node in nodes:
-        tensor_class = _class_of(workload, node)
-        found[tensor_class.name] = palette_of(tensor_class, palette)
-    for node in nodes:
-        if node.module in pins:
-            found[_class_of(workload, node).name] = Palette(levels=(pins[node.module],), source="pinned")
+    found = {c.name: palette_of(c, palette) for c in (_class_of(workload, node) for node in nodes)}
     for one in found.values():
         if len({level.is_weight_only for level in one.levels}) > 1:
             raise UserError(f"palette {one.name}: expected weight-only levels alone, or none, got both")
@@ -232,10 +221,8 @@ def _embeddings(model: nn.Module, workload: Workload, keys: NoiseKeys) -> dict[s
 
 def palette_of(tensor_class: TensorClass, palette: Palette) -> Palette:
     """The palette of a class: its pinned level alone, or the candidate's."""
-    if tensor_class.pinned_bits is None:
-        return palette
-    bits = tensor_class.pinned_bits
-    return Palette(levels=(Level(weight_bits=bits, activation_bits=bits),), source="pinned")
+    level = tensor_class.pinned_level
+    return palette if level is None else Palette(levels=(level,), source="pinned")
 
 
 def _attach(module: nn.Module, activation: ActivationQuantizer | None, weight: WeightQuantizer) -> None:

@@ -23,6 +23,7 @@ from soniq_dse.records.network import IntegerNetwork
 from soniq_dse.records.palette import Level, Palette
 from soniq_dse.records.workload import Unsupported
 from soniq_dse.store import array_ref
+from soniq_dse.workloads.pins import with_pins
 from soniq_dse.workloads.trace import trace
 
 
@@ -65,7 +66,8 @@ def quantize(
     if chosen.measured:
         raise UserError(f"allocator {allocator}: expected one that measures nothing, got one that needs training data")
     fixed = {module: Level.parse(level) if isinstance(level, str) else level for module, level in (pins or {}).items()}
-    quantized = wrap(model, workload, Problem((), levels, budget_bits, k_group, seed, costs), name, fixed)
+    workload = with_pins(workload, fixed)
+    quantized = wrap(model, workload, Problem((), levels, budget_bits, k_group, seed, costs), name)
     for parameter in model.parameters():  # quantizers are made on the CPU
         model.to(parameter.device)
         break

@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt, SerializerFunctionWrapHandler, model_se
 from soniq_dse.records.base import ArrayRef, Record
 from soniq_dse.records.channel_costs import ChannelCosts
 from soniq_dse.records.network import IntegerNetwork
-from soniq_dse.records.palette import Palette
+from soniq_dse.records.palette import Level, Palette
 from soniq_dse.records.workload import Segment
 
 
@@ -23,7 +23,7 @@ class Schedule(Record):
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
 
 
-LATER_FIELDS = frozenset({"costs"})
+LATER_FIELDS = frozenset({"costs", "first_last", "pins"})
 """Of ``Candidate``: those whose absence stands for nothing."""
 
 
@@ -46,6 +46,10 @@ class Candidate(Record):
     """Channels of a level come in multiples of this, but for one group that the budget cuts."""
     torch_threads: PositiveInt = 1
     costs: ChannelCosts | None = None
+    pins: dict[str, Level] = {}
+    """Module path -> level of what it reads, whatever the palette."""
+    first_last: Level | Literal["free"] | None = None
+    """Level of what the first and the last layers read: 8 bits (None), another, or that of the palette."""
 
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

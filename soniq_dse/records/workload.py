@@ -193,7 +193,8 @@ class TensorClass(Record):
     """Tensors that share one channel order and, by default, one assignment.
 
     ``nonnegative``: every tensor that a consumer reads is at least 0 (a ReLU, a pool of one ...). ``pinned_bits``: 8
-    where the class feeds the first, the last or a grouped layer. ``consumers`` are the quantised conv2d and linear
+    where the class feeds the first, the last or a grouped layer, and what was asked for instead (weight and activation
+    bits where they differ). ``consumers`` are the quantised conv2d and linear
     nodes that read it.
     """
 
@@ -202,7 +203,15 @@ class TensorClass(Record):
     channels: PositiveInt
     nonnegative: bool
     consumers: tuple[str, ...]
-    pinned_bits: int | None = None
+    pinned_bits: int | Pair | None = None
+
+    @property
+    def pinned_level(self) -> Level | None:
+        """The one level of a pinned class; None where a palette decides."""
+        if self.pinned_bits is None:
+            return None
+        weight, activation = (self.pinned_bits,) * 2 if isinstance(self.pinned_bits, int) else self.pinned_bits
+        return Level.model_validate({"weight_bits": weight, "activation_bits": activation})
 
 
 class Unsupported(Record):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 
 from soniq_dse.records.workload import Conv2dLayer, Node, TensorClass, Unsupported
 
+PinnedBits = int | tuple[int, int]
+"""Bits of a pinned tensor; weight and activation bits where they differ."""
 PINNED_BITS = 8
 
 ELEMENTWISE = frozenset(
@@ -104,15 +107,32 @@ def misaligned(nodes: list[Node], floating: set[str]) -> list[Unsupported]:
 def tensor_classes(nodes: list[Node], floating: set[str], input_nonnegative: bool) -> tuple[TensorClass, ...]:
     """The classes that a quantised layer reads, in the order in which they are first read.
 
-    ``floating`` names the nodes that stay in floating point. A tensor that the first, the last or a grouped layer reads
-    is a class of its own, pinned to 8 bits: one level has no order to share. (The segments of a grouped convolution
-    would have to be alike in each of its groups.)
+    ``floating`` names the nodes that stay in floating point. What the first, the last or a grouped layer reads is
+    pinned to 8 bits.
+    """
+    return classes_of(nodes, floating, nonnegative(nodes, floating, input_nonnegative), default_pins(nodes, floating))
+
+
+def default_pins(nodes: list[Node], floating: set[str], ends: PinnedBits | None = PINNED_BITS) -> dict[str, PinnedBits]:
+    """Tensor -> bits: ``ends`` for what the first and the last layers read, 8 for what a grouped one reads.
+
+    The segments of a grouped convolution would have to be alike in each of its groups.
     """
     layers = [node for node in nodes if node.layer is not None and node.name not in floating]
-    pinned = {node.inputs[0] for node in layers if node.name in _ends(nodes) or _grouped(node)}
+    at_ends = {} if ends is None else {node.inputs[0]: ends for node in layers if node.name in _ends(nodes)}
+    return at_ends | {node.inputs[0]: PINNED_BITS for node in layers if _grouped(node)}
+
+
+def classes_of(
+    nodes: list[Node], floating: set[str], nonnegative: Mapping[str, bool], pins: Mapping[str, PinnedBits]
+) -> tuple[TensorClass, ...]:
+    """The classes where ``pins`` fix tensors: each of these is a class of its own, as one level has no order to share.
+
+    ``nonnegative`` says of every tensor whether it is at least 0.
+    """
+    layers = [node for node in nodes if node.layer is not None and node.name not in floating]
     axes = _channel_axes(nodes, floating)
-    root_of = _joined(nodes, axes, pinned)
-    nonnegative = _nonnegative(nodes, floating, input_nonnegative)
+    root_of = _joined(nodes, axes, set(pins))
     consumers: dict[str, list[Node]] = defaultdict(list)
     for node in layers:
         consumers[root_of[node.inputs[0]]].append(node)
@@ -127,7 +147,7 @@ def tensor_classes(nodes: list[Node], floating: set[str], input_nonnegative: boo
                 channels=axes[read[0]][1],
                 nonnegative=all(nonnegative[tensor] for tensor in read),
                 consumers=tuple(node.name for node in readers),
-                pinned_bits=PINNED_BITS if root in pinned else None,
+                pinned_bits=pins.get(root),
             )
         )
     return tuple(found)
@@ -200,7 +220,7 @@ def _ends(nodes: list[Node]) -> set[str]:
     return (layers - after_layer) | (layers - before_layer)
 
 
-def _nonnegative(nodes: list[Node], floating: set[str], input_nonnegative: bool) -> dict[str, bool]:
+def nonnegative(nodes: list[Node], floating: set[str], input_nonnegative: bool) -> dict[str, bool]:
     """Tensor -> whether it is at least 0 by construction; an add that stays in floating point may subtract."""
     sign: dict[str, bool] = {}
     for node in nodes:

@@ -263,6 +263,25 @@ def test_a_budget_in_latency_is_kept_by_the_estimate_itself(copied: Path) -> Non
     assert {path: path.stat().st_mtime_ns for path in designs_in(copied)} == before
 
 
+def test_pins_are_trained_and_named(copied: Path) -> None:
+    """References have none, so that theirs are not trained again."""
+    before = {path: path.stat().st_mtime_ns for path in designs_in(copied)}
+    asked = ["--palettes", "w2a2", "--first-last", "w4a4", "--pin", "7=w1a2"]
+    explore(*asked, "--out", str(copied))
+    new = [path for path in designs_in(copied) if path not in before]
+    assert len(new) == 1
+    report = Report.from_json((copied / "report.json").read_bytes())
+    details = {point.name: detail for point, detail in zip(report.front.points, report.details, strict=True)}
+    (assignment,) = details["w2a2"].assignments
+    pinned = {name: palette.name for name, palette in assignment.pinned.items()}
+    readers = {reader: c.name for c in report.workload.tensor_classes for reader in c.consumers}
+    assert {reader: pinned.get(name) for reader, name in readers.items()} == {"0": "w4a4", "3": None, "7": "w1a2"}
+    assert {p.name for p in details["INT8 (w8a8)"].assignments[0].pinned.values()} == {"w8a8"}
+    assert "--first-last w4a4 --pin 7=w1a2" in details["w2a2"].command
+    assert "--pin" not in details["INT8 (w8a8)"].command
+    assert any("--first-last w4a4 --pin 7=w1a2" in note for note in report.notes)
+
+
 def test_failing_design_is_named_and_the_rest_goes_on(copied: Path) -> None:
     """A result that cannot be kept (a folder lies in its place) fails alone; what is in the store serves the others."""
     (taken,) = (path for path in designs_in(copied) if '"weight_bits":4' in path.read_text())
@@ -324,6 +343,11 @@ def test_dry_run_trains_nothing(copied: Path, tmp_path: Path) -> None:
         (["--palettes", "w2a2", "--budget-us", "30"], "budget: expected a palette of several levels such as w1a1+w4a4"),
         (["--budget-uj", "3,x"], "expected positive numbers like 30,50, got '3,x'"),
         (["--hw", "x60", "--palettes", "w1a1+w4a4@5uj"], "expected a machine with figures of energy, got x60"),
+        (["--pin", "nope=w4a4"], "pin: layer: expected a known name, got 'nope'; valid choices: 0, 3, 7"),
+        (["--pin", "7"], "--pin: expected MODULE=LEVEL such as head=w4a4, got '7'"),
+        (["--pin", "7=w4"], "expected a level with activation bits, got w4; nearest valid choice: 'w4a8'"),
+        (["--pin", "7=w4a4", "--pin", "7=w2a2"], "expected every module once, got 7 twice"),
+        (["--first-last", "w9a9"], "--first-last: expected 1 to 8 bits, got 'w9a9'; nearest valid choice: 'w8a8'"),
         (["--epochs", "1,2"], "expected three numbers of epochs like 12,4,8"),
         (["--hw", "avx521"], "nearest valid choice: 'avx512'"),
         (["--allocator", "sonic"], "nearest valid choice: 'soniq'"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from soniq_dse.records.channel_costs import ChannelCosts
 from soniq_dse.records.design import Candidate, Schedule
-from soniq_dse.records.palette import Palette, PaletteChoice
+from soniq_dse.records.palette import Level, Palette, PaletteChoice
 from soniq_dse.search import Space
 from soniq_dse.search.exhaustive import Exhaustive
 
@@ -35,4 +35,5 @@ def test_a_candidate_without_later_fields_keeps_its_identity() -> None:
     costs = ChannelCosts(unit="energy_uj", budget=5, per_channel={"a": (1.0, 2.0)})
     other = candidate.model_copy(update={"budget_bits": None, "costs": costs})
     assert other.name == "w1a1+w4a4@5uj-soniq-s0"
+    other = other.model_copy(update={"pins": {"head": Level.parse("w4a4")}, "first_last": "free"})
     assert Candidate.from_json(other.model_dump_json()) == other
