@@ -6,6 +6,7 @@ import math
 import random
 
 from soniq_dse import pareto
+from soniq_dse.hardware.load import load_hardware
 from soniq_dse.records.cost import Agreement, CostTerm, Estimate, Host, LayerEstimate, Measurement
 from soniq_dse.records.design import Assignment, EpochRecord
 from soniq_dse.records.front import (
@@ -14,6 +15,7 @@ from soniq_dse.records.front import (
     Objective,
     ParetoFront,
     Report,
+    SearchStep,
     SkippedDesign,
     TaskInfo,
 )
@@ -123,6 +125,20 @@ def toy_report(
         workload=toy_workload(),
         notes=() if measured else ("Nothing was measured: this host is not the machine described.",),
         hypervolume=311.25 if n_designs else None,
+        search=_search(points),
+        machine=load_hardware("avx2"),
+    )
+
+
+def _search(points: tuple[DesignPoint, ...]) -> tuple[SearchStep, ...]:
+    """Steps to 311.25, of which every third moves the front."""
+    ids = [point.id for point in points if point.role == "design"]
+    last = (len(ids) - 1) // 3 or 1
+    return tuple(
+        SearchStep(
+            id=identity, epochs=12 * (i + 1), hypervolume=311.25 * (1 - 0.5 ** (i // 3 + 1)) / (1 - 0.5 ** (last + 1))
+        )
+        for i, identity in enumerate(ids)
     )
 
 
@@ -164,6 +180,7 @@ def _design(
         metric_fake_quant_val=accuracy,
         epochs=tuple(epoch for _ in range(n_seeds) for epoch in _epochs(accuracy, rng)),
         seconds=4.5,
+        confusion=tuple(tuple(34 if i == j else int(rng.random() < 0.02) for j in range(10)) for i in range(10)),
     )
     return point, detail
 

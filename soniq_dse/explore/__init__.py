@@ -20,6 +20,7 @@ from soniq_dse.agreement import agree
 from soniq_dse.cost.network import estimate
 from soniq_dse.errors import UserError
 from soniq_dse.explore._budgets import budget_of, overdrawn
+from soniq_dse.explore._confusion import confusion
 from soniq_dse.explore._measure import Measurer
 from soniq_dse.explore._pins import words_of
 from soniq_dse.explore._plan import INT8, Options, Plan, design_name, make_plan
@@ -27,7 +28,7 @@ from soniq_dse.explore._train import Forecast, Notify, Progress, forecast, store
 from soniq_dse.records.design import Candidate, TrainedBaseline, TrainedDesign
 from soniq_dse.records.front import DesignPoint, ParetoFront, Report, RunInfo, SkippedDesign
 from soniq_dse.report.build import build_report
-from soniq_dse.report.points import Evaluation, details_of, hypervolume_of, objectives_of, points_of
+from soniq_dse.report.points import Evaluation, details_of, hypervolume_of, objectives_of, points_of, search_of
 from soniq_dse.store import Store
 from soniq_dse.workloads import width_of
 
@@ -178,6 +179,9 @@ def _design_evaluation(plan: Plan, candidate: Candidate, trained: TrainedDesign,
         metric_fake_quant_val=trained.metric_fake_quant_val,
         epochs=trained.epochs,
         seconds=trained.seconds,
+        confusion=confusion(
+            measurer.store.get_array(trained.predictions_test), plan.task.test.targets, plan.task.n_classes
+        ),
     )
 
 
@@ -220,6 +224,8 @@ def _report(plan: Plan, evaluations: list[Evaluation], failures: dict[str, str],
         workload=plan.graph(_widest_design(plan)) if plan.candidates else plan.workload,
         notes=_notes(plan, evaluations, points),
         hypervolume=hypervolume_of(points, plan.task_info),
+        search=search_of(evaluations, points, plan.task_info),
+        machine=plan.hardware,
     )
 
 

@@ -26,13 +26,13 @@ class Measurer:
     """
 
     def __init__(self, plan: Plan, store: Store, failures: dict[str, str], notify: Notify) -> None:
-        self._plan, self._store, self.failures, self._notify = plan, store, failures, notify
+        self._plan, self.store, self.failures, self._notify = plan, store, failures, notify
         self._folder = plan.folder / "designs"
         self._folder.mkdir(exist_ok=True)
 
     def packed(self, candidate: Candidate, trained: TrainedDesign) -> PackedNetwork:
         """The design as it is deployed, on the kernels that the cost model chooses; its file goes to ``designs/``."""
-        arrays = {ref.sha256: self._store.get_array(ref) for ref in trained.arrays}
+        arrays = {ref.sha256: self.store.get_array(ref) for ref in trained.arrays}
         packed = PackedNetwork(trained.network, arrays)
         packed.save(self._folder / f"{file_name(candidate)}.safetensors")
         options = self._plan.options
@@ -73,7 +73,7 @@ class Measurer:
         if isinstance(found, str):
             self.failures[training_name("design", candidate)] = found
             return Measurement(skipped=found)
-        self._store.put("measurement", key, found)
+        self.store.put("measurement", key, found)
         return found
 
     def baseline(self, candidate: Candidate) -> Measurement:
@@ -88,7 +88,7 @@ class Measurer:
         found = measure_fp32(
             self._plan.variants[candidate.model].build, shape, self._plan.host, threads=self._plan.options.threads
         )
-        self._store.put("measurement", key, found)
+        self.store.put("measurement", key, found)
         return found
 
     def _known(self, key: str) -> Measurement | None:
@@ -100,7 +100,7 @@ class Measurer:
             return Measurement(skipped=plan.host_mismatch)
         if plan.options.fresh:
             return None
-        return self._store.get("measurement", key, Measurement)
+        return self.store.get("measurement", key, Measurement)
 
     def _timed(self, packed: PackedNetwork) -> Measurement:
         return measure(packed, batch=self._plan.options.batch, threads=self._plan.options.threads)
@@ -116,7 +116,7 @@ class Measurer:
         if not parity.exact:
             codes = sum(parity.unequal_codes.values())
             return f"the runtime differs from the golden arithmetic in {codes} codes of {parity.samples} examples"
-        expected = self._store.get_array(trained.predictions_test)
+        expected = self.store.get_array(trained.predictions_test)
         wrong = int((packed.run(inputs, threads=threads) != expected).any(axis=tuple(range(1, expected.ndim))).sum())
         return (
             f"the runtime differs from the golden outputs on {wrong} of {len(inputs)} test examples" if wrong else None

@@ -9,6 +9,7 @@ from pydantic import Field
 from soniq_dse.records.base import Record
 from soniq_dse.records.cost import Agreement, Estimate, Host, Measurement
 from soniq_dse.records.design import Assignment, EpochRecord
+from soniq_dse.records.hardware import HardwareModel
 from soniq_dse.records.workload import Workload
 
 FRONT_SCHEMA_VERSION = 1
@@ -99,6 +100,18 @@ class DesignDetail(Record):
     metric_fake_quant_val: float | None = None
     epochs: tuple[EpochRecord, ...] = ()
     seconds: float = 0.0
+    confusion: tuple[tuple[int, ...], ...] | None = None
+    """Test examples of the first seed, ``[true class][class the integer network says]``; None where it has no classes,
+    or more than a page can show."""
+
+
+class SearchStep(Record):
+    """How far the front had come after a design: epochs spent until then, those of FP32 and of all seeds included, and
+    the hypervolume of the designs so far, against the reference of ``Report.hypervolume``."""
+
+    id: str
+    epochs: int
+    hypervolume: float
 
 
 class SkippedDesign(Record):
@@ -146,6 +159,10 @@ class Report(Record):
     notes: tuple[str, ...]
     """What was not measured, and other things the reader must know."""
     hypervolume: float | None
+    search: tuple[SearchStep, ...] = ()
+    """In the order in which designs were tried."""
+    machine: HardwareModel | None = None
+    """The descriptor of ``hardware`` that the predictions were made by, resolved."""
     summary: Summary | None = None
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 from soniq_dse import pareto
 from soniq_dse.records.cost import Agreement, Estimate, Measurement
 from soniq_dse.records.design import Assignment, EpochRecord
-from soniq_dse.records.front import DesignDetail, DesignPoint, Objective, TaskInfo
+from soniq_dse.records.front import DesignDetail, DesignPoint, Objective, SearchStep, TaskInfo
 
 LATENCY = Objective(field="latency_predicted_us", label="latency, predicted", unit="us", direction="min")
 
@@ -42,6 +42,7 @@ class Evaluation:
     budget: float | None = None
     budget_unit: Literal["bits", "us", "uj"] | None = None
     budget_used: float | None = None
+    confusion: tuple[tuple[int, ...], ...] | None = None
 
 
 def objectives_of(task: TaskInfo) -> tuple[Objective, Objective]:
@@ -90,17 +91,51 @@ def hypervolume_of(points: Sequence[DesignPoint], task: TaskInfo) -> float | Non
 
     In metric unit times microseconds. The reference depends on the run: compare runs of equal points only.
     """
-    designs = [point for point in points if point.role == "design" and point.latency_predicted_us is not None]
+    designs = _placed(points, "design")
     if len(designs) < 2:
         return None
-    known = [point for point in points if point.latency_predicted_us is not None]
+    return pareto.hypervolume([_values(point) for point in designs], _reference(points, task), (task.direction, "min"))
+
+
+def search_of(
+    evaluations: Sequence[Evaluation], points: Sequence[DesignPoint], task: TaskInfo
+) -> tuple[SearchStep, ...]:
+    """How the hypervolume grew over the epochs spent, design by design in the order of ``evaluations``.
+
+    Empty where ``hypervolume_of`` gives None; else its last step ends there.
+    """
+    if len(_placed(points, "design")) < 2:
+        return ()
+    directions: tuple[pareto.Direction, pareto.Direction] = (task.direction, "min")
+    reference, steps = _reference(points, task), []
+    front: list[tuple[float, float | None]] = []
+    epochs, volume = 0, 0.0
+    for point, group in zip(points, _groups(evaluations), strict=True):
+        epochs += sum(len(seed.epochs) for seed in group)
+        if point.role != "design" or point.latency_predicted_us is None:
+            continue
+        values = _values(point)
+        grown = pareto.hypervolume([*front, values], reference, directions)
+        if grown > volume:  # else it lies behind the front, which alone need be kept
+            front = [*(other for other in front if not pareto.dominates(values, other, directions)), values]
+            volume = grown
+        steps.append(SearchStep(id=point.id, epochs=epochs, hypervolume=volume))
+    return tuple(steps)
+
+
+def _placed(points: Sequence[DesignPoint], role: str | None = None) -> list[DesignPoint]:
+    return [p for p in points if p.latency_predicted_us is not None and role in (None, p.role)]
+
+
+def _values(point: DesignPoint) -> tuple[float, float | None]:
+    return point.metric_val, point.latency_predicted_us
+
+
+def _reference(points: Sequence[DesignPoint], task: TaskInfo) -> tuple[float, float]:
+    """The worst metric and latency of all points."""
+    known = _placed(points)
     worst = min if task.direction == "max" else max
-    reference = (
-        worst(point.metric_val for point in known),
-        max(point.latency_predicted_us or 0.0 for point in known),
-    )
-    values = [(point.metric_val, point.latency_predicted_us) for point in designs]
-    return pareto.hypervolume(values, reference, (task.direction, "min"))
+    return worst(point.metric_val for point in known), max(point.latency_predicted_us or 0.0 for point in known)
 
 
 def _groups(evaluations: Sequence[Evaluation]) -> list[list[Evaluation]]:
@@ -170,4 +205,5 @@ def _detail(seeds: list[Evaluation]) -> DesignDetail:
         metric_fake_quant_val=first.metric_fake_quant_val,
         epochs=first.epochs,
         seconds=sum(seed.seconds for seed in seeds),
+        confusion=first.confusion,
     )

@@ -496,6 +496,59 @@ def test_no_serious_barrier(open_report: Callable[..., Opened], scheme: str, wid
     assert bad == []
 
 
+def test_every_layer_is_in_the_error_by_regime(open_report: Callable[..., Opened]) -> None:
+    page = open_report().page
+    page.wait_for_selector("html[data-complete]")
+    found = page.evaluate("document.getElementById('regime-plot').data.map((t) => [t.name, t.y])")
+    expected: dict[str, list[float]] = {}
+    for detail in REPORT.details:
+        assert detail.estimate is not None
+        assert detail.measurement is not None
+        for layer in detail.estimate.per_layer:
+            ratio = layer.latency_us / detail.measurement.per_layer_us[layer.name]
+            expected.setdefault(layer.bound, []).append(ratio)
+    assert {name: sorted(y) for name, y in found} == {
+        f"{bound} ({len(ratios)})": sorted(ratios) for bound, ratios in expected.items()
+    }
+
+
+def test_the_front_over_the_epochs_spent(open_report: Callable[..., Opened]) -> None:
+    opened = open_report()
+    page = opened.page
+    page.wait_for_selector("html[data-complete]")
+    trace = page.evaluate("(({ x, y }) => ({ x, y }))(document.getElementById('search-plot').data[0])")
+    assert trace["x"] == [step.epochs for step in REPORT.search]
+    assert trace["y"] == [step.hypervolume for step in REPORT.search]
+    opened.row(REPORT.search[2].id).click()
+    assert page.evaluate("document.getElementById('search-plot').data.at(-1).x[0]") == REPORT.search[2].epochs
+
+
+def test_the_machine_with_the_source_of_each_figure(open_report: Callable[..., Opened]) -> None:
+    page = open_report().page
+    machine = REPORT.machine
+    assert machine is not None
+    rows = [row.locator("td").all_inner_texts() for row in page.locator("#hardware-panel details[open] tbody tr").all()]
+    clock = next(row for row in rows if row[0] == "clock_ghz")
+    assert float(clock[1]) == pytest.approx(machine.clock_ghz.value, rel=1e-5)
+    assert clock[3:5] == [machine.clock_ghz.kind, machine.clock_ghz.source]
+    summaries = page.locator("#hardware-panel summary").all_inner_texts()
+    assert any(text.startswith("Instructions (") for text in summaries)
+    assert any(text.startswith(f"Sources ({len(machine.sources)})") for text in summaries)
+
+
+def test_what_it_takes_for_what(open_report: Callable[..., Opened]) -> None:
+    detail = REPORT.details[3]
+    opened = open_report(fragment=f"#design={detail.id}")
+    assert detail.confusion is not None
+    wrong = sum(n for i, row in enumerate(detail.confusion) for j, n in enumerate(row) if i != j)
+    total = sum(map(sum, detail.confusion))
+    assert opened.page.locator("#confusion-words").inner_text().startswith(f"{wrong} of {total} examples")
+    cells = [row.locator("td").all_inner_texts() for row in opened.page.locator("#confusion tbody tr").all()]
+    assert [[int(cell.replace("·", "0")) for cell in row] for row in cells] == [list(row) for row in detail.confusion]
+    opened.row("fp32").click()
+    assert opened.page.locator("#confusion-part").is_hidden()
+
+
 def test_two_thousand_designs(open_report: Callable[..., Opened]) -> None:
     opened = open_report(toy_report(2000, n_seeds=1))
     assert len(opened.shown_ids()) == 100

@@ -45,4 +45,33 @@ soniq.panel("agreement", (app, root) => {
 
   const figure = app.plot(div, draw);
   app.on(["design"], () => figure.ring(ring()));
+
+  // -- layers, by what bounds them -----------------------------------------------------------------------------
+  const MOST = 4000; // dots drawn: the boxes hold every layer
+  const ratios = new Map(); // what a layer waits for -> [ratio, design, layer]
+  for (const { id, estimate, measurement } of app.details.values()) {
+    for (const layer of estimate && measurement ? estimate.per_layer : []) {
+      const of = measurement.per_layer_us[layer.name];
+      if (!of || !layer.latency_us) continue;
+      if (!ratios.has(layer.bound)) ratios.set(layer.bound, []);
+      ratios.get(layer.bound).push([layer.latency_us / of, id, layer.name]);
+    }
+  }
+  const n = [...ratios.values()].reduce((sum, found) => sum + found.length, 0);
+  root.querySelector("#regime-part").hidden = !n;
+  if (!n) return;
+
+  function regime([bound, found]) {
+    const few = n <= MOST;
+    return { type: "box", name: `${bound} (${found.length})`, y: found.map(([ratio]) => ratio), boxpoints: few ? "all" : "outliers",
+      jitter: 0.5, pointpos: few ? -1.6 : 0, customdata: found.map(([, id]) => id), marker: { size: 5, color: app.colour("accent"), opacity: 0.6 },
+      line: { color: app.colour("ink-soft"), width: 1.5 }, fillcolor: "rgba(0,0,0,0)", hoveron: "points", hoverinfo: "text",
+      hovertext: found.map(([ratio, id, name]) => plain(`${app.byId.get(id)?.name}, ${name}: ${figures(ratio)}`)) };
+  }
+
+  app.plot(root.querySelector("#regime-plot"), () => ({ traces: [...ratios].sort((a, b) => b[1].length - a[1].length).map(regime), layout: {
+    yaxis: app.logAxis("predicted / measured", [...ratios.values()].flat().map(([ratio]) => ratio)), xaxis: app.axis("waits for (number of layers)"),
+    shapes: [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: 1, y1: 1, layer: "below", line: { color: app.colour("ink-faint"), width: 1 } }],
+    dragmode: false,
+  } }));
 });

@@ -9,6 +9,16 @@ from markupsafe import Markup
 from soniq_dse.records.front import Report, Summary
 from soniq_dse.report.panels import Base
 
+_FIGURES = Markup("""<p id="agreement-words">{}</p>
+<div id="agreement-plot" class="plot square" role="group"
+  aria-label="Predicted against measured latency of every measured design."></div>
+<div id="regime-part"><h3>Error by what a layer waits for</h3>
+<p class="help">Predicted over measured latency of every measured layer: the box spans the middle half, the line in it
+  is the median. Above 1 the prediction is too slow. Click a dot to see its design.</p>
+<div id="regime-plot" class="plot" role="group"
+  aria-label="Predicted over measured latency of layers, by what they wait for."></div></div>
+""")
+
 
 class AgreementPanel(Base):
     """The cross-check: how far to trust a prediction."""
@@ -27,10 +37,7 @@ class AgreementPanel(Base):
         if summary is None or not summary.n_measured:
             words = "Nothing was measured, so no prediction could be checked."
             return Markup('<p class="empty-note" id="agreement-words">{}</p>').format(words)
-        return Markup(
-            '<p id="agreement-words">{}</p>\n<div id="agreement-plot" class="plot square" role="group" '
-            'aria-label="Predicted against measured latency of every measured design."></div>'
-        ).format(_sentence(summary))
+        return _FIGURES.format(_sentence(summary))
 
 
 def _sentence(summary: Summary) -> str:

@@ -100,6 +100,55 @@ soniq.panel("design", (app, root) => {
       el("tbody", {}, estimate.per_layer.map((l) => layerRow(l, measurement?.per_layer_us || {}, longest))));
   }
 
+  // -- the whole design --------------------------------------------------------------------------------------
+  function facts(point) {
+    const layers = detail()?.estimate?.per_layer || [];
+    const macs = layers.reduce((sum, l) => sum + l.macs, 0), wasted = layers.reduce((sum, l) => sum + l.macs * l.padding_waste, 0);
+    const sizes = ["fp32", "int8"].map((role) => [role, app.points.find((p) => p.role === role)])
+      .filter(([, p]) => p && p.id !== point.id).map(([role, p]) => `${figures(p.size_bytes / point.size_bytes)} times smaller than ${role.toUpperCase()}`);
+    const rows = [
+      ["Size on disk", [app.text("size_bytes", point), ...sizes].join(", ")],
+      ["Padding", macs ? `${figures(100 * wasted / macs, 2)} % of ${macs.toLocaleString("en")} multiply-accumulates` : "not known"],
+    ];
+    find("design-facts").replaceChildren(...rows.flatMap(([name, text]) => [el("dt", {}, name), el("dd", {}, text)]));
+  }
+
+  /** The predicted interval as a band, the prediction and the measurement as marks on one scale. */
+  function interval(point) {
+    const { latency_low_us: low, latency_high_us: high, latency_predicted_us: predicted, latency_measured_us: measured } = point;
+    if (predicted === null || low === null || high === null) return find("interval").replaceChildren();
+    const [from, to] = [Math.min(low, measured ?? low), Math.max(high, measured ?? high)], room = 0.12 * (to - from) || 1;
+    const x = (value) => (100 * (value - from + room)) / (to - from + 2 * room);
+    const tick = (value, colour, more) => svg("line", { x1: x(value), x2: x(value), y1: 2, y2: 18, stroke: colour, "stroke-width": 3,
+      "vector-effect": "non-scaling-stroke", ...more });
+    const words = [`predicted ${app.text("latency_predicted_us", point)}, interval ${app.interval(point)}`,
+      measured === null ? "not measured" : `measured ${app.text("latency_measured_us", point)}, ${low <= measured && measured <= high ? "inside it" : "outside it"}`];
+    find("interval").replaceChildren(
+      el("p", { class: "help", id: "interval-words" }, "Latency: ", el("span", { class: "key" }, el("i", { class: "swatch", style: `background:${app.colour("accent")}` }), words[0]),
+        el("span", { class: "key" }, el("i", { class: "swatch", style: `background:${app.colour("second")}` }), words[1])),
+      svg("svg", { viewBox: "0 0 100 20", preserveAspectRatio: "none", class: "strip", role: "img", "aria-label": words.join("; ") },
+        svg("rect", { x: x(low), y: 6, width: x(high) - x(low), height: 8, fill: app.colour("line-strong") }),
+        tick(predicted, app.colour("accent")),
+        measured === null ? null : tick(measured, app.colour("second"), { "stroke-dasharray": "3 2" })));
+  }
+
+  // -- confusion -------------------------------------------------------------------------------------------
+  function confusion() {
+    const cells = detail()?.confusion;
+    find("confusion-part").hidden = !cells;
+    if (!cells) return;
+    const wrong = cells.flatMap((row, i) => row.map((n, j) => [n, i, j])).filter(([n, i, j]) => n && i !== j).sort((a, b) => b[0] - a[0]);
+    const total = cells.flat().reduce((a, b) => a + b, 0), missed = wrong.reduce((sum, [n]) => sum + n, 0);
+    const worst = wrong.slice(0, 3).map(([n, i, j]) => `${i} as ${j} (${n} ${n === 1 ? "time" : "times"})`).join(", ");
+    find("confusion-words").textContent = `${missed} of ${total} examples are mistaken${worst && `, most of all ${worst}`}.`;
+    const most = Math.max(1, ...wrong.map(([n]) => n));
+    const cell = (n, i, j) => el("td", { class: i === j ? "number right" : "number",
+      style: n && i !== j ? `background:color-mix(in srgb, var(--second) ${Math.round(10 + 35 * n / most)}%, var(--paper))` : null }, n || "·");
+    find("confusion").replaceChildren(
+      el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "true \\ said"), cells.map((_, j) => el("th", { scope: "col", class: "number" }, j)))),
+      el("tbody", {}, cells.map((row, i) => el("tr", {}, el("th", { scope: "row" }, i), row.map((n, j) => cell(n, i, j))))));
+  }
+
   // -- training --------------------------------------------------------------------------------------------
   const PHASES = ["baseline", "noise", "finetune"];
 
@@ -151,13 +200,23 @@ soniq.panel("design", (app, root) => {
     find("seed").value = app.state.seed;
   }
 
+  function whole() {
+    const point = app.byId.get(app.state.design);
+    find("design-facts").hidden = !point;
+    if (!point) return;
+    facts(point);
+    interval(point);
+  }
+
   find("seed").addEventListener("change", (event) => app.set({ seed: Number(event.target.value) }));
   app.on(["design"], () => {
     find("design-name").textContent = app.byId.get(app.state.design)?.name || "No design yet";
+    whole();
     latency();
+    confusion();
     find("training-part").hidden = !(detail()?.epochs || []).length;
     figure.redraw();
   });
   app.on(["design", "seed"], () => { seeds(); bitMap(); });
-  app.repaint(() => { bitMap(); latency(); });
+  app.repaint(() => { whole(); bitMap(); latency(); });
 });

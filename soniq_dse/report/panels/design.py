@@ -11,7 +11,7 @@ from soniq_dse.report.panels import Base
 
 
 class DesignPanel(Base):
-    """Bit map, latency per layer, training curves."""
+    """Bit map, latency per layer, training curves, confusion."""
 
     title: ClassVar[str] = "Inside the design"
     help: ClassVar[str] = "What the selected design gives to every layer, and where its time goes."
@@ -19,10 +19,12 @@ class DesignPanel(Base):
     fields: ClassVar[tuple[str, ...]] = ("front", "details", "workload")
 
     def fragment(self, report: Report) -> Markup:
-        """Three parts; the script fills them."""
+        """The parts; the script fills them."""
         return Markup("""
 <div class="design-head"><h3 id="design-name"></h3>
   <label id="seed-choice" hidden>Seed <select id="seed"></select></label></div>
+<dl id="design-facts" class="wide-list"></dl>
+<div id="interval"></div>
 <h4>Bits of every channel</h4>
 <p class="help">One row is a layer, one cell an input channel; the colour says how many bits its weights take.
   Pinned layers keep their precision in every design.</p>
@@ -38,5 +40,12 @@ class DesignPanel(Base):
 <p class="help">Loss per epoch (solid) and validation score (dots). SONIQ first trains with noise to find the bits,
   then fine-tunes with the bits fixed.</p>
 <div id="training-plot" class="plot"></div>
+</div>
+<div id="confusion-part">
+<h4>What it takes for what</h4>
+<p class="help">Test examples of the first seed: a row is the true class, a column what the integer network says.
+  Figures off the diagonal are mistakes.</p>
+<p id="confusion-words"></p>
+<div class="scroll" tabindex="0" role="region" aria-label="Confusion matrix"><table id="confusion"></table></div>
 </div>
 """)

@@ -8,8 +8,17 @@ from typing import Any
 import pytest
 
 from soniq_dse.records.cost import Agreement, Estimate, LayerEstimate, Measurement
+from soniq_dse.records.design import EpochRecord
 from soniq_dse.records.front import DesignPoint, TaskInfo
-from soniq_dse.report.points import Evaluation, details_of, hypervolume_of, objectives_of, point_id, points_of
+from soniq_dse.report.points import (
+    Evaluation,
+    details_of,
+    hypervolume_of,
+    objectives_of,
+    point_id,
+    points_of,
+    search_of,
+)
 
 TASK = TaskInfo(
     model="m", data="d", metric="accuracy", metric_unit="%", direction="max", n_train=10, n_val=5, n_test=5
@@ -122,6 +131,27 @@ def test_hypervolume_by_hand() -> None:
     points = points_of([*seeds, evaluation("fp32", 99, 40, role="fp32")], TASK)
     assert hypervolume_of(points, TASK) == 190
     assert hypervolume_of(points[:1], TASK) is None
+
+
+def test_the_search_grows_to_the_hypervolume() -> None:
+    # The points of test_hypervolume_by_hand, and the worst of them, c, in between: it adds nothing.
+    epochs = (EpochRecord(phase="noise", epoch=1, loss=1.0), EpochRecord(phase="finetune", epoch=1, loss=1.0))
+    tried = [
+        evaluation("fp32", 99, 40, role="fp32", epochs=epochs[:1]),
+        evaluation("a", 95, 10, epochs=epochs),
+        evaluation("c", 90, 30, epochs=epochs),
+        evaluation("b", 96, 20, epochs=epochs),
+        evaluation("b", 98, 20, epochs=epochs),
+    ]
+    points = points_of(tried, TASK)
+    steps = search_of(tried, points, TASK)
+    assert [(step.id, step.epochs, step.hypervolume) for step in steps] == [
+        (point_id("a"), 3, 150),
+        (point_id("c"), 5, 150),
+        (point_id("b"), 9, 190),
+    ]
+    assert steps[-1].hypervolume == hypervolume_of(points, TASK)
+    assert search_of(tried[:2], points[:2], TASK) == ()
 
 
 def test_details() -> None:
