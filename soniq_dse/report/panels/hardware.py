@@ -10,7 +10,7 @@ from markupsafe import Markup
 from soniq_dse.hardware.levels import native_levels
 from soniq_dse.hardware.render import Sheet, figures, sheets
 from soniq_dse.records.front import Report
-from soniq_dse.records.hardware import HardwareModel
+from soniq_dse.records.hardware import FigureKind, HardwareModel
 from soniq_dse.report.panels import Base
 
 OPEN = "Figures"
@@ -43,7 +43,7 @@ def _kinds(machine: HardwareModel) -> str:
     of_machine = Counter(figure.kind for _, figure in figures(machine))
     of_instructions = Counter(timing.reciprocal_throughput_cycles.kind for timing in timed)
 
-    def words(kinds: Counter[str]) -> str:
+    def words(kinds: Counter[FigureKind]) -> str:
         return ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
 
     return (
