@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import resource
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,7 +52,7 @@ def command(
 
     DESIGN is the name of a design of a run as its table shows it (RUN/NAME where several runs have it), or the path of
     its packed file. Shows the metric on the test set, whether every code and output equals the golden arithmetic's, and
-    the latency: CPU time of one thread, wall time of several. Exit code 1 where something differs.
+    the latency (CPU time of one thread, wall time of several) and the memory. Exit code 1 where something differs.
     """
     from soniq_dse.runtime.check import check
     from soniq_dse.runtime.latency import latency
@@ -151,6 +152,8 @@ def _as_json(
         "unequal_codes": parity.unequal_codes,
         "unequal_outputs": parity.unequal_outputs,
         "size_bytes": packed.size_bytes,
+        "buffer_bytes": packed.executor(timed.measurement.batch, threads=timed.measurement.threads).memory_bytes,
+        "peak_rss_bytes": _peak_rss_bytes(),
         "percentiles_us": timed.percentiles_us,
         "measurement": timed.measurement.to_json_value(),
         "layers": [
@@ -183,8 +186,18 @@ def _show(path: Path, packed: PackedNetwork, task: Task, metric: float, parity: 
         click.echo(f"latency: not measured: {found.skipped}")
         return
     spread = "" if found.settled else ", not settled: the machine is noisy"
-    percentiles = ", ".join(f"p{p} {value:.1f}" for p, value in timed.percentiles_us.items())
+    percentiles = ", ".join(f"p{p} {value:.1f} us" for p, value in timed.percentiles_us.items())
     click.echo(
         f"latency {found.median_us:.1f} us (MAD {found.mad_us:.1f}, {found.samples} samples{spread}; {percentiles}), "
         f"batch {found.batch}, {found.threads} thread{'s' * (found.threads > 1)}"
     )
+    buffers = packed.executor(found.batch, threads=found.threads).memory_bytes
+    click.echo(
+        f"memory: weights {packed.size_bytes / 1024:.1f} KiB, buffers {buffers / 1024:.1f} KiB, "
+        f"peak of this process, data and check included, {_peak_rss_bytes() / 2**20:.0f} MiB"
+    )
+
+
+def _peak_rss_bytes() -> int:
+    """The most memory this process has held at once."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -30,6 +30,7 @@ from soniq_dse.records.palette import Level
 from soniq_dse.runtime.executor import Executor
 from soniq_dse.runtime.graph import Graph
 from soniq_dse.runtime.layer_steps import NO_CHOICES
+from soniq_dse.runtime.plan import Plan
 from soniq_dse.runtime.planner import network_windows, plan_network
 from soniq_dse.runtime.validate import validate
 from soniq_dse.store import array_sha256
@@ -143,13 +144,24 @@ class PackedNetwork:
         """
         if not keep and (batch, threads) in self._executors:
             return self._executors[batch, threads]
-        plan = plan_network(
-            self.network, self.arrays, batch=batch, features=self.features, choices=self.choices, threads=threads
-        )
-        executor = Executor(plan, self.in_shape, self.out_shape, features=self.features, keep=keep)
+        executor = self.bind(self.plan(batch, threads=threads), keep=keep)
         if not keep:
             self._executors[batch, threads] = executor
         return executor
+
+    def plan(self, batch: int, *, threads: int = 1) -> Plan:
+        """The network laid out for ``batch`` samples a call by ``threads`` threads.
+
+        Raises:
+            UserError, MissingCapabilityError: as ``plan_network``.
+        """
+        return plan_network(
+            self.network, self.arrays, batch=batch, features=self.features, choices=self.choices, threads=threads
+        )
+
+    def bind(self, plan: Plan, *, keep: Sequence[str] = ()) -> Executor:
+        """A new executor of ``plan``, with buffers and threads of its own; the weights are those of the plan."""
+        return Executor(plan, self.in_shape, self.out_shape, features=self.features, keep=keep)
 
     def run(self, x: NDArray[np.float32], *, batch: int | None = None, threads: int = 1) -> NDArray[np.float32]:
         """Outputs ``[n, ...]`` for ``x [n, ...]`` (fp32, channels first), ``batch`` samples a call (default up to 32),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,8 @@ def test_shows_metric_parity_and_latency(root: Path) -> None:
     assert "accuracy" in result.output
     assert "equal the golden arithmetic, bit for bit" in result.output
     assert "batch 1, 1 thread" in result.output
+    assert re.search(r"p50 [\d.]+ us, p90 [\d.]+ us, p99 [\d.]+ us", result.output)
+    assert re.search(r"memory: weights [\d.]+ KiB, buffers [\d.]+ KiB, peak of this process, .* \d+ MiB", result.output)
     assert "conv2" in result.output
 
 
@@ -53,6 +56,7 @@ def test_json(root: Path) -> None:
     found = json.loads(result.stdout)
     assert (found["design"], found["samples"], found["exact"]) == ("tiny", 40, True)
     assert found["measurement"]["batch"] == 2
+    assert 0 < found["size_bytes"] < found["buffer_bytes"] < found["peak_rss_bytes"]
     assert [layer["name"] for layer in found["layers"]] == ["conv2", "fc6"]
     assert found["layers"][0]["macs"] == 2 * 6 * 6 * 8 * 9
 
