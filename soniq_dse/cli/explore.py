@@ -88,6 +88,10 @@ def _widths(ctx: click.Context, option: click.Parameter, text: str | None) -> tu
               )  # fmt: skip
 @click.option("--allocator", metavar="NAME", default="soniq", show_default=True, help="What assigns levels to "
               "channels.")  # fmt: skip
+@click.option("--search", metavar="NAME", help="Which designs are trained: exhaustive (all), combined, random, "
+              "proxy_milp, halving, nsga2 or tpe.  [default: exhaustive; combined with --search-budget]")  # fmt: skip
+@click.option("--search-budget", "search_epochs", type=INT, metavar="EPOCHS", help="Epochs (noise and fine-tuning) "
+              "that the search may spend.  [default: a tenth of those of all designs, unless exhaustive]")  # fmt: skip
 @click.option("--limit", type=INT, metavar="N", help="At most so many examples of each split, for a quick try.")
 @click.option("--batch", type=INT, metavar="N", default=1, show_default=True, help="Inputs per call whose latency "
               "counts.")  # fmt: skip
@@ -155,7 +159,12 @@ def _progress(plan: Plan, *, quiet: bool) -> Iterator[Notify]:
 def _say_start(plan: Plan) -> None:
     machine = plan.hardware.title if plan.host_mismatch is None else f"{plan.hardware.title} (predicted only)"
     n_trainings = len(plan.baselines) + len(plan.candidates)
-    click.echo(f"{plan.task_info.model} on {machine}: {n_trainings} trainings, into {plan.folder}", err=True)
+    searched = "" if plan.search_epochs is None else f" at most, {_searched(plan)}"
+    click.echo(f"{plan.task_info.model} on {machine}: {n_trainings} trainings{searched}, into {plan.folder}", err=True)
+
+
+def _searched(plan: Plan) -> str:
+    return f"searched by {plan.search} within {plan.search_epochs} epochs"
 
 
 @contextmanager
@@ -215,6 +224,8 @@ def _print_plan(plan: Plan, as_json: bool) -> None:
                 "skipped": [skip.to_json_value() for skip in plan.skipped],
                 "seconds": round(ahead.seconds, 1),
                 "jobs": plan.options.jobs,
+                "search": plan.search,
+                "search_epochs": plan.search_epochs,
             }
         )
         return
@@ -224,6 +235,8 @@ def _print_plan(plan: Plan, as_json: bool) -> None:
         for name, is_finished in ahead.trainings
     ]
     title = f"{len(rows)} trainings, {len(ahead.missing)} still to do"
+    if plan.search_epochs is not None:
+        title += f"; {_searched(plan)}"
     console().print(table(title, {"training": "left", "state": "left", "why": "left"}, rows))
     if plan.skipped:
         skipped = [[skip.name, skip.reason] for skip in plan.skipped]

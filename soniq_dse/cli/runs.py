@@ -200,9 +200,13 @@ def _summary(folder: Path) -> dict[str, Any]:
         "data": info.data,
         "hardware": info.hardware,
         "state": state,
-        "trainings": f"{_n_trained(folder, info)} of {info.total}",
+        "trainings": f"{_n_trained(folder, info)} of {info.total}{_searched(info)}",
         "command": info.command,
     }
+
+
+def _searched(info: RunInfo) -> str:
+    return "" if info.search_epochs is None else f" (search: {info.search}, {info.search_epochs} epochs)"
 
 
 def _info(folder: Path) -> RunInfo:

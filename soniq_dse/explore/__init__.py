@@ -24,11 +24,13 @@ from soniq_dse.explore._confusion import confusion
 from soniq_dse.explore._measure import Measurer
 from soniq_dse.explore._pins import words_of
 from soniq_dse.explore._plan import INT8, Options, Plan, design_name, make_plan
-from soniq_dse.explore._train import Forecast, Notify, Progress, forecast, stored, train_all
+from soniq_dse.explore._search import Searched, not_trained, search
+from soniq_dse.explore._train import Forecast, Notify, Progress, forecast, stored
 from soniq_dse.records.design import Candidate, TrainedBaseline, TrainedDesign
 from soniq_dse.records.front import DesignPoint, ParetoFront, Report, RunInfo, SkippedDesign
 from soniq_dse.report.build import build_report
 from soniq_dse.report.points import Evaluation, details_of, hypervolume_of, objectives_of, points_of, search_of
+from soniq_dse.search import epochs_of
 from soniq_dse.store import Store
 from soniq_dse.workloads import width_of
 
@@ -60,9 +62,10 @@ def explore(plan: Plan, notify: Notify, command: str = "") -> Outcome:
         _write_info(plan, command)
         if plan.options.fresh:
             _forget(plan, store)
-        failures = train_all(plan, store, notify)
-        evaluations = list(_evaluate(plan, store, failures, notify))
-        report = _report(plan, evaluations, failures, command)
+        found = search(plan, store, notify)
+        failures = found.failures
+        evaluations = list(_evaluate(plan, store, found, notify))
+        report = _report(plan, evaluations, failures, command, not_trained(plan, store, found), found.epochs)
         page = _written(report, plan.folder)
     return Outcome(plan.folder, page, report, failures)
 
@@ -112,6 +115,8 @@ def _write_info(plan: Plan, command: str) -> None:
         total=len(plan.baselines) + len(plan.candidates),
         baselines=tuple(plan.key("baseline", c) for c in plan.baselines),
         designs=tuple(plan.key("design", c) for c in plan.candidates),
+        search=plan.search,
+        search_epochs=plan.search_epochs,
         store=None if plan.options.store is None else str(plan.options.store.resolve()),
     )
     try:
@@ -129,15 +134,15 @@ def _forget(plan: Plan, store: Store) -> None:
         store.remove("design", plan.key("design", candidate))
 
 
-def _evaluate(plan: Plan, store: Store, failures: dict[str, str], notify: Notify) -> Iterator[Evaluation]:
-    """Estimates and measurements of all that was trained, references first, in the order of the plan."""
-    measurer = Measurer(plan, store, failures, notify)
+def _evaluate(plan: Plan, store: Store, found: Searched, notify: Notify) -> Iterator[Evaluation]:
+    """Estimates and measurements of all that was asked for and trained, references first, in the order of the plan."""
+    measurer, asked = Measurer(plan, store, found.failures, notify), set(found.asked)
     for candidate in plan.baselines:
         trained = stored(plan, store, "baseline", candidate)
         if isinstance(trained, TrainedBaseline) and plan.is_reference(candidate):
             yield _baseline_evaluation(plan, candidate, trained, measurer)
     for candidate in plan.candidates:
-        trained = stored(plan, store, "design", candidate)
+        trained = stored(plan, store, "design", candidate) if candidate in asked else None
         if isinstance(trained, TrainedDesign):
             notify(Progress("measuring", 1.0, None))
             yield _design_evaluation(plan, candidate, trained, measurer)
@@ -208,7 +213,14 @@ def _baseline_evaluation(plan: Plan, candidate: Candidate, trained: TrainedBasel
     )
 
 
-def _report(plan: Plan, evaluations: list[Evaluation], failures: dict[str, str], command: str) -> Report:
+def _report(
+    plan: Plan,
+    evaluations: list[Evaluation],
+    failures: dict[str, str],
+    command: str,
+    left_out: tuple[SkippedDesign, ...],
+    epochs: int,
+) -> Report:
     points = points_of(evaluations, plan.task_info)
     failed = tuple(SkippedDesign(name=name, reason=f"failed: {reason}") for name, reason in failures.items())
     return Report(
@@ -220,9 +232,9 @@ def _report(plan: Plan, evaluations: list[Evaluation], failures: dict[str, str],
         hardware_matches_host=plan.host_mismatch is None,
         front=ParetoFront(host=plan.host, task=plan.task_info, objectives=objectives_of(plan.task_info), points=points),
         details=details_of(evaluations),
-        skipped=plan.skipped + failed,
+        skipped=plan.skipped + left_out + failed,
         workload=plan.graph(_widest_design(plan)) if plan.candidates else plan.workload,
-        notes=_notes(plan, evaluations, points),
+        notes=_notes(plan, evaluations, points, len(left_out), epochs),
         hypervolume=hypervolume_of(points, plan.task_info),
         search=search_of(evaluations, points, plan.task_info),
         machine=plan.hardware,
@@ -235,7 +247,9 @@ def _widest_design(plan: Plan) -> Candidate:
     return next((candidate for candidate in widest if candidate.palette != INT8), widest[0])
 
 
-def _notes(plan: Plan, evaluations: list[Evaluation], points: Sequence[DesignPoint]) -> tuple[str, ...]:
+def _notes(
+    plan: Plan, evaluations: list[Evaluation], points: Sequence[DesignPoint], n_left_out: int, epochs: int
+) -> tuple[str, ...]:
     notes = [
         f"Chosen on the validation split ({plan.task_info.n_val} examples), shown on the test split "
         f"({plan.task_info.n_test} examples, used for nothing else)."
@@ -243,6 +257,12 @@ def _notes(plan: Plan, evaluations: list[Evaluation], points: Sequence[DesignPoi
     pins = words_of(_widest_design(plan)) if plan.candidates else []
     if pins:
         notes.append(f"Kept at a level of their own, in the designs but not in INT8: {' '.join(pins)}.")
+    if n_left_out:
+        total = sum(map(epochs_of, plan.designs))
+        notes.append(
+            f"Searched by {plan.search}, which spent {epochs} of the {total} epochs that all designs would take: "
+            f"{n_left_out} trainings were left out (they are listed), and a better design may be among them."
+        )
     if plan.options.seeds < 5:
         notes.append(
             f"Seeds per design: {plan.options.seeds}. Differences below the run-to-run noise (about half a point from "

@@ -10,22 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from soniq_dse import registry
 from soniq_dse.cost.bounds import latency_bounds, uniform_assignment
 from soniq_dse.cost.network import estimate, level_costs
 from soniq_dse.errors import UserError
+from soniq_dse.explore._asked import known, schedule_of, search_budget
 from soniq_dse.explore._budgets import Wanted, asked, wanted, with_costs
 from soniq_dse.explore._pins import parse_ends, parse_pins
 from soniq_dse.hardware.host import default_descriptor, detect_host, match_host
 from soniq_dse.hardware.load import load_hardware
 from soniq_dse.palettes import propose_palettes
 from soniq_dse.records.cost import Host
-from soniq_dse.records.design import Candidate, Schedule
+from soniq_dse.records.design import Candidate
 from soniq_dse.records.front import SkippedDesign, TaskInfo
 from soniq_dse.records.hardware import HardwareModel
 from soniq_dse.records.palette import Level, Palette, PaletteChoice
 from soniq_dse.records.workload import Workload
-from soniq_dse.search import Space
+from soniq_dse.search import breadth_first
 from soniq_dse.store import result_key
 from soniq_dse.workloads import Defaults, load_model, load_task, model_at_width
 from soniq_dse.workloads.pins import with_pins
@@ -54,8 +54,8 @@ class Options:
     ``pins`` are texts like ``head=w4a4``; ``first_last`` is a level or ``none``.
     ``widths`` multiply the model's channels, the widest first; empty: the model's own where ``palettes`` is empty too.
     ``epochs`` are those of the FP32 warm start, of phase 1 and of phase 2. ``limit`` bounds the examples of each split.
-    ``timeout_s`` bounds one training. ``jobs``, ``timeout_s``, ``measure``, ``autotune``, ``out``, ``store`` and
-    ``fresh`` do not change what is trained.
+    ``timeout_s`` bounds one training. ``search`` names the strategy, ``search_epochs`` bounds what it may ask for.
+    ``jobs``, ``timeout_s``, ``measure``, ``autotune``, ``out``, ``store`` and ``fresh`` do not change what is trained.
     """
 
     hw: str | None = None
@@ -71,6 +71,8 @@ class Options:
     epochs: tuple[int, int, int] | None = None
     limit: int | None = None
     allocator: str = "soniq"
+    search: str | None = None
+    search_epochs: int | None = None
     batch: int = 1
     threads: int = 1
     jobs: int = 1
@@ -125,6 +127,21 @@ class Plan:
         """The network's graph with the pins of ``candidate``."""
         return with_pins(self.variants[candidate.model].workload, candidate.pins, candidate.first_last)
 
+    @property
+    def search(self) -> str:
+        """The strategy: every design, or the default one where there is a budget."""
+        return self.options.search or ("exhaustive" if self.options.search_epochs is None else "combined")
+
+    @property
+    def designs(self) -> tuple[Candidate, ...]:
+        """What is searched: all candidates but the INT8 references."""
+        return tuple(c for c in self.candidates if not (c.palette == INT8 and self.is_reference(c)))
+
+    @property
+    def search_epochs(self) -> int | None:
+        """What the search may spend; None: any number of epochs."""
+        return search_budget(self.search, self.options.search_epochs, self.designs)
+
     def is_reference(self, candidate: Candidate) -> bool:
         """Whether its INT8 and FP32 networks are what the designs are compared with: those of the widest model."""
         return candidate.model == next(iter(self.variants))
@@ -132,13 +149,16 @@ class Plan:
     def key(self, kind: str, candidate: Candidate) -> str:
         """Where the store keeps the training of ``candidate``: all its inputs, the network's graph included."""
         if kind == "baseline":
-            return result_key(kind, _bare(candidate), self.variants[candidate.model].workload)
+            shared = _bare(candidate).model_copy(update={"schedule": self.candidates[0].schedule})
+            return result_key(kind, shared, self.variants[candidate.model].workload)
         return result_key(kind, candidate, self.variants[candidate.model].workload)
 
     @property
     def run_key(self) -> str:
         """The hash of all that decides the result of the run."""
-        names = [candidate.to_json_value() for candidate in self.candidates]
+        names: list[object] = [candidate.to_json_value() for candidate in self.candidates]
+        if self.search != "exhaustive" or self.search_epochs is not None:
+            names += [self.search, self.search_epochs]
         return result_key(self.hardware, self.workload, names, self.options.batch, self.options.threads)
 
     @property
@@ -197,13 +217,14 @@ def make_plan(options: Options) -> Plan:
         data=data,
         data_sha256=task.data_sha256,
         palette=INT8,
-        allocator=_known_allocator(options.allocator),
-        schedule=_schedule(options.epochs, defaults.schedule),
+        allocator=known("allocator", options.allocator),
+        schedule=schedule_of(options.epochs, defaults.schedule),
         pins=parse_pins(options.pins),
         first_last=parse_ends(options.first_last),
     )
     graphs = {spec: with_pins(v.workload, template.pins, template.first_last) for spec, v in variants.items()}
     _refuse_untrainable(graphs, options.palettes)
+    known("search", options.search or "exhaustive")
     choices = _choices(options, hardware, next(iter(graphs.values())))
     candidates, skipped = _candidates(options, hardware, graphs, template, choices)
     return Plan(
@@ -261,18 +282,6 @@ def _refuse_untrainable(graphs: dict[str, Workload], palettes: Sequence[str]) ->
             check_trainable(graph, palette)
 
 
-def _known_allocator(name: str) -> str:
-    registry.load("allocator", name)
-    return name
-
-
-def _schedule(epochs: tuple[int, int, int] | None, default: Schedule) -> Schedule:
-    if epochs is None:
-        return default
-    names = ("baseline_epochs", "noise_epochs", "finetune_epochs")
-    return default.model_copy(update=dict(zip(names, epochs, strict=True)))
-
-
 def _task_info(model: str, data: str, task: Task) -> TaskInfo:
     return TaskInfo(
         model=model,
@@ -316,9 +325,9 @@ def _candidates(
         here = [c for c in explored if not found_all or options.palettes or len(c.choice.palette.levels) == 1]
         priced, unreached = _priced(options, hardware, graph, here)
         beyond += unreached
-        space = Space(template=own, choices=priced, seeds=tuple(range(options.seeds)))
-        found = [_reference(own.model_copy(update={"seed": seed})) for seed in space.seeds]
-        found += [_plain(candidate) for candidate in _ask_all(space)]
+        seeds = range(options.seeds)
+        found = [_reference(own.model_copy(update={"seed": seed})) for seed in seeds]
+        found += [_plain(candidate) for candidate in breadth_first(own, priced, seeds)]
         if not options.palettes:  # what was asked for by name is trained: the bound only thins out proposals
             hopeless |= _hopeless(options, hardware, graph, [c for c in found if _has_pins_of(c, own)])
         found_all += found
@@ -344,14 +353,6 @@ def _priced(
 
 def _has_pins_of(candidate: Candidate, other: Candidate) -> bool:
     return (candidate.pins, candidate.first_last) == (other.pins, other.first_last)
-
-
-def _ask_all(space: Space) -> list[Candidate]:
-    strategy = registry.load("search", "exhaustive")(space)
-    found: list[Candidate] = []
-    while (candidate := strategy.ask()) is not None:
-        found.append(candidate)
-    return found
 
 
 def _plain(candidate: Candidate) -> Candidate:

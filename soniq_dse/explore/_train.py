@@ -16,6 +16,7 @@ from soniq_dse.native.processes import Job, Outcome, run_jobs
 from soniq_dse.records.design import Assignment, Candidate, TrainedBaseline, TrainedDesign
 from soniq_dse.records.hardware import HardwareModel
 from soniq_dse.records.workload import Workload
+from soniq_dse.search import epochs_of
 from soniq_dse.store import Store
 from soniq_dse.workloads import load_task
 from soniq_dse.workloads.task import Task
@@ -95,6 +96,12 @@ class Forecast:
         return tuple(name for name, is_finished in self.trainings if not is_finished)
 
 
+def search_share(plan: Plan) -> float:
+    """The part of the epochs of all designs that the search may spend."""
+    total = sum(map(epochs_of, plan.designs))
+    return 1.0 if plan.search_epochs is None or not total else min(1.0, plan.search_epochs / total)
+
+
 def forecast(plan: Plan) -> Forecast:
     """What is still to be trained, and how long it takes: by the pace of what is finished, else by a typical one."""
     wanted = [("baseline", c) for c in plan.baselines] + [("design", c) for c in plan.candidates]
@@ -109,33 +116,20 @@ def forecast(plan: Plan) -> Forecast:
         if paces
         else 3 * _macs(plan.workload) * plan.task_info.n_train / TYPICAL_MACS_PER_SECOND
     )
-    left = [START_SECONDS + w * pace for record, w in zip(found, work, strict=True) if record is None]
+    shares = [search_share(plan) if kind == "design" and c in plan.designs else 1.0 for kind, c in wanted]
+    parts = zip(found, work, shares, strict=True)
+    left = [share * (START_SECONDS + w * pace) for record, w, share in parts if record is None]
     names = [training_name(kind, candidate) for kind, candidate in wanted]
     trainings = tuple((name, record is not None) for name, record in zip(names, found, strict=True))
     return Forecast(trainings, max(sum(left) / plan.options.jobs, max(left, default=0.0)))
 
 
-def train_all(plan: Plan, store: Store, notify: Notify) -> dict[str, str]:
-    """Train what the store lacks: first the FP32 networks, then every candidate.
+def train(plan: Plan, store: Store, tracker: Tracker, kind: str, candidates: Iterable[Candidate]) -> dict[str, str]:
+    """Train what the store lacks of ``candidates``.
 
     Returns:
-        Candidates that failed, by name, with the reason; the run goes on without them.
+        Trainings that failed, by name, with the reason.
     """
-    baselines, candidates = plan.baselines, plan.candidates
-    work = sum(work_of(plan, "baseline", c) for c in baselines) + sum(work_of(plan, "design", c) for c in candidates)
-    tracker = Tracker(notify, work)
-    failures = _train(plan, store, tracker, "baseline", baselines)
-    ready = []
-    for candidate in candidates:
-        start = failures.get(training_name("baseline", candidate))
-        if start is None:
-            ready.append(candidate)
-        else:
-            failures[training_name("design", candidate)] = f"its FP32 start failed: {start}"
-    return failures | _train(plan, store, tracker, "design", ready)
-
-
-def _train(plan: Plan, store: Store, tracker: Tracker, kind: str, candidates: Iterable[Candidate]) -> dict[str, str]:
     jobs: list[Job] = []
     work: dict[str, float] = {}
     of_name: dict[str, Candidate] = {}
@@ -143,7 +137,7 @@ def _train(plan: Plan, store: Store, tracker: Tracker, kind: str, candidates: It
         if stored(plan, store, kind, candidate) is not None:
             tracker.keep(work_of(plan, kind, candidate))
             continue
-        name = training_name(kind, candidate)
+        name = name_in(plan, kind, candidate)
         work[name], of_name[name] = work_of(plan, kind, candidate), candidate
         jobs.append(_job(plan, store, kind, candidate))
     tracker.phase = "training the FP32 start" if kind == "baseline" else "training designs"
@@ -173,14 +167,20 @@ def stored(plan: Plan, store: Store, kind: str, candidate: Candidate) -> Trained
     return store.get(kind, key, TrainedDesign)
 
 
+def name_in(plan: Plan, kind: str, candidate: Candidate) -> str:
+    """The training's name, with its epochs where a search shortened its schedule."""
+    is_short = kind == "design" and candidate.schedule != plan.candidates[0].schedule
+    return training_name(kind, candidate) + (f", {epochs_of(candidate)} epochs" if is_short else "")
+
+
 def _job(plan: Plan, store: Store, kind: str, candidate: Candidate) -> Job:
     args = (str(store.folder), candidate.model_dump_json(), plan.options.limit, plan.key(kind, candidate))
     if kind == "baseline":
-        return Job(training_name(kind, candidate), _train_baseline, args)
+        return Job(name_in(plan, kind, candidate), _train_baseline, args)
     more = (plan.key("baseline", candidate), plan.graph(candidate).model_dump_json())
     machine = None if candidate.costs is None else plan.hardware.model_dump_json()
     shape = (plan.options.batch, plan.options.threads)
-    return Job(training_name(kind, candidate), _train_design, (*args, *more, machine, *shape))
+    return Job(name_in(plan, kind, candidate), _train_design, (*args, *more, machine, *shape))
 
 
 def _line(plan: Plan, outcome: Outcome, record: TrainedBaseline | TrainedDesign | None, reason: str) -> str:
@@ -201,7 +201,7 @@ def _train_baseline(folder: str, text: str, limit: int | None, key: str, say: Ca
     with Store(Path(folder)) as store:
         record = train_baseline(
             candidate.model,
-            _task(candidate, limit),
+            task_of(candidate, limit),
             candidate.schedule,
             candidate.seed,
             store,
@@ -239,7 +239,7 @@ def _train_design(
             candidate,
             workload,
             build,
-            _task(candidate, limit),
+            task_of(candidate, limit),
             baseline,
             store,
             progress=lambda _, share: say(share),
@@ -259,7 +259,12 @@ def _cost_of(
     return lambda levels: assignment_cost(hardware, workload, levels, unit, batch=batch, threads=threads)
 
 
-def _task(candidate: Candidate, limit: int | None) -> Task:
+def task_of(candidate: Candidate, limit: int | None) -> Task:
+    """The data of ``candidate``, the same examples as the run began with.
+
+    Raises:
+        UserError: they are others.
+    """
     task = load_task(candidate.data, limit)
     if task.data_sha256 != candidate.data_sha256:
         raise UserError(

@@ -57,6 +57,9 @@ class Candidate(Record):
         plain: dict[str, Any] = handler(self)
         return {name: value for name, value in plain.items() if name not in LATER_FIELDS or value}
 
+    def __hash__(self) -> int:
+        return hash((self.model, self.palette, self.budget_bits, self.allocator, self.seed, self.schedule))
+
     @property
     def asked(self) -> str:
         """The palette with its budget, as the user asks for it: ``w1a1+w4a4@2``, ``w1a1+w4a4@30us``."""
@@ -150,3 +153,13 @@ class TrainedBaseline(Record):
     size_bytes: int
     epochs: tuple[EpochRecord, ...]
     seconds: float
+
+
+class RoundedStart(Record):
+    """An FP32 warm start at the levels of a design, shared evenly and not trained: what a search knows beforehand.
+
+    ``metric_val`` is of the fake-quantized model.
+    """
+
+    metric_val: float
+    assignment: Assignment

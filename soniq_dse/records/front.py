@@ -170,7 +170,8 @@ class RunInfo(Record):
     """``run.json``: what an exploration set out to do; written before its first training, so that a killed run shows.
 
     ``key`` is the hash of everything that decides the result. ``baselines`` and ``designs`` are the store's keys of the
-    ``total`` trainings, references included; ``store`` is None where the store is in the run's own folder.
+    ``total`` trainings, references included; a ``search`` within ``search_epochs`` does a part of them. ``store`` is
+    None where the store is in the run's own folder.
     """
 
     schema_version: Annotated[int, Field(ge=1)] = 1
@@ -185,4 +186,6 @@ class RunInfo(Record):
     total: int
     baselines: tuple[str, ...] = ()
     designs: tuple[str, ...] = ()
+    search: str = "exhaustive"
+    search_epochs: int | None = None
     store: str | None = None

@@ -71,21 +71,13 @@ class Dropped(Digits):
 ''',
     "search": '''
 """The reverse of another strategy."""
+from collections.abc import Sequence
 from soniq_dse.records.design import Candidate
-from soniq_dse.search import Base, Result, Space
-from soniq_dse.search.exhaustive import Exhaustive
+from soniq_dse.search import Base
 
 class Dropped(Base):
-    def __init__(self, space: Space) -> None:
-        super().__init__(space)
-        every = Exhaustive(space)
-        self._left = list(iter(every.ask, None))
-
-    def ask(self) -> Candidate | None:
-        return self._left.pop() if self._left else None
-
-    def tell(self, result: Result) -> None:
-        self._left = [candidate for candidate in self._left if candidate != result.candidate]
+    def propose(self) -> Sequence[Candidate]:
+        return [candidate for candidate in reversed(self.space.candidates) if self.is_new(candidate)]
 ''',
     "cost": '''
 """A core that gets nothing done at once."""

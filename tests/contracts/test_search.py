@@ -2,40 +2,69 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import pytest
 
 from soniq_dse import registry
 from soniq_dse.records.channel_costs import ChannelCosts
 from soniq_dse.records.design import Candidate, Schedule
-from soniq_dse.records.palette import Palette, PaletteChoice
-from soniq_dse.search import Base, Result, Space
+from soniq_dse.records.palette import Palette
+from soniq_dse.search import Base, Prior, Result, Space, epochs_of
 
-SCHEDULE = Schedule(baseline_epochs=1, noise_epochs=1, finetune_epochs=1)
-COSTS = tuple(ChannelCosts(unit="latency_us", budget=budget, per_channel={"a": (1.0, 2.0)}) for budget in (30.0, 50.0))
-PALETTES = {"w1a1": (), "w2a2": (), "w1a1+w4a4": (1.5, 2.0, 2.5), "w2a4": (), "w1a1+w2a2+w4a4": (2.0,)}
+SCHEDULE = Schedule(baseline_epochs=1, noise_epochs=4, finetune_epochs=12)
+COSTS = ChannelCosts(unit="latency_us", budget=30.0, per_channel={"a": (1.0, 2.0)})
+DESIGNS = ("w1a1", "w2a2", "w1a1+w4a4@1.5", "w1a1+w4a4@2", "w1a1+w4a4@2.5", "w2a4", "w1a1+w2a2+w4a4@2")
+BUDGET = 3 * 16
 
 
-def space(seeds: tuple[int, ...] = (0, 1)) -> Space:
-    choices = tuple(
-        PaletteChoice(palette=Palette.parse(name), explored=True, reason="test", budgets_bits_per_weight=budgets)
-        for name, budgets in PALETTES.items()
+def candidate(model: str, design: str, seed: int) -> Candidate:
+    name, _, bits = design.partition("@")
+    return Candidate(
+        model=model,
+        data="d",
+        data_sha256="0",
+        palette=Palette.parse(name),
+        budget_bits=float(bits) if bits else None,
+        seed=seed,
+        schedule=SCHEDULE,
     )
-    template = Candidate(model="m", data="d", data_sha256="0", palette=choices[0].palette, schedule=SCHEDULE)
-    return Space(template=template, choices=choices, seeds=seeds)
+
+
+def designs(model: str, seed: int) -> list[Candidate]:
+    found = [candidate(model, design, seed) for design in DESIGNS]
+    return [*found, found[2].model_copy(update={"budget_bits": None, "costs": COSTS})]
+
+
+def space(seeds: Sequence[int] = (0, 1), *, has_priors: bool = True) -> Space:
+    candidates = tuple(c for seed in seeds for m in ("m", "m@0.5") for c in designs(m, seed))
+    priors = tuple(Prior(10.0 + score(c) % 90, 40.0 + score(c) % 50) for c in candidates) if has_priors else ()
+    return Space(candidates, priors)
+
+
+def score(candidate: Candidate) -> int:
+    return int(candidate.model_copy(update={"seed": 0}).identity()[:8], 16)
 
 
 def result_of(candidate: Candidate) -> Result:
     """A made-up result that depends on the candidate only; every seventh failed."""
-    score = int(candidate.identity()[:8], 16)
-    return Result(candidate) if score % 7 == 0 else Result(candidate, score % 100 / 100, 1.0 + score % 1000)
+    found = int(candidate.identity()[:8], 16)
+    return Result(candidate) if found % 7 == 0 else Result(candidate, 50 + found % 500 / 10, 1.0 + found % 1000)
 
 
-def walk(strategy: Base, steps: int = 10_000) -> list[Candidate]:
-    order: list[Candidate] = []
-    while len(order) < steps and (candidate := strategy.ask()) is not None:
-        order.append(candidate)
-        strategy.tell(result_of(candidate))
-    return order
+def walk(strategy: Base, *, backwards: bool = False) -> list[tuple[Candidate, ...]]:
+    """The batches of a whole search."""
+    batches: list[tuple[Candidate, ...]] = []
+    while len(batches) < 1000 and (batch := strategy.ask()):
+        batches.append(batch)
+        for asked in reversed(batch) if backwards else batch:
+            strategy.tell(result_of(asked))
+    return batches
+
+
+def flat(batches: Sequence[Sequence[Candidate]]) -> list[Candidate]:
+    return [candidate for batch in batches for candidate in batch]
 
 
 @pytest.fixture(params=registry.names("search"))
@@ -44,47 +73,74 @@ def strategy_class(request: pytest.FixtureRequest) -> type[Base]:
     return found
 
 
-def test_stops_and_never_repeats(strategy_class: type[Base]) -> None:
-    strategy = strategy_class(space())
-    order = walk(strategy)
-    assert 0 < len(order) < 10_000
-    assert len({candidate.identity() for candidate in order}) == len(order)
-    assert strategy.ask() is None
+@pytest.mark.parametrize("budget", [None, BUDGET])
+@pytest.mark.parametrize("has_priors", [True, False])
+def test_stops_and_never_repeats(strategy_class: type[Base], budget: int | None, has_priors: bool) -> None:
+    strategy = strategy_class(replace(space(has_priors=has_priors), budget_epochs=budget))
+    order = flat(walk(strategy))
+    assert 0 < len(order) < 1000
+    assert len(set(order)) == len(order)
+    assert strategy.ask() == ()
+
+
+@pytest.mark.parametrize("budget", [1, 16, BUDGET, 100 * BUDGET])
+def test_keeps_its_budget(strategy_class: type[Base], budget: int) -> None:
+    strategy = strategy_class(replace(space((0,)), budget_epochs=budget))
+    spent = sum(map(epochs_of, flat(walk(strategy))))
+    assert spent == strategy.spent <= budget
+    assert budget < 16 or spent > 0
 
 
 def test_stays_in_the_space(strategy_class: type[Base]) -> None:
+    """Every candidate is a design of the space, its schedule at most shortened."""
     given = space()
-    for candidate in walk(strategy_class(given)):
-        budgets = PALETTES[candidate.palette.name]
-        assert candidate.seed in given.seeds
-        assert candidate.budget_bits in budgets if budgets else candidate.budget_bits is None
-        fixed = {"palette", "budget_bits", "seed"}
-        assert candidate.model_dump(exclude=fixed) == given.template.model_dump(exclude=fixed)
+    for asked in flat(walk(strategy_class(given))):
+        assert asked.model_copy(update={"schedule": SCHEDULE}) in given.candidates
+        assert asked.schedule.baseline_epochs == SCHEDULE.baseline_epochs
+        assert 0 < asked.schedule.noise_epochs <= SCHEDULE.noise_epochs
+        assert 0 < asked.schedule.finetune_epochs <= SCHEDULE.finetune_epochs
 
 
-def test_budgets_in_another_unit_are_all_asked_for(strategy_class: type[Base]) -> None:
-    given = space(seeds=(0,))
-    priced = tuple(c.model_copy(update={"costs": COSTS}) if c.name == "w1a1+w4a4" else c for c in given.choices)
-    found = walk(strategy_class(Space(template=given.template, choices=priced, seeds=given.seeds)))
-    budgets = [c.costs for c in found if c.palette.name == "w1a1+w4a4"]
-    assert sorted(costs.budget for costs in budgets if costs) == [30.0, 50.0]
-    assert all(c.budget_bits is None for c in found if c.costs)
-    assert not any(c.costs for c in found if c.palette.name != "w1a1+w4a4")
+def test_something_is_trained_to_the_end(strategy_class: type[Base]) -> None:
+    given = replace(space((0,)), budget_epochs=BUDGET)
+    strategy = strategy_class(given)
+    assert set(flat(walk(strategy))) & set(given.candidates)
+    assert strategy.trained()
 
 
-def test_same_space_same_order(strategy_class: type[Base]) -> None:
-    assert walk(strategy_class(space())) == walk(strategy_class(space()))
+def test_the_front_is_repeated_with_every_seed(strategy_class: type[Base]) -> None:
+    strategy = strategy_class(space((0, 1, 2)))
+    walk(strategy)
+    values = {(r.candidate.model, r.candidate.palette, r.candidate.budget_bits, r.candidate.seed): r for r in
+              strategy.results.values() if r.candidate.schedule == SCHEDULE}  # fmt: skip
+    best = max((r for r in values.values() if r.metric_val and r.candidate.seed == 0), key=lambda r: r.metric_val or 0)
+    where = best.candidate.model, best.candidate.palette, best.candidate.budget_bits
+    assert all((*where, seed) in values for seed in (1, 2))
 
 
-@pytest.mark.parametrize("stop", [1, 4, 9])
-def test_goes_on_where_an_earlier_run_stopped(strategy_class: type[Base], stop: int) -> None:
-    whole = walk(strategy_class(space()))
-    second = strategy_class(space())
-    for candidate in reversed(whole[:stop]):  # results come back in any order
-        second.tell(result_of(candidate))
-    assert walk(second) == whole[stop:]
+def test_same_space_same_order_whatever_comes_in_first(strategy_class: type[Base]) -> None:
+    """So a run that was killed asks again what the store can answer, and goes on from there."""
+    given = replace(space(), budget_epochs=4 * BUDGET)
+    assert walk(strategy_class(given)) == walk(strategy_class(given), backwards=True)
+
+
+def test_asks_no_further_before_it_is_told(strategy_class: type[Base]) -> None:
+    strategy = strategy_class(space())
+    strategy.ask()
+    with pytest.raises(RuntimeError, match="before the next ask"):
+        strategy.ask()
+
+
+def test_goes_on_where_all_failed(strategy_class: type[Base]) -> None:
+    strategy = strategy_class(replace(space((0,)), budget_epochs=BUDGET))
+    for _ in range(1000):
+        batch = strategy.ask()
+        if not batch:
+            return
+        for asked in batch:
+            strategy.tell(Result(asked))
+    raise AssertionError("it does not stop")
 
 
 def test_an_empty_space_ends_at_once(strategy_class: type[Base]) -> None:
-    given = space()
-    assert strategy_class(Space(template=given.template, choices=())).ask() is None
+    assert strategy_class(Space(candidates=())).ask() == ()

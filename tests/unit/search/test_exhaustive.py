@@ -5,7 +5,7 @@ from __future__ import annotations
 from soniq_dse.records.channel_costs import ChannelCosts
 from soniq_dse.records.design import Candidate, Schedule
 from soniq_dse.records.palette import Level, Palette, PaletteChoice
-from soniq_dse.search import Space
+from soniq_dse.search import Space, breadth_first
 from soniq_dse.search.exhaustive import Exhaustive
 
 
@@ -17,12 +17,9 @@ def test_first_budgets_then_second_then_the_next_seed() -> None:
     )
     schedule = Schedule(baseline_epochs=1, noise_epochs=1, finetune_epochs=1)
     template = Candidate(model="m", data="d", data_sha256="0", palette=choices[0].palette, schedule=schedule)
-    search = Exhaustive(Space(template=template, choices=choices, seeds=(5, 6)))
-    names = []
-    while (candidate := search.ask()) is not None:
-        names.append(candidate.name)
+    search = Exhaustive(Space(tuple(breadth_first(template, choices, (5, 6)))))
     once = ["w4a4-soniq-s{}", "w1a1+w4a4@2-soniq-s{}", "w1a1-soniq-s{}", "w1a1+w4a4@3-soniq-s{}"]
-    assert names == [name.format(seed) for seed in (5, 6) for name in once]
+    assert [c.name for c in search.ask()] == [name.format(seed) for seed in (5, 6) for name in once]
 
 
 def test_a_candidate_without_later_fields_keeps_its_identity() -> None:

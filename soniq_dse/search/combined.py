@@ -1,0 +1,75 @@
+"""The default: rounded warm starts say where to begin, a surrogate of the metric says what to train next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from soniq_dse.records.design import Candidate
+from soniq_dse.search import Base, Prior, Space
+from soniq_dse.search._surrogate import Surrogate
+
+Array = NDArray[np.float64]
+BATCH = 1
+DRAWS = 64
+"""Of the metrics of all designs, over which a gain is averaged."""
+
+
+class Combined(Base):
+    """Expected hypervolume improvement (Emmerich, Giannakoglou and Naujoks, 2006) over draws from the surrogate.
+
+    Latencies are taken as predicted. Designs of a batch after its first count those before as their means.
+    """
+
+    def __init__(self, space: Space) -> None:
+        super().__init__(space)
+        candidates = self.space.candidates
+        priors = self.space.priors or (Prior(),) * len(candidates)
+        self._sign = -1.0 if space.direction == "max" else 1.0
+        self._latency = np.array([prior.latency_us or 1.0 for prior in priors])
+        self._surrogate = Surrogate(candidates, priors, self._sign) if candidates else None
+        self._normals = np.random.default_rng(space.seed).standard_normal((DRAWS, len(candidates)))
+
+    def propose(self) -> Sequence[Candidate]:
+        """The designs that are expected to add most."""
+        if self._surrogate is None:
+            return []
+        seen = self._seen()
+        batch: list[int] = []
+        for _ in range(BATCH):
+            open_ = [i for i, c in enumerate(self.space.candidates) if self.is_new(c) and i not in batch]
+            if not open_:
+                break
+            mean, covariance = self._surrogate.posterior(seen)
+            jitter = 1e-9 * np.trace(covariance) * np.eye(mean.size)
+            draws = mean + self._normals @ np.linalg.cholesky(covariance + jitter).T
+            worst = max(float(mean.max()), *seen.values()) if seen else float(mean.max())
+            gains = expected_gains(draws, self._latency, seen, (worst, float(self._latency.max())))
+            best = max(open_, key=lambda i: (gains[i], -mean[i], -i))
+            batch.append(best)
+            seen = {**seen, best: float(mean[best])}
+        return [self.space.candidates[i] for i in batch]
+
+    def _seen(self) -> dict[int, float]:
+        """Metrics as costs, by position."""
+        found = [self.results.get(candidate) for candidate in self.space.candidates]
+        return {
+            i: self._sign * result.metric_val
+            for i, result in enumerate(found)
+            if result is not None and result.metric_val is not None
+        }
+
+
+def expected_gains(draws: Array, latency: Array, seen: dict[int, float], reference: tuple[float, float]) -> Array:
+    """Mean over ``draws`` ``[draws, n]`` of the area that each design adds to that of the ``seen`` ones, ``[n]``."""
+    order = sorted(seen, key=lambda i: latency[i])
+    edges = np.array([latency[i] for i in order] + [reference[1]])
+    floors = np.minimum.accumulate(np.array([reference[0]] + [min(seen[i], reference[0]) for i in order]))
+    left = np.concatenate([[-np.inf], edges[:-1]])
+    gains = np.zeros(draws.shape[1])
+    for floor, start, stop in zip(floors, left, edges, strict=True):
+        width = np.maximum(stop - np.maximum(latency, start), 0.0)
+        gains += width * np.maximum(floor - draws, 0.0).mean(axis=0)
+    return gains
