@@ -10,8 +10,14 @@ from soniq_dse.cli._common import json_option, print_json
 from soniq_dse.cli.runs import ROOT, find_run, load_report
 
 
-@click.command(epilog="Example:  soniq-dse report digits-avx512")
+@click.command(epilog="Example:  soniq-dse report digits-avx512 --over digits-avx2")
 @click.argument("run")
+@click.option(
+    "--over",
+    multiple=True,
+    metavar="RUN",
+    help="Lay another run of the same task over it, on another machine; may repeat.",
+)
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder to write to.  [default: the run's]"
 )
@@ -19,12 +25,14 @@ from soniq_dse.cli.runs import ROOT, find_run, load_report
     "--root", type=click.Path(file_okay=False, path_type=Path), default=ROOT, show_default=True, help="Folder of runs."
 )
 @json_option
-def command(run: str, out: Path | None, root: Path, as_json: bool) -> None:
+def command(run: str, over: tuple[str, ...], out: Path | None, root: Path, as_json: bool) -> None:
     """Build the report page of a finished RUN (a folder, or a name below the folder of runs) from its report.json."""
     from soniq_dse.report.build import build_report
+    from soniq_dse.report.overlay import overlay
 
     folder = find_run(run, root)
-    page = build_report(load_report(folder), out or folder)
+    others = [load_report(find_run(other, root)) for other in over]
+    page = build_report(overlay(load_report(folder), others), out or folder)
     if as_json:
         print_json({"page": str(page)})
     else:

@@ -105,6 +105,18 @@ class DesignDetail(Record):
     or more than a page can show."""
 
 
+class OtherRun(Record):
+    """Another run of the same task, laid over a report: its machine by a name of its own, its points and details."""
+
+    machine: str
+    hardware_title: str
+    hardware_matches_host: bool
+    created: str
+    command: str
+    points: tuple[DesignPoint, ...]
+    details: tuple[DesignDetail, ...]
+
+
 class SearchStep(Record):
     """How far the front had come after a design: epochs spent until then, those of FP32 and of all seeds included, and
     the hypervolume of the designs so far, against the reference of ``Report.hypervolume``."""
@@ -163,6 +175,8 @@ class Report(Record):
     """In the order in which designs were tried."""
     machine: HardwareModel | None = None
     """The descriptor of ``hardware`` that the predictions were made by, resolved."""
+    others: tuple[OtherRun, ...] = ()
+    """Runs on other machines that were asked to be shown beside this one; they take no part in ``summary``."""
     summary: Summary | None = None
 
 

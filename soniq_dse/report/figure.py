@@ -127,7 +127,7 @@ def _line(front: ParetoFront, frame: _Frame) -> Iterator[str]:
 
 
 def _points(front: ParetoFront, points: list[DesignPoint], frame: _Frame) -> Iterator[str]:
-    marks = marks_of(front)
+    marks = marks_of(front.points)
     for point in sorted(points, key=lambda p: (p.role != "design", not p.dominated, p.id)):
         x, y = frame.x(latency_of(front, point) or 1.0), frame.y(metric_of(front, point) * metric_factor(front.task))
         low, high = (frame.y(value) for value in _bar(front, point))
@@ -147,7 +147,7 @@ def _points(front: ParetoFront, points: list[DesignPoint], frame: _Frame) -> Ite
 
 def _legend(front: ParetoFront) -> Iterator[str]:
     left = WIDTH - RIGHT + 22
-    marks = list(marks_of(front).items())
+    marks = list(marks_of(front.points).items())
     room = (HEIGHT - TOP - BOTTOM) // 22
     for row, (name, mark) in enumerate(marks[:room]):
         y = TOP + 8 + 22 * row

@@ -7,10 +7,10 @@ every one differs from its neighbour in both.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from soniq_dse.records.front import ParetoFront
-from soniq_dse.report.reading import designs_of
+from soniq_dse.records.front import DesignPoint
 
 
 class Shape(NamedTuple):
@@ -40,7 +40,9 @@ SHAPES = (
 )
 
 
-def marks_of(front: ParetoFront) -> dict[str, Mark]:
+def marks_of(points: Iterable[DesignPoint]) -> dict[str, Mark]:
     """Palette name -> mark, uniform palettes first; it depends on the set of palettes alone."""
-    palettes = sorted({point.palette for point in designs_of(front)}, key=lambda name: (name.count("+"), name))
+    palettes = sorted(
+        {point.palette for point in points if point.role == "design"}, key=lambda name: (name.count("+"), name)
+    )
     return {name: Mark(COLOURS[i % len(COLOURS)], *SHAPES[i % len(SHAPES)]) for i, name in enumerate(palettes)}

@@ -3,7 +3,8 @@
  * and tells the panels what changed. A panel is soniq.panel(name, (app, root) => { ... }); app offers:
  *   report, front, task, points, byId, details, marks      the data, as in report.json
  *   state, set(patch), on(keys, callback)                  the state; callback(state) after any of keys changed
- *   passes(point), shown()                                 the filter
+ *   passes(point), isHidden(point), shown()                the filter
+ *   machines, symbol(point), where(point)                  the report's machine and those laid over it, and their marks
  *   fields, unit, value(point, field), label(field), text(field, point), sense(field)   figures with their units
  *   filters, limits                                        the keys of state that decide what is shown; what it must keep to: {key, field(), most}
  *   plot(div, draw), repaint(callback)                     a Figure, or anything drawn, that follows the theme
@@ -54,9 +55,14 @@ const soniq = (() => {
       this.marks = data.marks;
       this.front = data.report.front;
       this.task = this.front.task;
-      this.points = this.front.points;
+      const of = (machine, points) => points.map((point) => ({ ...point, machine }));
+      const others = data.report.others, elsewhere = (run, entry) => ({ ...entry, id: `${run.machine}/${entry.id}` });
+      this.machines = [data.report.hardware, ...others.map((run) => run.machine)];
+      this.points = others.length === 0 ? this.front.points : [...of(data.report.hardware, this.front.points),
+        ...others.flatMap((run) => of(run.machine, run.points.map((point) => elsewhere(run, point))))];
       this.byId = new Map(this.points.map((point) => [point.id, point]));
-      this.details = new Map((data.report.details || []).map((detail) => [detail.id, detail]));
+      this.details = new Map([...(data.report.details || []), ...others.flatMap((run) => run.details.map((d) => elsewhere(run, d)))]
+        .map((detail) => [detail.id, detail]));
       this.listeners = [];
       this.figures = [];
       this.repaints = [];
@@ -114,7 +120,7 @@ const soniq = (() => {
       if (changed.includes("design") && !("seed" in patch)) this.state.seed = 0;
       if (remember) history.replaceState(null, "", this.hash());
       for (const { keys, callback } of this.listeners) if (keys.some((key) => changed.includes(key))) callback(this.state);
-      if (changed.includes("design")) this.say(`Selected ${this.byId.get(this.state.design).name}`);
+      if (changed.includes("design")) this.say(`Selected ${this.byId.get(this.state.design).name}${this.where(this.byId.get(this.state.design))}`);
     }
 
     on(keys, callback) {
@@ -229,17 +235,21 @@ const soniq = (() => {
 
     passes(point) {
       const { text, dominated, hidden } = this.state;
-      if (point.role === "design") {
-        if (!dominated && point.dominated) return false;
-        if (hidden.split(",").includes(point.palette)) return false;
-      }
+      if (point.role === "design" && !dominated && point.dominated) return false;
+      if (this.isHidden(point, hidden)) return false;
       const words = text.toLowerCase().split(/\s+/).filter(Boolean);
-      const where = `${point.name} ${point.palette} ${point.id} ${point.role}`.toLowerCase();
+      const where = `${point.name} ${point.palette} ${point.id} ${point.role} ${point.machine || ""}`.toLowerCase();
       if (!words.every((word) => where.includes(word))) return false;
       return this.limits.every(({ key, field, most }) => {
         const limit = this.state[key], value = limit === null ? 0 : this.value(point, field());
         return limit === null || (value !== null && (most ? value <= limit : value >= limit));
       });
+    }
+
+    /** Whether the reader switched off the palette or the machine of a point; @ marks a machine. */
+    isHidden(point, hidden = this.state.hidden) {
+      const off = hidden ? hidden.split(",") : [];
+      return (point.role === "design" && off.includes(point.palette)) || off.includes(`@${point.machine}`);
     }
 
     shown() {
@@ -258,6 +268,18 @@ const soniq = (() => {
       return this.marks[point.palette] || { colour: this.colour("ink"), symbol: "star", path: STAR };
     }
 
+    /** The marker of a point, in plotly's words: filled on the report's own machine, open or dotted on others. */
+    symbol(point) {
+      const variant = ["", "-open", "-dot", "-open-dot"][Math.min(3, Math.max(0, this.machines.indexOf(point.machine)))];
+      const shape = point.role === "design" ? this.mark(point).symbol : point.role === "fp32" ? "star" : "x";
+      return `${shape}${variant}`;
+    }
+
+    /** " on MACHINE" where there are several. */
+    where(point) {
+      return point.machine ? ` on ${point.machine}` : "";
+    }
+
     markSvg(mark, title) {
       const name = title ? { role: "img", "aria-label": title } : { "aria-hidden": "true" };
       return svg("svg", { viewBox: "-8 -8 16 16", width: 16, height: 16, class: "mark", ...name },
@@ -268,7 +290,7 @@ const soniq = (() => {
     logAxis(title, values, more) {
       const logs = values.filter((v) => v > 0).map(Math.log10);
       if (!logs.length) return this.axis(title, { type: "log", ...more });
-      const [low, high] = [Math.min(...logs), Math.max(...logs)];
+      const [low, high] = logs.reduce(([a, b], v) => [Math.min(a, v), Math.max(b, v)], [Infinity, -Infinity]);
       const steps = high - low < 0.8 ? [1, 1.5, 2, 3, 4, 5, 6, 8] : high - low < 1.3 ? [1, 2, 3, 5, 7]
         : high - low < 2.5 ? [1, 2, 5] : [1];
       const powers = Array.from({ length: Math.ceil(high) - Math.floor(low) + 3 }, (_, i) => Math.floor(low) - 1 + i);

@@ -11,6 +11,7 @@ import base64
 import functools
 import gzip
 import hashlib
+import itertools
 import json
 from importlib.resources import files
 
@@ -67,12 +68,13 @@ def all_panels() -> list[Base]:
 
 def page_data(report: Report, panels: list[Base]) -> dict[str, object]:
     """The part of ``report.json`` that ``panels`` read, under the same keys."""
-    fields = {"front", "summary", "workload"}.union(*(panel.fields for panel in panels))
+    fields = {"front", "summary", "workload", "hardware", "others"}.union(*(panel.fields for panel in panels))
     return report.model_dump(mode="json", include=fields)
 
 
 def _data_json(report: Report, panels: list[Base]) -> str:
-    marks = {name: mark._asdict() for name, mark in marks_of(report.front).items()}
+    points = itertools.chain(report.front.points, *(other.points for other in report.others))
+    marks = {name: mark._asdict() for name, mark in marks_of(points).items()}
     data = {"report": page_data(report, panels), "marks": marks}
     return json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 

@@ -15,6 +15,7 @@ from report_factory import toy_report
 
 from soniq_dse.records.front import DesignPoint, Report
 from soniq_dse.report.build import build_report
+from soniq_dse.report.overlay import overlay
 
 pytestmark = pytest.mark.slow
 
@@ -547,6 +548,28 @@ def test_what_it_takes_for_what(open_report: Callable[..., Opened]) -> None:
     assert [[int(cell.replace("·", "0")) for cell in row] for row in cells] == [list(row) for row in detail.confusion]
     opened.row("fp32").click()
     assert opened.page.locator("#confusion-part").is_hidden()
+
+
+def test_machines_lie_over_one_another(open_report: Callable[..., Opened]) -> None:
+    other = toy_report(9).model_copy(update={"hardware": HOSTILE, "hardware_title": HOSTILE})
+    opened = open_report(overlay(REPORT, [other]))
+    page, n, n_other = opened.page, len(REPORT.front.points), len(other.front.points)
+    assert len(opened.shown_ids()) == n + n_other
+    symbols = page.evaluate(
+        "document.getElementById('front-plot').data.filter((t) => t.customdata).flatMap((t) => "
+        "t.customdata.map((id, i) => [id.includes('/'), [].concat(t.marker.symbol)[i] ?? t.marker.symbol]))"
+    )
+    assert len(symbols) == n + n_other
+    assert all(symbol.endswith("-open") == elsewhere for elsewhere, symbol in symbols)
+    point = other.front.points[2]
+    opened.row(f"{HOSTILE}/{point.id}".replace('"', '\\"')).click()
+    assert page.locator("#card-name").inner_text() == point.name
+    assert HOSTILE in (page.locator("#card dl").text_content() or "")
+    page.click("#compare-int8")
+    assert page.locator("#compare-words").text_content() == f"{point.name} on {HOSTILE} against INT8 on toy"
+    page.locator("#legend button", has_text="open marks").click()
+    assert len(opened.shown_ids()) == n
+    assert not any("/" in identity for identity in opened.shown_ids())
 
 
 def test_two_thousand_designs(open_report: Callable[..., Opened]) -> None:

@@ -12,7 +12,7 @@ soniq.panel("agreement", (app, root) => {
     const lines = [`predicted ${app.text("latency_predicted_us", p)} (${app.interval(p) || "no interval"})`,
       `measured ${app.text("latency_measured_us", p)}`, `predicted/measured ${figures(app.ratio(p))}`,
       agreement && agreement.reason].filter(Boolean);
-    return `<b>${plain(p.name)}</b><br>${lines.map(plain).join("<br>")}`;
+    return `<b>${plain(p.name + app.where(p))}</b><br>${lines.map(plain).join("<br>")}`;
   }
 
   const trace = (points, name, marker) => ({
@@ -37,8 +37,8 @@ soniq.panel("agreement", (app, root) => {
     return { traces: [
       { type: "scatter", mode: "lines", name: "equal", x: range, y: range, hoverinfo: "skip", line: { color: app.colour("ink-soft"), width: 1.2 } },
       ...Object.entries(app.marks).map(([name, mark]) => trace(designs.filter((p) => p.palette === name), name,
-        { color: mark.colour, symbol: mark.symbol })),
-      trace(references, "references", { color: app.colour("ink"), symbol: references.map((p) => (p.role === "fp32" ? "star" : "x")) }),
+        { color: mark.colour, symbol: designs.filter((p) => p.palette === name).map((p) => app.symbol(p)) })),
+      trace(references, "references", { color: app.colour("ink"), symbol: references.map((p) => app.symbol(p)) }),
       ring(),
     ], layout: { xaxis: axis("measured latency (µs)"), yaxis: axis("predicted latency (µs)"), dragmode: false } };
   }

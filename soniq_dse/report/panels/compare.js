@@ -45,6 +45,8 @@ soniq.panel("compare", (app, root) => {
       button("compare-none", "Clear", () => app.set({ other: "" }), !other));
   }
 
+  const title = (point) => point.name + app.where(point);
+
   function draw() {
     const a = app.byId.get(app.state.design), b = app.byId.get(app.state.other);
     const both = Boolean(a && b && a !== b);
@@ -52,12 +54,13 @@ soniq.panel("compare", (app, root) => {
     choices();
     if (held && find(held)) find(held).focus();
     find("compare-tables").hidden = !both;
-    find("compare-words").textContent = both ? `${a.name} against ${b.name}`
-      : b ? `${b.name} is kept: select another design.` : "Nothing to compare with yet.";
+    find("compare-words").textContent = both ? `${title(a)} against ${title(b)}`
+      : b ? `${title(b)} is kept: select another design.` : "Nothing to compare with yet.";
     if (!both) return;
-    table("compare-points", ["Quantity", a.name, b.name, "Difference", "Ratio", ""], app.fields.map((field) => quantity(field, a, b)));
-    table("compare-layers", ["Layer", `Bits, ${a.name}`, `Bits, ${b.name}`, `Predicted (µs), ${a.name}`, `Predicted (µs), ${b.name}`,
-      "Ratio", `Waits for, ${a.name}`, `Waits for, ${b.name}`], layers(a, b));
+    const [one, two] = [title(a), title(b)];
+    table("compare-points", ["Quantity", one, two, "Difference", "Ratio", ""], app.fields.map((field) => quantity(field, a, b)));
+    table("compare-layers", ["Layer", `Bits, ${one}`, `Bits, ${two}`, `Predicted (µs), ${one}`, `Predicted (µs), ${two}`,
+      "Ratio", `Waits for, ${one}`, `Waits for, ${two}`], layers(a, b));
   }
 
   app.on(["design", "other"], draw);

@@ -2,18 +2,19 @@ soniq.panel("front", (app, root) => {
   const { el, plain, figures } = soniq;
   const find = (id) => root.querySelector(`#${id}`);
   const div = find("front-plot");
+  const DASHES = ["solid", "dash", "dot", "dashdot"];
   const MANY = 60; // more points than this: their error bars would cover the marks
   const STALE = ["x", "y", "bars", "log", ...app.filters];
   const at = (point) => [app.value(point, app.state.x), app.value(point, app.state.y)];
   const logX = () => app.state.log && !app.state.x.startsWith("metric");
   const drawable = (point) => at(point).every((v) => v !== null) && (!logX() || at(point)[0] > 0);
   const visible = () => app.points.filter((p) => drawable(p) && (app.state.dominated || !p.dominated || p.role !== "design")
-    && !app.state.hidden.split(",").includes(p.palette));
+    && !app.isHidden(p));
 
-  /** Designs that none better on the x axis equals on the y axis, best x first: the line of the figure. */
-  function line() {
+  /** Designs of a machine that none better on the x axis equals on the y axis, best x first: a line of the figure. */
+  function line(machine = app.byId.get(app.state.design)?.machine) {
     const [across, up] = [app.sense(app.state.x), app.sense(app.state.y)];
-    const sorted = visible().filter((p) => p.role === "design" && app.passes(p))
+    const sorted = visible().filter((p) => p.role === "design" && p.machine === machine && app.passes(p))
       .sort((a, b) => across * (at(b)[0] - at(a)[0]) || up * (at(b)[1] - at(a)[1]));
     let best = null;
     return sorted.filter((p) => (best === null || up * (at(p)[1] - best) > 0) && ((best = at(p)[1]), true));
@@ -32,7 +33,7 @@ soniq.panel("front", (app, root) => {
     const layers = bits.slice(0, 12).map(([name, mean]) => `${name} ${Number(mean.toFixed(2))}`);
     for (let i = 0; i < layers.length; i += 4) lines.push(`${i ? "" : "weight bits: "}${layers.slice(i, i + 4).join(" · ")}`);
     if (bits.length > 12) lines.push(`and ${bits.length - 12} more`);
-    return `<b>${plain(point.name)}</b><br>${lines.map(plain).join("<br>")}`;
+    return `<b>${plain(point.name + app.where(point))}</b><br>${lines.map(plain).join("<br>")}`;
   }
   const hovers = new Map(app.points.map((p) => [p.id, hover(p)]));
 
@@ -66,7 +67,8 @@ soniq.panel("front", (app, root) => {
   function palette(name, dominated, points) {
     const mark = app.marks[name], chosen = points.filter((p) => p.palette === name && p.dominated === dominated);
     return marks(chosen, {
-      color: mark.colour, symbol: mark.symbol, size: dominated ? 10 : 12, line: { color: app.colour("paper"), width: 1 },
+      color: mark.colour, symbol: chosen.map((p) => app.symbol(p)), size: dominated ? 10 : 12,
+      line: { color: chosen.map((p) => (app.symbol(p).includes("open") ? mark.colour : app.colour("paper"))), width: app.machines.length > 1 ? 1.5 : 1 },
       opacity: chosen.map((p) => (app.passes(p) ? (dominated ? 0.55 : 1) : 0.1)),
     }, { name: plain(name) });
   }
@@ -96,7 +98,8 @@ soniq.panel("front", (app, root) => {
   const selection = () => ring("design", "circle-open");
 
   function traces() {
-    const points = visible(), front = line();
+    const points = visible(), machines = [...new Set(app.points.map((p) => p.machine))];
+    const lines = machines.map((machine) => line(machine)), front = lines.flat();
     const designs = points.filter((p) => p.role === "design");
     const references = points.filter((p) => p.role !== "design");
     const names = Object.keys(app.marks);
@@ -104,12 +107,12 @@ soniq.panel("front", (app, root) => {
       ...names.map((name) => palette(name, true, designs)),
       ticks([...front, ...references]),
       bars(points, front),
-      { type: "scatter", mode: "lines", name: "front", x: front.map((p) => at(p)[0]), y: front.map((p) => at(p)[1]),
-        line: { shape: "hv", color: app.colour("ink-soft"), width: 1.5 }, hoverinfo: "skip" },
+      ...lines.map((of, i) => ({ type: "scatter", mode: "lines", name: i ? plain(`front of ${machines[i]}`) : "front", x: of.map((p) => at(p)[0]),
+        y: of.map((p) => at(p)[1]), line: { shape: "hv", color: app.colour("ink-soft"), width: 1.5, dash: DASHES[Math.min(i, 3)] }, hoverinfo: "skip" })),
       ...names.map((name) => palette(name, false, designs)),
-      marks(references, { color: app.colour("ink"), size: 13, symbol: references.map((p) => (p.role === "fp32" ? "star" : "x")),
+      marks(references, { color: app.colour("ink"), size: 13, symbol: references.map((p) => app.symbol(p)),
         opacity: references.map((p) => (app.passes(p) ? 1 : 0.3)) },
-      { name: "references", mode: "markers+text", text: references.map((p) => p.role.toUpperCase()), cliponaxis: false,
+      { name: "references", mode: "markers+text", text: references.map((p) => plain(p.role.toUpperCase() + app.where(p))), cliponaxis: false,
         textposition: references.map((p) => (p.role === "fp32" ? "top center" : "bottom center")) }),
       ring("other", "square-open"),
       selection(),
@@ -140,10 +143,15 @@ soniq.panel("front", (app, root) => {
   // -- around the figure -----------------------------------------------------------------------------------
   function legend() {
     const hidden = app.state.hidden.split(",").filter(Boolean);
-    const chips = Object.entries(app.marks).map(([name, mark]) => el("button", {
-      type: "button", class: "chip", "aria-pressed": String(!hidden.includes(name)), on: { click: () =>
-        app.set({ hidden: (hidden.includes(name) ? hidden.filter((h) => h !== name) : [...hidden, name]).join(",") }) },
-    }, app.markSvg(mark), name));
+    const chip = (name, ...content) => el("button", {
+      type: "button", class: "chip", "data-hide": name, "aria-pressed": String(!hidden.includes(name)), on: { click: () => {
+        app.set({ hidden: (hidden.includes(name) ? hidden.filter((h) => h !== name) : [...hidden, name]).join(",") });
+        find("legend").querySelector(`[data-hide="${CSS.escape(name)}"]`).focus(); // the chips were made anew
+      } },
+    }, content);
+    const shown = ["filled marks, solid line", "open marks, dashed line", "dotted marks and line", "open dotted marks"];
+    const machines = app.machines.length < 2 ? [] : app.machines.map((name, i) => chip(`@${name}`, `${name}: ${shown[Math.min(i, 3)]}`));
+    const chips = [...machines, ...Object.entries(app.marks).map(([name, mark]) => chip(name, app.markSvg(mark), name))];
     const tick = ticked(line()).length ? [el("span", { class: "key" }, `| ${other()} latency of the same design`)] : [];
     find("legend").replaceChildren(...chips, ...tick);
   }
@@ -201,6 +209,7 @@ soniq.panel("front", (app, root) => {
         row("Measured", app.text("latency_measured_us", point)),
         row("Predicted", app.text("latency_predicted_us", point), interval),
         ratio ? row("Predicted / measured", figures(ratio)) : [],
+        point.machine ? row("Machine", point.machine) : [],
         row("Batch, threads", `${point.batch}, ${point.threads}`),
         row("Size", app.text("size_bytes", point)),
         point.energy_uj === null ? [] : row("Predicted energy", app.text("energy_uj", point)),

@@ -109,7 +109,7 @@ soniq.panel("parallel", (app, root) => {
     const point = nearest(event), id = point && point.id;
     if (id === hovered) return;
     hovered = id;
-    find("parallel-words").textContent = point ? point.name : "";
+    find("parallel-words").textContent = point ? point.name + app.where(point) : "";
     repaint();
   });
   canvas.addEventListener("pointerleave", () => { hovered = null; find("parallel-words").textContent = ""; repaint(); });

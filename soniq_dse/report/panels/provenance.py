@@ -32,6 +32,7 @@ class ProvenancePanel(Base):
         "skipped",
         "notes",
         "hypervolume",
+        "others",
     )
 
     def fragment(self, report: Report) -> Markup:
@@ -40,6 +41,11 @@ class ProvenancePanel(Base):
         parts = [
             Markup('<p class="help">Command</p><pre tabindex="0"><code>{}</code></pre>').format(report.command),
             Markup('<dl class="wide-list">{}</dl>').format(Markup().join(_ROW.format(*row) for row in _facts(report))),
+            *(
+                [_list("Runs laid over it", "", [f"{o.machine}: {o.command}" for o in report.others])]
+                if report.others
+                else []
+            ),
             _list("What to know", "Everything was measured that could be.", list(report.notes)),
             _list("Designs left out", "None.", [f"{skipped.name}: {skipped.reason}" for skipped in report.skipped]),
             _list("Parts kept in floating point", "None.", kept),

@@ -5,6 +5,7 @@ soniq.panel("table", (app, root) => {
   const COLUMNS = [
     { key: "name", label: "Design", of: (p) => p.name },
     { key: "palette", label: "Palette", of: (p) => (p.role === "design" ? p.palette : "reference") },
+    ...(app.machines.length > 1 ? [{ key: "machine", label: "Machine", of: (p) => p.machine }] : []),
     { key: "bits_per_weight", label: "Bits per weight" },
     { key: "metric_val", label: capital(app.label("metric_val")), down: true },
     { key: "metric_test", label: capital(app.label("metric_test")), down: true },
@@ -71,7 +72,7 @@ soniq.panel("table", (app, root) => {
     const { column: sorted, down } = order();
     const cells = COLUMNS.map((column) => el("th", {
       scope: "col", "aria-sort": column === sorted ? (down ? "descending" : "ascending") : "none",
-      class: column.key === "palette" ? "palette" : ["name", "dominated"].includes(column.key) ? null : "number",
+      class: column.key === "palette" ? "palette" : ["name", "dominated", "machine"].includes(column.key) ? null : "number",
     }, el("button", { type: "button", "data-sort": column.key, on: { click: () => {
       const turn = column === sorted ? !down : Boolean(column.down);
       app.set({ sort: `${column.key}.${turn ? "down" : "up"}` });
