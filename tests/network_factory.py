@@ -8,17 +8,24 @@ import numpy as np
 
 from soniq_dse.records.base import ArrayRef
 from soniq_dse.records.network import (
+    AddConstantNode,
     AddNode,
+    AttentionNode,
     Conv2dNode,
+    EmbeddingNode,
     FlattenNode,
     InputNode,
     IntegerNetwork,
+    LayerNormNode,
     LinearNode,
+    MeanTokensNode,
     NetworkNode,
     PoolNode,
     QuantizeNode,
     ReluNode,
+    SliceNode,
     TensorQuantizer,
+    TokensNode,
 )
 from soniq_dse.records.palette import Palette
 from soniq_dse.store import array_sha256
@@ -27,11 +34,17 @@ from soniq_dse.store import array_sha256
 class NetworkFactory:
     """Methods add a node and return its name; scales are such that codes spread over their range."""
 
-    def __init__(self, shape: tuple[int, ...], palette: str, seed: int = 0) -> None:
+    def __init__(self, shape: tuple[int, ...], palette: str, seed: int = 0, n_tokens: int | None = None) -> None:
         self.rng = np.random.default_rng(seed)
         self.palette = Palette.parse(palette)
         self.arrays: dict[str, np.ndarray] = {}
-        self.nodes: list[NetworkNode] = [InputNode(name="x", shape=shape)]
+        self.nodes: list[NetworkNode] = [InputNode(name="x", shape=shape, n_tokens=n_tokens)]
+        self.n_tokens = n_tokens
+
+    def inputs(self, samples: int, seed: int = 9) -> np.ndarray:
+        """Token numbers or normal numbers."""
+        rng, shape = np.random.default_rng(seed), (samples, *self.shape("x"))
+        return rng.integers(0, self.n_tokens, shape) if self.n_tokens else rng.standard_normal(shape).astype(np.float32)
 
     def network(self) -> IntegerNetwork:
         return IntegerNetwork(name="random", nodes=tuple(self.nodes))
@@ -42,7 +55,7 @@ class NetworkFactory:
     def quantize(self, source: str, *, signed: bool, palette: str | None = None, levels: Any = None) -> str:
         shape, chosen = self.shape(source), self.palette if palette is None else Palette.parse(palette)
         if levels is None:
-            levels = self.rng.integers(0, len(chosen.levels), shape[0])
+            levels = self.rng.integers(0, len(chosen.levels), shape[1] if len(shape) == 2 else shape[0])
         steps = []
         for level in chosen.levels:
             spread = 2.0**level.activation_bits / (1 if signed and level.activation_bits < 8 else 2)
@@ -67,8 +80,55 @@ class NetworkFactory:
         )
 
     def linear(self, source: str, features: int) -> str:
-        refs = self._weights(source, (features, self.shape(source)[0]), 1)
-        return self._add(LinearNode(name=self._name("fc"), inputs=(source,), shape=(features,), **refs))
+        *tokens, channels = self.shape(source)
+        refs = self._weights(source, (features, channels), 1)
+        return self._add(LinearNode(name=self._name("fc"), inputs=(source,), shape=(*tokens, features), **refs))
+
+    def slice(self, source: str, start: int, stop: int) -> str:
+        node = SliceNode(name=self._name("slice"), inputs=(source,), shape=(stop - start,), start=start, stop=stop)
+        return self._add(node)
+
+    def embedding(self, source: str, channels: int) -> str:
+        assert self.n_tokens is not None
+        table = self.rng.integers(-127, 128, (self.n_tokens, channels)).astype(np.int8)
+        scale = self.rng.uniform(0.005, 0.02, self.n_tokens).astype(np.float32)
+        node = EmbeddingNode(
+            name=self._name("embedding"), inputs=(source,), shape=(*self.shape(source), channels),
+            table=self._keep(table), scale=self._keep(scale),
+        )  # fmt: skip
+        return self._add(node)
+
+    def add_constant(self, source: str) -> str:
+        constant = self._keep(self.rng.standard_normal(self.shape(source)).astype(np.float32))
+        return self._add(
+            AddConstantNode(name=self._name("constant"), inputs=(source,), shape=self.shape(source), constant=constant)
+        )
+
+    def layer_norm(self, source: str) -> str:
+        channels = self.shape(source)[-1]
+        gain, bias = (self._keep(self.rng.standard_normal(channels).astype(np.float32)) for _ in range(2))
+        eps = float(np.float32(1e-5))
+        shape = self.shape(source)
+        return self._add(
+            LayerNormNode(name=self._name("norm"), inputs=(source,), shape=shape, gain=gain, bias=bias, eps=eps)
+        )
+
+    def attention(
+        self, query: str, key: str, value: str, heads: int, *, causal: bool = False, numbers: str | None = None
+    ) -> str:
+        shape = self.shape(query)
+        node = AttentionNode(
+            name=self._name("attention"), inputs=(query, key, value, *([numbers] if numbers else [])), shape=shape,
+            heads=heads, causal=causal, scale=float(np.float32((shape[1] / heads) ** -0.5)), hidden=-1e4,
+        )  # fmt: skip
+        return self._add(node)
+
+    def tokens(self, source: str) -> str:
+        channels, height, width = self.shape(source)
+        return self._add(TokensNode(name=self._name("tokens"), inputs=(source,), shape=(height * width, channels)))
+
+    def mean_tokens(self, source: str) -> str:
+        return self._add(MeanTokensNode(name=self._name("mean"), inputs=(source,), shape=self.shape(source)[1:]))
 
     def relu(self, source: str) -> str:
         return self._add(ReluNode(name=self._name("relu"), inputs=(source,), shape=self.shape(source)))

@@ -6,6 +6,7 @@ import contextlib
 import re
 import resource
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,8 @@ def command(
     """
     from soniq_dse.runtime.check import check
     from soniq_dse.runtime.latency import latency
-    from soniq_dse.runtime.pack import PackedNetwork
+    from soniq_dse.runtime.pack import RUN_BATCH, PackedNetwork
+    from soniq_dse.workloads.task import at_full_length
 
     path = find_design(design, root)
     packed = _on_chosen_kernels(PackedNetwork.load(path), hw_name, batch, threads, tune)
@@ -67,7 +69,8 @@ def command(
             f"data {task.name}: expected examples of shape {list(packed.in_shape)}, got {list(inputs.shape[1:])}"
         )
     parity = check(packed, inputs, batch=batch, threads=threads)
-    metric = task.metric.compute(packed.run(inputs, threads=threads), task.test.targets)
+    run = at_full_length(partial(packed.run, threads=threads), packed.in_shape[0])
+    metric = task.metric.of(run, task.test, RUN_BATCH)
     timed = latency(packed, batch=batch, threads=threads)
     if as_json:
         print_json(_as_json(path, packed, task, metric, parity, timed))

@@ -60,8 +60,7 @@ class Timer:
     def network(self, packed: PackedNetwork, *, max_s: float = 0.5) -> Measurement:
         """Microseconds of one sample through ``packed``, on random inputs."""
         executor = packed.executor(1)
-        rng = np.random.default_rng(0)
-        executor.set_input(rng.standard_normal((1, *packed.in_shape)).astype(np.float32))
+        executor.set_input(executor.random_input())
         found = self._timed(executor.time_runs, 1, max_s)
         return found.model_copy(update={"per_layer_us": per_layer(executor)})
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from soniq_dse.cost.network import choose_kernels
 from soniq_dse.errors import MissingCapabilityError, UserError
 from soniq_dse.explore._plan import Plan, training_name
@@ -12,8 +14,9 @@ from soniq_dse.records.design import Candidate, TrainedDesign
 from soniq_dse.runtime.autotune import autotune, sources_sha256, tuned_choices
 from soniq_dse.runtime.check import check
 from soniq_dse.runtime.latency import measure
-from soniq_dse.runtime.pack import PackedNetwork
+from soniq_dse.runtime.pack import RUN_BATCH, PackedNetwork
 from soniq_dse.store import Store, result_key
+from soniq_dse.workloads.task import at_full_length
 
 CHECKED_EXAMPLES = 32
 """Test examples whose codes are compared at every quantised tensor; outputs are compared on the whole test split."""
@@ -116,8 +119,10 @@ class Measurer:
         if not parity.exact:
             codes = sum(parity.unequal_codes.values())
             return f"the runtime differs from the golden arithmetic in {codes} codes of {parity.samples} examples"
-        expected = self.store.get_array(trained.predictions_test)
-        wrong = int((packed.run(inputs, threads=threads) != expected).any(axis=tuple(range(1, expected.ndim))).sum())
+        expected, task = self.store.get_array(trained.predictions_test), self._plan.task
+        run = at_full_length(partial(packed.run, threads=threads), packed.in_shape[0])
+        _, found = task.metric.judged(run, task.test, RUN_BATCH)
+        wrong = int((found != expected).any(axis=tuple(range(1, expected.ndim))).sum())
         return (
             f"the runtime differs from the golden outputs on {wrong} of {len(inputs)} test examples" if wrong else None
         )

@@ -159,6 +159,8 @@ class _Graph:
                 self._op("Add", node.inputs, node.name)
             case FlattenNode():
                 self._op("Flatten", node.inputs, node.name, axis=1)
+            case _:
+                raise UserError(f"to: expected operators that are written as ONNX, got {node.op} at {node.name}")
 
     def _quantize(self, node: QuantizeNode) -> None:
         """Codes of each level, and the integers behind them."""

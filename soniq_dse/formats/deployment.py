@@ -63,12 +63,13 @@ def channel_grids(quantizer: TensorQuantizer) -> ChannelGrids:
 
 
 def per_channel(values: Array, like: Array) -> Array:
-    """``values [channels]`` shaped to broadcast against ``like [n, channels, ...]``."""
-    return values.reshape((1, -1) + (1,) * (like.ndim - 2))
+    """``values [channels]`` shaped to broadcast against ``like``: ``[n, channels]``, ``[n, tokens, channels]`` or
+    ``[n, channels, height, width]``."""
+    return values if like.ndim == 3 else values.reshape((1, -1) + (1,) * (like.ndim - 2))
 
 
 def requantize(values: Floats, grids: ChannelGrids) -> Codes:
-    """fp32 ``[n, channels, ...]`` -> codes of the same shape; every operation rounds to fp32 on its own."""
+    """fp32 (shapes as in ``per_channel``) -> codes of the same shape; every operation rounds to fp32 on its own."""
     scaled = values * per_channel(grids.inverse, values)
     scaled += per_channel(grids.shift, values)
     np.rint(scaled, out=scaled)
@@ -77,7 +78,7 @@ def requantize(values: Floats, grids: ChannelGrids) -> Codes:
 
 
 def integers(codes: Codes, grids: ChannelGrids) -> npt.NDArray[np.int32]:
-    """The integers behind the codes ``[n, channels, ...]``: u, 2u - c or u - 128."""
+    """The integers behind the codes (shapes as in ``per_channel``): u, 2u - c or u - 128."""
     signed = codes.astype(np.int32) * per_channel(grids.multiplier, codes)
     return np.asarray(signed - per_channel(grids.offset, codes), dtype=np.int32)
 
@@ -158,16 +159,18 @@ def accumulate_conv2d(codes: Codes, grids: ChannelGrids, weight: Array, window: 
 
 
 def accumulate_linear(codes: Codes, grids: ChannelGrids, weight: Array) -> dict[int, Array]:
-    """Exact accumulators of each level that is present: level index -> integers ``[n, out_features]``.
+    """Exact accumulators of each level that is present: level index -> integers ``[n, ..., out_features]``.
 
-    ``codes [n, in_features]``, ``weight [out_features, in_features]``.
+    ``codes [n, ..., in_features]``, ``weight [out_features, in_features]``.
     """
     values = integers(codes, grids)
     found: dict[int, Array] = {}
     for level in np.unique(grids.level):
         chosen = np.flatnonzero(grids.level == level)
         magnitude = int(grids.magnitude[chosen].max())
-        found[int(level)] = exact_matmul(values[:, chosen], weight[:, chosen], magnitude)
+        rows = values[..., chosen].reshape(-1, len(chosen))
+        product = exact_matmul(rows, weight[:, chosen], magnitude)
+        found[int(level)] = product.reshape(*codes.shape[:-1], len(weight))
     return found
 
 
@@ -175,7 +178,7 @@ def epilogue(accumulators: dict[int, Array], scale: Floats, bias: Floats) -> Flo
     """``t = 0; t = t + f32(acc_j) * scale[j, o]`` for each present level j in palette order; ``t = t + bias[o]``.
 
     Args:
-        accumulators: level index -> ``[n, out_channels, ...]``.
+        accumulators: level index -> shapes as in ``per_channel``.
         scale: ``[n_levels, out_channels]``.
         bias: ``[out_channels]``.
     """

@@ -1,9 +1,16 @@
 """The golden evaluation of an ``IntegerNetwork``: what every runtime must give, code for code and bit for bit.
 
-input               x, fp32
+input               x, fp32 or token numbers
+slice               some of the token numbers
+embedding           f32(table[token]) * scale[token]
 quantize            requantisation (``deployment.requantize``) -> uint8 codes
 conv2d, linear      exact int32 sum per level, then the fp32 epilogue (``deployment.epilogue``)
 relu, add           fp32
+add_constant        fp32
+layer_norm          fp32 (``normalisation.layer_norm``)
+attention           fp32 (``attention.attention``)
+tokens              pixels become tokens
+mean_tokens         fp32 sum in the order of the tokens from the first on, times f32(1 / tokens)
 max_pool2d          of fp32 or of codes
 avg_pool2d          fp32 sum in row-major window order from the first element on, times f32(1 / window size)
 flatten             channels first
@@ -16,15 +23,21 @@ from typing import Any
 
 import numpy as np
 
-from soniq_dse.formats import deployment
+from soniq_dse.formats import attention, deployment, normalisation
 from soniq_dse.formats.deployment import Array, ChannelGrids, Window
 from soniq_dse.records.network import (
+    AddConstantNode,
+    AttentionNode,
     Conv2dNode,
+    EmbeddingNode,
+    InputNode,
     IntegerNetwork,
+    LayerNormNode,
     LinearNode,
     NetworkNode,
     PoolNode,
     QuantizeNode,
+    SliceNode,
     TensorQuantizer,
 )
 
@@ -33,26 +46,44 @@ CHUNK_BYTES = 64 * 2**20
 
 
 def evaluate(network: IntegerNetwork, arrays: Mapping[str, Array], x: Array, keep: bool = False) -> Any:
-    """Outputs of ``network`` on ``x [n, ...]`` (fp32): ``[n, ...]`` fp32, or with ``keep`` every node's array by name.
+    """Outputs of ``network`` on ``x [n, ...]`` (fp32 or token numbers): ``[n, ...]`` fp32, or with ``keep`` every
+    node's array by name.
 
     Args:
         arrays: ``ArrayRef.sha256`` -> array.
 
     Raises:
-        ValueError: the shape of ``x`` is not the network's input, or a value is not finite.
+        ValueError: the shape of ``x`` is not the network's input, or a value is not finite or no token number.
         KeyError: an array is missing.
         OverflowError: a sum could leave int32.
     """
-    x = np.asarray(x, dtype=np.float32)
-    if x.shape[1:] != network.nodes[0].shape:
-        raise ValueError(f"x: expected [n, {', '.join(map(str, network.nodes[0].shape))}], got {list(x.shape)}")
-    if not np.isfinite(x).all():
-        raise ValueError("x: expected finite numbers")
+    x = checked_input(network, x)
     chunk = max(1, CHUNK_BYTES // max(_window_bytes(network, arrays), 1))
     parts = [_evaluate_chunk(network, arrays, x[at : at + chunk]) for at in range(0, max(len(x), 1), chunk)]
     if keep:
         return {node.name: np.concatenate([part[node.name] for part in parts]) for node in network.nodes}
     return np.concatenate([part[network.nodes[-1].name] for part in parts])
+
+
+def checked_input(network: IntegerNetwork, x: Array) -> Array:
+    """``x`` in the type that the network reads: fp32, or int64 token numbers.
+
+    Raises:
+        ValueError: another shape, a value that is not finite, or no token number.
+    """
+    first = network.nodes[0]
+    if x.shape[1:] != first.shape:
+        raise ValueError(f"x: expected [n, {', '.join(map(str, first.shape))}], got {list(x.shape)}")
+    n_tokens = first.n_tokens if isinstance(first, InputNode) else None
+    if n_tokens is None:
+        if not np.isfinite(x).all():
+            raise ValueError("x: expected finite numbers, got infinities or NaN")
+        return np.asarray(x, np.float32)
+    if not np.issubdtype(x.dtype, np.integer):
+        raise ValueError(f"x: expected token numbers as integers, got {x.dtype}")
+    if x.size and not 0 <= x.min() <= x.max() < n_tokens:
+        raise ValueError(f"x: expected token numbers 0..{n_tokens - 1}, got {x.min()}..{x.max()}")
+    return np.asarray(x, np.int64)
 
 
 def quantizer_of(network: IntegerNetwork, name: str) -> TensorQuantizer:
@@ -86,6 +117,8 @@ def _evaluate_chunk(network: IntegerNetwork, arrays: Mapping[str, Array], x: Arr
         if isinstance(node, Conv2dNode | LinearNode):
             grids = deployment.channel_grids(quantizer_of(network, node.inputs[0]))
             values[node.name] = _matmul(node, inputs[0], grids, arrays)
+        elif isinstance(node, EmbeddingNode | AddConstantNode | LayerNormNode):
+            values[node.name] = _WITH_ARRAYS[node.op](node, arrays, inputs[0])
         else:
             values[node.name] = _OPS[node.op](node, *inputs)
     return values
@@ -99,6 +132,41 @@ def _matmul(node: Conv2dNode | LinearNode, codes: Array, grids: ChannelGrids, ar
     else:
         accumulators = deployment.accumulate_linear(codes, grids, weight)
     return deployment.epilogue(accumulators, arrays[node.scale.sha256], arrays[node.bias.sha256])
+
+
+def _embedding(node: EmbeddingNode, arrays: Mapping[str, Array], tokens: Array) -> Array:
+    rows = arrays[node.table.sha256][tokens].astype(np.float32)
+    return np.asarray(rows * arrays[node.scale.sha256][tokens][..., None])
+
+
+def _add_constant(node: AddConstantNode, arrays: Mapping[str, Array], x: Array) -> Array:
+    return np.asarray(x + arrays[node.constant.sha256])
+
+
+def _layer_norm(node: LayerNormNode, arrays: Mapping[str, Array], x: Array) -> Array:
+    return normalisation.layer_norm(x, arrays[node.gain.sha256], arrays[node.bias.sha256], node.eps)
+
+
+def _attention(node: AttentionNode, query: Array, key: Array, value: Array, tokens: Array | None = None) -> Array:
+    hidden = None
+    if tokens is not None:
+        hidden = np.where(tokens == node.hidden_token, np.float32(node.hidden), np.float32(0))
+    return attention.attention(query, key, value, heads=node.heads, scale=node.scale, causal=node.causal, hidden=hidden)
+
+
+def _slice(node: SliceNode, tokens: Array) -> Array:
+    return tokens[:, node.start : node.stop]
+
+
+def _tokens(_: NetworkNode, x: Array) -> Array:
+    return np.ascontiguousarray(x.reshape(*x.shape[:2], -1).transpose(0, 2, 1))
+
+
+def _mean_tokens(_: NetworkNode, x: Array) -> Array:
+    total = x[:, 0].copy()
+    for token in range(1, x.shape[1]):
+        total += x[:, token]
+    return np.asarray(total * np.float32(1 / x.shape[1]))
 
 
 def _quantize(node: QuantizeNode, x: Array) -> Array:
@@ -129,7 +197,17 @@ def _flatten(_: NetworkNode, x: Array) -> Array:
     return x.reshape(len(x), -1)
 
 
+_WITH_ARRAYS: dict[str, Callable[..., Array]] = {
+    "embedding": _embedding,
+    "add_constant": _add_constant,
+    "layer_norm": _layer_norm,
+}
+
 _OPS: dict[str, Callable[..., Array]] = {
+    "slice": _slice,
+    "attention": _attention,
+    "tokens": _tokens,
+    "mean_tokens": _mean_tokens,
     "quantize": _quantize,
     "relu": _relu,
     "add": _add,

@@ -93,14 +93,15 @@ def check_trainable(workload: Workload, palette: Palette) -> None:
 
     Raises:
         UserError: a level is weight-only, the network has an operator that stays in floating point, or a linear layer
-            reads more than rows of features.
+            reads more than rows of features, or of tokens.
     """
     _refuse_weight_only(palette)
     _refuse_unsupported(workload)
     for node in workload.nodes:
         shape = workload.node(node.inputs[0]).shape if node.op == "linear" else ()
-        if len(shape) > 2:
-            raise UserError(f"layer {node.module}: expected an input of shape [n, features], got {list(shape)}")
+        if len(shape) > 3:
+            expected = "[n, features] or [n, tokens, features]"
+            raise UserError(f"layer {node.module}: expected an input of shape {expected}, got {list(shape)}")
 
 
 def quantize_model(model: nn.Module, workload: Workload, candidate: Candidate) -> QuantizedModel:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,15 +10,12 @@ import numpy.typing as npt
 from torch import Tensor
 
 from soniq_dse.errors import UserError
-from soniq_dse.formats import format_of
 from soniq_dse.qat.apply import QuantizedModel, check_trainable
-from soniq_dse.qat.fake_quant import WeightQuantizer
-from soniq_dse.records.base import ArrayRef
+from soniq_dse.qat.deploy_tokens import PutArray, TokenNodes, integer_weight
 from soniq_dse.records.network import (
     AddNode,
     Conv2dNode,
     FlattenNode,
-    InputNode,
     IntegerNetwork,
     LinearNode,
     NetworkNode,
@@ -31,7 +27,6 @@ from soniq_dse.records.network import (
 from soniq_dse.records.workload import Conv2dLayer, Node
 
 Array = npt.NDArray[Any]
-PutArray = Callable[[Array], ArrayRef]
 
 
 def deploy(quantized: QuantizedModel, put_array: PutArray) -> IntegerNetwork:
@@ -42,8 +37,8 @@ def deploy(quantized: QuantizedModel, put_array: PutArray) -> IntegerNetwork:
     Raises:
         UserError: a level is weight-only, or an operator has no integer node.
     """
-    for mixture in quantized.mixtures.values():
-        check_trainable(quantized.workload, mixture.palette)
+    for tensor_class in quantized.workload.tensor_classes:
+        check_trainable(quantized.workload, quantized.mixtures[tensor_class.name].palette)
     return _Deployment(quantized, put_array).network()
 
 
@@ -56,7 +51,9 @@ def size_bytes(network: IntegerNetwork) -> int:
         total += 4 * len(quantizer.segments)
         total += 2 * len(quantizer.level_of_channel) if len(quantizer.segments) > 1 else 0
     for node in network.nodes:
-        if isinstance(node, Conv2dNode | LinearNode):
+        if not isinstance(node, Conv2dNode | LinearNode):
+            total += sum(ref.size_bytes for ref in node.refs.values())
+        else:
             quantizer = quantizers[node.inputs[0]]
             bits = [quantizer.palette.levels[level].weight_bits for level in quantizer.level_of_channel]
             weights_per_channel = math.prod(node.weight.shape) // len(bits)
@@ -71,6 +68,7 @@ class _Deployment:
         self._nodes: list[NetworkNode] = []
         self._name_of: dict[str, str] = {}
         self._codes_of: dict[str, str] = {}
+        self._tokens = TokenNodes(quantized, put_array)
         workload = quantized.workload
         self._readers: dict[str, list[Node]] = {node.name: [] for node in workload.nodes}
         for node in workload.nodes:
@@ -92,8 +90,11 @@ class _Deployment:
     def _plain(self, node: Node) -> None:
         common: dict[str, Any] = {"name": node.name, "shape": node.shape[1:]}
         common["inputs"] = tuple(self._name_of[name] for name in node.inputs)
-        kinds: dict[str, Any] = {"input": InputNode, "relu": ReluNode, "add": AddNode, "flatten": FlattenNode}
-        if node.op in kinds:
+        kinds: dict[str, Any] = {"relu": ReluNode, "add": AddNode, "flatten": FlattenNode}
+        made: NetworkNode | None = self._tokens.node(node, common)
+        if made is not None:
+            pass
+        elif node.op in kinds:
             made = kinds[node.op](**common)
         elif node.op in ("max_pool2d", "avg_pool2d") and set(node.attributes) <= {"kernel", "stride"}:
             made = PoolNode(op=node.op, **common, **node.attributes)
@@ -129,7 +130,7 @@ class _Deployment:
         codes = self._codes(node)
         module = self._quantized.model.get_submodule(node.module)
         weight_quantizer = self._quantized.weights[node.name]
-        weight = _integer_weight(module.parametrizations.weight.original.detach(), weight_quantizer)
+        weight = integer_weight(module.parametrizations.weight.original.detach(), weight_quantizer)
         gain, bias = self._affine(node, module)
         activation_steps = self._quantized.activations[node.inputs[0]].log_step.detach().exp().double().numpy()
         weight_steps = weight_quantizer.log_step.detach().exp().double().numpy()
@@ -170,19 +171,3 @@ class _Deployment:
 
 def _double(tensor: Tensor) -> Array:
     return np.asarray(tensor.detach().double().numpy())
-
-
-def _integer_weight(weight: Tensor, quantizer: WeightQuantizer) -> Array:
-    """int8 integers of ``weight [out, in / groups, ...]`` at the level of each input channel."""
-    values = weight.numpy()
-    steps = quantizer.log_step.detach().exp().numpy()
-    level = np.broadcast_to(quantizer.input_level().numpy(), values.shape[:2])
-    result = np.zeros(values.shape, dtype=np.int8)
-    for index, palette_level in enumerate(quantizer.mixture.palette.levels):
-        chosen = level == index
-        if chosen.any():
-            form = palette_level.weight_format
-            codes = format_of(form).quantize(values, steps[index].reshape(-1, *[1] * (values.ndim - 1)), form.bits)
-            integers = format_of(form).integers(codes, form.bits)
-            result[chosen] = integers[chosen].astype(np.int8)
-    return result

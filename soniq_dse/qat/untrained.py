@@ -9,8 +9,9 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from soniq_dse.qat.apply import quantize_model
+from soniq_dse.qat.apply import QuantizedModel, quantize_model
 from soniq_dse.qat.deploy import deploy
+from soniq_dse.qat.deploy_tokens import n_tokens_of
 from soniq_dse.records.base import ArrayRef
 from soniq_dse.records.design import Assignment, Candidate, Schedule
 from soniq_dse.records.network import IntegerNetwork
@@ -24,7 +25,7 @@ CALIBRATION_EXAMPLES = 8
 def untrained_network(
     build: Callable[[], nn.Module], workload: Workload, assignment: Assignment, *, seed: int = 0
 ) -> tuple[IntegerNetwork, dict[str, Array]]:
-    """The network and its arrays by hash; steps are set on normal inputs.
+    """The network and its arrays by hash; steps are set on normal inputs, or on any tokens.
 
     Raises:
         UserError: the network has an operator without an integer form.
@@ -40,7 +41,7 @@ def untrained_network(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         quantized = quantize_model(build(), workload, candidate)
-        quantized.calibrate(torch.randn(CALIBRATION_EXAMPLES, *workload.input_shape[1:]))
+        quantized.calibrate(_examples(quantized))
     free = {c.name for c in quantized.problem.classes}
     quantized.harden({name: levels for name, levels in assignment.level_of_channel.items() if name in free})
     quantized.set_phase("finetune")
@@ -53,3 +54,9 @@ def untrained_network(
         return ref
 
     return deploy(quantized, put), arrays
+
+
+def _examples(quantized: QuantizedModel) -> torch.Tensor:
+    shape = (CALIBRATION_EXAMPLES, *quantized.workload.input_shape[1:])
+    n_tokens = n_tokens_of(quantized.model, quantized.workload)
+    return torch.randn(shape) if n_tokens is None else torch.randint(n_tokens, shape)

@@ -123,7 +123,8 @@ class TrainedDesign(Record):
     """A trained design of one seed. The metrics are those of the integer network, evaluated by the golden arithmetic;
     ``metric_fake_quant_val`` is what training itself saw, kept so that their agreement can be shown.
 
-    ``predictions_test`` are the network's outputs on the test set: ``[n, classes]`` fp32.
+    ``predictions_test`` is what the metric on the test set follows from: the network's outputs ``[n, classes]`` fp32,
+    or what it generated, or where outputs are too large to keep a number per example ``[n]``.
     """
 
     candidate: Candidate

@@ -58,15 +58,39 @@ class TensorQuantizer(Record):
 
 class _NetworkNode(Record):
     name: str
-    inputs: Annotated[tuple[str, ...], Field(max_length=2)] = ()
+    inputs: Annotated[tuple[str, ...], Field(max_length=4)] = ()
     shape: tuple[int, ...]
-    """Output shape without the batch axis, channels first as in the trained model."""
+    """Output shape without the batch axis, as in the trained model: ``[channels]``, ``[channels, height, width]`` or
+    ``[tokens, channels]``; of token numbers ``[tokens]``."""
+
+    @property
+    def refs(self) -> dict[str, ArrayRef]:
+        """The node's arrays by field."""
+        return {name: value for name, value in self if isinstance(value, ArrayRef)}
 
 
 class InputNode(_NetworkNode):
-    """The fp32 input."""
+    """The input: fp32, or token numbers below ``n_tokens``."""
 
     op: Literal["input"] = "input"
+    n_tokens: Annotated[int, Field(gt=0, lt=2**31)] | None = None
+
+
+class SliceNode(_NetworkNode):
+    """Token numbers ``start`` to ``stop`` (excluded) of each sample."""
+
+    op: Literal["slice"] = "slice"
+    start: Annotated[int, Field(ge=0)]
+    stop: PositiveInt
+
+
+class EmbeddingNode(_NetworkNode):
+    """Token numbers -> fp32 ``[tokens, channels]``: row ``t`` of ``table`` (int8 ``[n_tokens, channels]``) times
+    ``scale[t]`` (fp32)."""
+
+    op: Literal["embedding"] = "embedding"
+    table: ArrayRef
+    scale: ArrayRef
 
 
 class QuantizeNode(_NetworkNode):
@@ -90,8 +114,9 @@ class _MatmulNode(_NetworkNode):
 
     @model_validator(mode="after")
     def _as_many_outputs_as_weights(self) -> _MatmulNode:
-        if self.shape[:1] != self.weight.shape[:1]:
-            raise ValueError(f"node {self.name}: expected {self.weight.shape[:1]} outputs, got {self.shape[:1]}")
+        channels = self.shape[1:] if len(self.shape) == 2 else self.shape[:1]
+        if channels != self.weight.shape[:1]:
+            raise ValueError(f"node {self.name}: expected {self.weight.shape[:1]} outputs, got {channels}")
         return self
 
 
@@ -107,7 +132,7 @@ class Conv2dNode(_MatmulNode):
 
 
 class LinearNode(_MatmulNode):
-    """Weight ``[out_features, in_features]``."""
+    """Weight ``[out_features, in_features]``; of ``[tokens, channels]`` every token is a row."""
 
     op: Literal["linear"] = "linear"
 
@@ -122,6 +147,53 @@ class AddNode(_NetworkNode):
     """Sum of two fp32 tensors, first input first."""
 
     op: Literal["add"] = "add"
+
+
+class AddConstantNode(_NetworkNode):
+    """Sum of an fp32 tensor and ``constant`` (fp32, of its shape): places of tokens."""
+
+    op: Literal["add_constant"] = "add_constant"
+    constant: ArrayRef
+
+
+class LayerNormNode(_NetworkNode):
+    """fp32 over the channels of each token: ``gain`` and ``bias`` fp32 ``[channels]``, ``eps`` an exact fp32 value.
+
+    See ``formats/normalisation.py``.
+    """
+
+    op: Literal["layer_norm"] = "layer_norm"
+    gain: ArrayRef
+    bias: ArrayRef
+    eps: Annotated[float, Field(gt=0)]
+
+
+class AttentionNode(_NetworkNode):
+    """Scaled dot-product attention, fp32: query ``[tokens, channels]``, key and value ``[others, channels]``, and where
+    some of the others are hidden their token numbers ``[others]``.
+
+    Head h has the channels ``h * channels / heads`` and on. ``scale`` multiplies the scores; ``hidden`` is then added
+    to those of the token number ``hidden_token``; both are exact fp32 values. See ``formats/attention.py``.
+    """
+
+    op: Literal["attention"] = "attention"
+    heads: PositiveInt
+    causal: bool = False
+    scale: float
+    hidden: float = 0.0
+    hidden_token: Annotated[int, Field(ge=0)] = 0
+
+
+class TokensNode(_NetworkNode):
+    """``[channels, height, width]`` -> ``[height * width, channels]``: a pixel is a token."""
+
+    op: Literal["tokens"] = "tokens"
+
+
+class MeanTokensNode(_NetworkNode):
+    """``[tokens, channels]`` -> ``[channels]``: summed in fp32 in their order, then times fp32(1 / tokens)."""
+
+    op: Literal["mean_tokens"] = "mean_tokens"
 
 
 class PoolNode(_NetworkNode):
@@ -143,7 +215,21 @@ class FlattenNode(_NetworkNode):
 
 
 NetworkNode = Annotated[
-    InputNode | QuantizeNode | Conv2dNode | LinearNode | ReluNode | AddNode | PoolNode | FlattenNode,
+    InputNode
+    | SliceNode
+    | EmbeddingNode
+    | QuantizeNode
+    | Conv2dNode
+    | LinearNode
+    | ReluNode
+    | AddNode
+    | AddConstantNode
+    | LayerNormNode
+    | AttentionNode
+    | TokensNode
+    | MeanTokensNode
+    | PoolNode
+    | FlattenNode,
     Field(discriminator="op"),
 ]
 

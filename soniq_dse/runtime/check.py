@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +11,6 @@ from numpy.typing import NDArray
 from soniq_dse.formats.network import evaluate
 from soniq_dse.runtime.graph import Graph
 from soniq_dse.runtime.pack import RUN_BATCH, PackedNetwork, run_chunks
-
-FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Parity:
         return not self.unequal_outputs and not any(self.unequal_codes.values())
 
 
-def check(packed: PackedNetwork, x: FloatArray, *, batch: int | None = None, threads: int = 1) -> Parity:
+def check(packed: PackedNetwork, x: NDArray[Any], *, batch: int | None = None, threads: int = 1) -> Parity:
     """Run ``x [n, ...]`` through the runtime, by ``threads`` threads, and the golden arithmetic; count what differs.
 
     ``batch``: samples a call (default up to 32), which decide the kernels.
@@ -41,7 +40,7 @@ def check(packed: PackedNetwork, x: FloatArray, *, batch: int | None = None, thr
     names = [node.name for node in packed.network.nodes if graph.holds_codes(node.name)]
     executor = packed.executor(batch or min(max(len(x), 1), RUN_BATCH), threads=threads, keep=names)
     unequal, unequal_outputs = dict.fromkeys(names, 0), 0
-    for outputs, at in run_chunks(executor, np.asarray(x, np.float32)):
+    for outputs, at in run_chunks(executor, packed.as_input(x)):
         golden = evaluate(packed.network, packed.arrays, x[at], keep=True)
         for name in names:
             unequal[name] += _differing_codes(executor.kept_codes(name, graph.shape(name)), golden[name], graph, name)
@@ -52,5 +51,6 @@ def check(packed: PackedNetwork, x: FloatArray, *, batch: int | None = None, thr
 
 def _differing_codes(got: NDArray[np.uint8], golden: NDArray[np.uint8], graph: Graph, name: str) -> int:
     channels = graph.shape(name)[0]
-    expected = golden.reshape(len(golden), channels, -1).transpose(0, 2, 1)[..., graph.order(name)]
+    by_pixel = golden if graph.is_tokens(name) else golden.reshape(len(golden), channels, -1).transpose(0, 2, 1)
+    expected = by_pixel[..., graph.order(name)]
     return int((got[: len(golden)] != expected).sum())

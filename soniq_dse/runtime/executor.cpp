@@ -9,6 +9,7 @@
 
 #include "layer.h"
 #include "team.h"
+#include "tokens.h"
 
 struct SoniqQuantize {  // fp32 -> codes; channel c of a pixel is read at source[c], or at c where source is null
   const float* in;
@@ -47,7 +48,9 @@ struct SoniqStep {
 
 namespace {
 
-enum Kind : int64_t { kPack, kLayer, kQuantize, kCopy, kMaxPoolCodes, kMaxPool, kAveragePool, kRelu, kAdd };
+enum Kind : int64_t {
+  kPack, kLayer, kQuantize, kCopy, kMaxPoolCodes, kMaxPool, kAveragePool, kRelu, kAdd, kEmbedding, kAddConstant, kLayerNorm, kAttention
+};
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -211,6 +214,10 @@ void run_step(const SoniqStep& step, SoniqShare share) {
     case kAveragePool: return average_pool(as<SoniqPool>(step), share);
     case kRelu: return relu(as<SoniqElementwise>(step), share);
     case kAdd: return add(as<SoniqElementwise>(step), share);
+    case kEmbedding: return soniq_embedding(as<SoniqEmbedding>(step), share);
+    case kAddConstant: return soniq_add_constant(as<SoniqAddConstant>(step), share);
+    case kLayerNorm: return soniq_layer_norm(as<SoniqLayerNorm>(step), share);
+    case kAttention: return soniq_attention(as<SoniqAttention>(step), share);
   }
 }
 

@@ -22,7 +22,12 @@ from soniq_dse.runtime.buffers import place
 from soniq_dse.runtime.plan import INPUT, OUTPUT, Plan
 from soniq_dse.runtime.structs import StepStruct
 
-DRIVER_SOURCES = (CPU_FOLDER / "layer.cpp", CPU_FOLDER / "depthwise.cpp", Path(__file__).with_name("executor.cpp"))
+DRIVER_SOURCES = (
+    CPU_FOLDER / "layer.cpp",
+    CPU_FOLDER / "depthwise.cpp",
+    Path(__file__).with_name("executor.cpp"),
+    Path(__file__).with_name("tokens.cpp"),
+)
 DEPTHWISE = KernelSpec(
     symbol="soniq_depthwise", op="depthwise", act="u8", wgt="s8", acc="s32", tile=(2, 32, 1), isa="driver",
     algorithm="direct", features=(), k_group=1, k_max=66310, path="cpu/depthwise.cpp",
@@ -144,7 +149,8 @@ class Executor:
         )
         self._library = load_drivers(self.flags)
         self._team = Team(self._library, plan.threads)
-        self._input: NDArray[np.float32] = self._view(INPUT, (plan.batch, *in_shape), np.float32)
+        dtype: Any = np.float32 if plan.n_tokens is None else np.int32
+        self._input: NDArray[Any] = self._view(INPUT, (plan.batch, *in_shape), dtype)
         self._output: NDArray[np.float32] = self._view(OUTPUT, (plan.batch, *out_shape), np.float32)
 
     @property
@@ -152,23 +158,35 @@ class Executor:
         """Bytes of all buffers together."""
         return int(self._memory.size)
 
-    def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Outputs ``[batch, ...]`` for ``x [batch, ...]`` (fp32, channels first, finite).
+    def run(self, x: NDArray[Any]) -> NDArray[np.float32]:
+        """Outputs ``[batch, ...]`` for ``x [batch, ...]`` (fp32, channels first, finite; or token numbers, integers).
 
         Raises:
-            UserError: the shape or the type is another, or a value is not finite.
+            UserError: the shape or the type is another, or a value is not finite or no token number.
         """
         self.set_input(x)
         self._library.soniq_run(*self._call())
         return np.array(self._output)
 
-    def set_input(self, x: NDArray[np.float32]) -> None:
+    def set_input(self, x: NDArray[Any]) -> None:
         """Copy ``x`` to where the plan reads it, after the checks of ``run``."""
-        if x.shape != self._input.shape or x.dtype != np.float32:
-            raise UserError(f"x: expected float32 {list(self._input.shape)}, got {x.dtype} {list(x.shape)}")
-        if not np.isfinite(x).all():
+        n_tokens = self.plan.n_tokens
+        fits = x.dtype == np.float32 if n_tokens is None else np.issubdtype(x.dtype, np.integer)
+        if x.shape != self._input.shape or not fits:
+            expected = "float32" if n_tokens is None else "integers"
+            raise UserError(f"x: expected {expected} {list(self._input.shape)}, got {x.dtype} {list(x.shape)}")
+        if n_tokens is None and not np.isfinite(x).all():
             raise UserError("x: expected finite numbers, got infinities or NaN")
-        np.copyto(self._input, x)
+        if n_tokens is not None and not 0 <= x.min() <= x.max() < n_tokens:
+            raise UserError(f"x: expected token numbers 0..{n_tokens - 1}, got {x.min()}..{x.max()}")
+        np.copyto(self._input, x, casting="same_kind" if n_tokens is None else "unsafe")
+
+    def random_input(self, seed: int = 0) -> NDArray[Any]:
+        """Some input: normal numbers, or any tokens."""
+        rng, n_tokens = np.random.default_rng(seed), self.plan.n_tokens
+        if n_tokens is not None:
+            return rng.integers(0, n_tokens, self._input.shape)
+        return rng.standard_normal(self._input.shape).astype(np.float32)
 
     def time_runs(self, repeats: int) -> NDArray[np.float64]:
         """Seconds of each of ``repeats`` runs on the current input: CPU time of the thread, wall time of several."""

@@ -32,6 +32,10 @@ Order = NDArray[np.int64]
 """Position in the deployed tensor -> channel of the trained model."""
 
 
+_KEEPS_ORDER = frozenset({"relu", "add", "add_constant", "tokens", "mean_tokens"})
+_ORDERED = frozenset({"embedding", "layer_norm", "attention"})
+
+
 @dataclass
 class Epilogue:
     """What a layer does after its bias: relu, residual add, relu (each if set); ``output`` is what it makes."""
@@ -44,7 +48,7 @@ class Epilogue:
 
 
 class Graph:
-    """Questions about an ``IntegerNetwork`` that planning asks."""
+    """Questions about an ``IntegerNetwork`` that planning asks. Tokens are the pixels of an image one pixel high."""
 
     def __init__(self, network: IntegerNetwork) -> None:
         self.nodes: dict[str, NetworkNode] = {node.name: node for node in network.nodes}
@@ -58,9 +62,15 @@ class Graph:
         self._component = self._join()
 
     def shape(self, name: str) -> tuple[int, int, int]:
-        """(channels, height, width) of a tensor; vectors are images of 1 x 1."""
+        """(channels, height, width) of a tensor; vectors are images of 1 x 1, tokens those of 1 x tokens."""
         shape = self.nodes[name].shape
+        if self.is_tokens(name):
+            return shape[1], 1, shape[0]
         return (shape[0], shape[1], shape[2]) if len(shape) == 3 else (prod(shape), 1, 1)
+
+    def is_tokens(self, name: str) -> bool:
+        """Whether a tensor is ``[tokens, channels]``: channels last in the trained model too."""
+        return len(self.nodes[name].shape) == 2
 
     def holds_codes(self, name: str) -> bool:
         """Whether the tensor is uint8 codes: a quantize node, or a max pool of one."""
@@ -147,7 +157,9 @@ class Graph:
         """Union-find over tensors that must share their channel order."""
         self._component = {name: name for name in self.nodes}
         for node in self.nodes.values():
-            joined = node.op in ("relu", "add") or (isinstance(node, PoolNode) and not self.holds_codes(node.name))
+            joined = node.op in ("relu", "add", "add_constant", "tokens", "mean_tokens") or (
+                isinstance(node, PoolNode) and not self.holds_codes(node.name)
+            )
             joined |= isinstance(node, FlattenNode) and self.shape(node.inputs[0])[1:] == (1, 1)
             if joined:
                 for name in node.inputs:
@@ -162,6 +174,8 @@ class Graph:
     def _order_of_component(self, root: str) -> Order:
         members = [name for name in self.nodes if self._find(name) == root]
         channels = self.shape(root)[0]
+        if any(self._is_kept(name) for name in members):
+            return np.arange(channels)
         for name in members:
             node = self.nodes[name]
             if isinstance(node, Conv2dNode) and node.groups > 1:
@@ -174,6 +188,11 @@ class Graph:
                 if isinstance(quantize, QuantizeNode):
                     return np.asarray(quantize.quantizer.channel_order)
         return np.arange(channels)
+
+    def _is_kept(self, name: str) -> bool:
+        """Whether a tensor's channels stay as trained: what sums over them does so in their order, heads are blocks."""
+        readers = (self.nodes[reader].op for reader in self.consumers[name])
+        return self.nodes[name].op in _ORDERED or any(op in _ORDERED for op in readers)
 
     def _flattened(self, name: str) -> Order:
         """Channels last in the deployed tensor, channels first in the trained one."""

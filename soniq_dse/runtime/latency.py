@@ -49,8 +49,7 @@ def latency(packed: PackedNetwork, *, batch: int = 1, threads: int = 1, max_s: f
         executor = packed.executor(batch, threads=threads)
     except MissingCapabilityError as error:
         return Latency(Measurement(batch=batch, threads=threads, skipped=str(error)), {})
-    shape = (batch, *packed.in_shape)
-    executor.set_input(np.random.default_rng(seed).standard_normal(shape).astype(np.float32))
+    executor.set_input(executor.random_input(seed))
     timing, runs = _settled(executor, max_s)
     measurement = Measurement(
         batch=batch,

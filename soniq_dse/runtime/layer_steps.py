@@ -18,7 +18,7 @@ from soniq_dse.kernels.strips import Geometry, Strips, bordered
 from soniq_dse.kernels.walk import Image, Tiling, layer_struct, tile_layer
 from soniq_dse.records.choice import Choices, PartShape
 from soniq_dse.records.cost import KernelSpec
-from soniq_dse.records.network import Conv2dNode, LinearNode, PoolNode, QuantizeNode
+from soniq_dse.records.network import Conv2dNode, LinearNode, MeanTokensNode, PoolNode, QuantizeNode
 from soniq_dse.runtime.executor import depthwise_kernel, driver_flags
 from soniq_dse.runtime.graph import Epilogue, Graph
 from soniq_dse.runtime.plan import SCRATCH, Addresses, LayerReport, Plan
@@ -78,9 +78,9 @@ class LayerPlanner:
         self._report(node, geometry, parts)
 
     def _geometry(self, node: Conv2dNode | LinearNode) -> Geometry:
-        if isinstance(node, LinearNode):
-            return Geometry(self._plan.batch)
         _, height, width = self._graph.shape(node.inputs[0])
+        if isinstance(node, LinearNode):
+            return Geometry(self._plan.batch, height, width)
         kernel_h, kernel_w = self._arrays[node.weight.sha256].shape[2:]
         return Geometry(self._plan.batch, height, width, (kernel_h, kernel_w), node.stride, node.padding, node.dilation)
 
@@ -215,11 +215,12 @@ def first_fitting(shape: PartShape, features: Collection[str]) -> KernelSpec:
 
 
 def pool_arguments(
-    graph: Graph, node: PoolNode, batch: int, reads: str, writes: str
+    graph: Graph, node: PoolNode | MeanTokensNode, batch: int, reads: str, writes: str
 ) -> Callable[[Addresses], PoolStruct]:
-    """The arguments of a pool step once its buffers have addresses."""
+    """The arguments of a pool step once its buffers have addresses; a mean of tokens is a pool of all pixels."""
     channels, height, width = graph.shape(node.inputs[0])
     _, out_height, out_width = graph.shape(node.name)
+    kernel, stride = (node.kernel, node.stride) if isinstance(node, PoolNode) else ((height, width), (height, width))
     return lambda address: PoolStruct(
         in_=address[reads],
         out=address[writes],
@@ -229,9 +230,9 @@ def pool_arguments(
         channels=channels,
         out_height=out_height,
         out_width=out_width,
-        kernel_height=node.kernel[0],
-        kernel_width=node.kernel[1],
-        stride_height=node.stride[0],
-        stride_width=node.stride[1],
-        scale=float(np.float32(1 / (node.kernel[0] * node.kernel[1]))),
+        kernel_height=kernel[0],
+        kernel_width=kernel[1],
+        stride_height=stride[0],
+        stride_width=stride[1],
+        scale=float(np.float32(1 / (kernel[0] * kernel[1]))),
     )

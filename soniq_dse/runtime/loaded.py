@@ -43,7 +43,8 @@ class LoadedNetwork:
         return self._packed.out_shape
 
     def __call__(self, x: ArrayLike) -> NDArray[np.float32]:
-        """Outputs ``[n, ...]`` (fp32, an array of their own) for ``x [n, ...]`` (fp32, channels first, finite).
+        """Outputs ``[n, ...]`` (fp32, an array of their own) for ``x [n, ...]``: fp32, channels first, finite; or token
+        numbers.
 
         As many runs of 32 samples as there are, then the others one by one: no output depends on its neighbours.
 
@@ -53,7 +54,8 @@ class LoadedNetwork:
         samples = np.asarray(x)
         if samples.shape[1:] != self.in_shape or samples.ndim == 0 or len(samples) == 0:
             expected = ", ".join(["n", *map(str, self.in_shape)])
-            raise UserError(f"x: expected float32 [{expected}] with n >= 1, got {list(samples.shape)}")
+            kind = "float32" if self._packed.n_tokens is None else "integers"
+            raise UserError(f"x: expected {kind} [{expected}] with n >= 1, got {list(samples.shape)}")
         outputs = np.empty((len(samples), *self.out_shape), np.float32)
         whole = len(samples) // RUN_BATCH * RUN_BATCH
         for batch, begin, end in ((RUN_BATCH, 0, whole), (1, whole, len(samples))):
@@ -96,5 +98,5 @@ def load(path: str | Path, *, threads: int = 1, choices: Choices | None = None) 
     packed = PackedNetwork.load(Path(path))
     chosen = tuned_choices(threads=threads) if choices is None else choices
     loaded = LoadedNetwork(packed.with_choices(chosen), threads)
-    loaded(np.zeros((1, *loaded.in_shape), np.float32))
+    loaded(packed.as_input(np.zeros((1, *loaded.in_shape), np.int64)))
     return loaded

@@ -3,7 +3,8 @@
 It is the same for every host: kernels, padding and channel order are chosen when it is planned for one. Its tensors:
 ``<node>/weight/<group>/<level>`` uint8 ``[out_channels / groups, bytes]`` (codes of the level's input channels of that
 group in ascending order, each with its kernel positions, as a bit stream of ``weight_bits``), ``<node>/scale`` and
-``<node>/bias``, and nothing else. The manifest, in the metadata, is ``format`` (its version at the end), ``network``
+``<node>/bias``; the arrays of other nodes as they are (``<node>/table``, ``<node>/gain``); and nothing else. The
+manifest, in the metadata, is ``format`` (its version at the end), ``network``
 (the network's record, whose array hashes the loaded arrays must meet) and ``sha256`` (of the text of ``network``).
 """
 
@@ -24,8 +25,9 @@ from soniq_dse.errors import UserError
 from soniq_dse.formats import format_of
 from soniq_dse.hardware.host import detect_host
 from soniq_dse.kernels.strips import Geometry
+from soniq_dse.records.base import ArrayRef
 from soniq_dse.records.choice import Choices, PartShape
-from soniq_dse.records.network import Conv2dNode, IntegerNetwork, LinearNode
+from soniq_dse.records.network import Conv2dNode, InputNode, IntegerNetwork, LinearNode
 from soniq_dse.records.palette import Level
 from soniq_dse.runtime.executor import Executor
 from soniq_dse.runtime.graph import Graph
@@ -60,7 +62,7 @@ class PackedNetwork:
         choices: Choices = NO_CHOICES,
     ) -> None:
         self.network = network
-        self.arrays = {ref.sha256: arrays[ref.sha256] for node in _layers(network) for ref in _refs(node)}
+        self.arrays = {ref.sha256: arrays[ref.sha256] for node in network.nodes for ref in node.refs.values()}
         self.features = tuple(detect_host().features if features is None else features)
         self.choices = choices
         self._executors: dict[tuple[int, int], Executor] = {}
@@ -83,6 +85,12 @@ class PackedNetwork:
         return self.network.nodes[0].shape
 
     @property
+    def n_tokens(self) -> int | None:
+        """The input is token numbers below this; None: fp32."""
+        first = self.network.nodes[0]
+        return first.n_tokens if isinstance(first, InputNode) else None
+
+    @property
     def out_shape(self) -> tuple[int, ...]:
         """Shape of one output."""
         return self.network.nodes[-1].shape
@@ -98,11 +106,11 @@ class PackedNetwork:
             for name, level, rows, columns in _blocks(graph, node):
                 block = np.ascontiguousarray(weight[rows][:, columns]).reshape(rows.stop - rows.start, -1)
                 tensors[name] = _packed(level, block)
-        return tensors
+        return tensors | {name: self.arrays[ref.sha256] for name, ref in _whole(self.network).items()}
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of weights, scales and biases."""
+        """Bytes of all arrays, weights at their true bits."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
     def save(self, path: Path) -> None:
@@ -163,9 +171,13 @@ class PackedNetwork:
         """A new executor of ``plan``, with buffers and threads of its own; the weights are those of the plan."""
         return Executor(plan, self.in_shape, self.out_shape, features=self.features, keep=keep)
 
-    def run(self, x: NDArray[np.float32], *, batch: int | None = None, threads: int = 1) -> NDArray[np.float32]:
-        """Outputs ``[n, ...]`` for ``x [n, ...]`` (fp32, channels first), ``batch`` samples a call (default up to 32),
-        by ``threads`` threads (the outputs are the same for any number).
+    def as_input(self, x: NDArray[Any]) -> NDArray[Any]:
+        """``x`` as the network reads it: in fp32, or as it is where that should be token numbers."""
+        return np.asarray(x, np.float32) if self.n_tokens is None else x
+
+    def run(self, x: NDArray[Any], *, batch: int | None = None, threads: int = 1) -> NDArray[np.float32]:
+        """Outputs ``[n, ...]`` for ``x [n, ...]`` (fp32, channels first, or token numbers), ``batch`` samples a call
+        (default up to 32), by ``threads`` threads (the outputs are the same for any number).
 
         Raises:
             UserError: the shape is not the network's, or a value is not finite.
@@ -173,17 +185,17 @@ class PackedNetwork:
         if x.ndim < 1 or x.shape[1:] != self.in_shape or len(x) == 0:
             raise UserError(f"x: expected [n, {', '.join(map(str, self.in_shape))}] with n >= 1, got {list(x.shape)}")
         executor = self.executor(batch or min(len(x), RUN_BATCH), threads=threads)
-        return np.concatenate([y for y, _ in run_chunks(executor, np.asarray(x, np.float32))])
+        return np.concatenate([y for y, _ in run_chunks(executor, self.as_input(x))])
 
 
-def run_chunks(executor: Executor, x: NDArray[np.float32]) -> Iterator[tuple[NDArray[np.float32], slice]]:
+def run_chunks(executor: Executor, x: NDArray[Any]) -> Iterator[tuple[NDArray[np.float32], slice]]:
     """(outputs, which samples) for ``x`` in chunks of the executor's batch; the last one is filled up with zeros."""
     batch = executor.plan.batch
     for at in range(0, len(x), batch):
         chunk = x[at : at + batch]
         filled = chunk
         if len(chunk) < batch:
-            filled = np.concatenate([chunk, np.zeros((batch - len(chunk), *x.shape[1:]), np.float32)])
+            filled = np.concatenate([chunk, np.zeros((batch - len(chunk), *x.shape[1:]), x.dtype)])
         yield executor.run(filled)[: len(chunk)], slice(at, at + len(chunk))
 
 
@@ -191,8 +203,10 @@ def _layers(network: IntegerNetwork) -> Iterator[MatmulNode]:
     return (node for node in network.nodes if isinstance(node, Conv2dNode | LinearNode))
 
 
-def _refs(node: MatmulNode) -> tuple[Any, ...]:
-    return node.weight, node.scale, node.bias
+def _whole(network: IntegerNetwork) -> dict[str, ArrayRef]:
+    """The arrays that are stored as they are, by the names of their tensors."""
+    others = (node for node in network.nodes if not isinstance(node, Conv2dNode | LinearNode))
+    return {f"{node.name}/{field}": ref for node in others for field, ref in node.refs.items()}
 
 
 def _blocks(graph: Graph, node: MatmulNode) -> Iterator[tuple[str, Level, slice, NDArray[np.int64]]]:
@@ -227,6 +241,7 @@ def _unpacked_arrays(network: IntegerNetwork, tensors: Arrays) -> dict[str, NDAr
             count = len(columns) * prod(kernel)
             weight[rows, columns] = _unpacked(level, tensors[name], count).reshape(-1, len(columns), *kernel)
         arrays[node.weight.sha256] = weight
+    arrays |= {ref.sha256: tensors[name] for name, ref in _whole(network).items()}
     for sha256, array in arrays.items():
         if array_sha256(array) != sha256:
             raise UserError(f"expected arrays of the hashes in its manifest, got another for {sha256[:12]}; damaged")
@@ -242,6 +257,7 @@ def _expect_tensors(graph: Graph, network: IntegerNetwork, tensors: Arrays) -> N
         for name, level, rows, columns in _blocks(graph, node):
             bits = len(columns) * prod(node.weight.shape[2:]) * level.weight_bits
             expected[name] = "uint8", (rows.stop - rows.start, -(-bits // 8))
+    expected |= {name: (ref.dtype, ref.shape) for name, ref in _whole(network).items()}
     for name in sorted(expected.keys() ^ tensors.keys()):
         got = "none" if name in expected else "one more"
         raise UserError(f"expected the tensors that its manifest names, got {got}: {name!r}")

@@ -44,6 +44,8 @@ class Plan:
 
     batch: int
     threads: int = 1
+    n_tokens: int | None = None
+    """The input is token numbers below this; None: fp32."""
     steps: list[Step] = field(default_factory=list)
     size_bytes: dict[str, int] = field(default_factory=dict)
     layers: list[LayerReport] = field(default_factory=list)

@@ -21,16 +21,20 @@ from soniq_dse.records.network import (
     AddNode,
     Conv2dNode,
     FlattenNode,
+    InputNode,
     IntegerNetwork,
     LinearNode,
+    MeanTokensNode,
     PoolNode,
     QuantizeNode,
     ReluNode,
+    TokensNode,
 )
 from soniq_dse.runtime.graph import Graph
 from soniq_dse.runtime.layer_steps import NO_CHOICES, Arrays, LayerPlanner, pool_arguments
 from soniq_dse.runtime.plan import INPUT, OUTPUT, Plan
 from soniq_dse.runtime.structs import CopyStruct, ElementwiseStruct, Kind, QuantizeStruct
+from soniq_dse.runtime.token_steps import TokenPlanner
 from soniq_dse.runtime.validate import validate, validate_arrays
 
 MOST_THREADS = 256
@@ -83,6 +87,7 @@ class _Planner:
     ) -> None:
         self._graph, self._batch, self._plan = Graph(network), plan.batch, plan
         self._layers = LayerPlanner(self._graph, arrays, self._plan, features, choices)
+        self._tokens = TokenPlanner(self._graph, arrays, self._plan)
 
     def plan(self) -> Plan:
         emit: dict[type, Callable[[Any], None]] = {
@@ -92,7 +97,10 @@ class _Planner:
             PoolNode: self._pool,
             ReluNode: self._elementwise,
             AddNode: self._elementwise,
-            FlattenNode: self._flatten,
+            FlattenNode: self._same_buffer,
+            TokensNode: self._same_buffer,
+            MeanTokensNode: self._pool,
+            **self._tokens.emit,
         }
         self._layers.build_kernels()
         self._input()
@@ -108,18 +116,16 @@ class _Planner:
     def _input(self) -> None:
         name = self._graph.input
         self._plan.buffer(INPUT, 4 * self._elements(name))
+        node = self._graph.nodes[name]
+        self._plan.n_tokens = node.n_tokens if isinstance(node, InputNode) else None
+        if self._plan.n_tokens is not None:
+            return
         if any(not isinstance(self._graph.nodes[reader], QuantizeNode) for reader in self._graph.consumers[name]):
             channels, height, width = self._graph.shape(name)
             pixels, order = height * width, self._graph.order(name)
-            self._copy(
-                name,
-                INPUT,
-                self._plan.new_floats(name, self._elements(name)),
-                pixels,
-                channels,
-                order * pixels,
-                (1, channels, 1),
-            )
+            source, pixel_stride = (order, channels) if self._graph.is_tokens(name) else (order * pixels, 1)
+            to = self._plan.new_floats(name, self._elements(name))
+            self._copy(name, INPUT, to, pixels, channels, source, (pixel_stride, channels, 1))
 
     def _output(self) -> None:
         name = self._graph.output
@@ -129,7 +135,8 @@ class _Planner:
         self._plan.buffer(OUTPUT, 4 * self._elements(name))
         position = np.argsort(self._graph.order(name))
         pixels = height * width
-        self._copy(name, self._plan.floats[name], OUTPUT, pixels, channels, position, (channels, 1, pixels))
+        strides = (channels, channels, 1) if self._graph.is_tokens(name) else (channels, 1, pixels)
+        self._copy(name, self._plan.floats[name], OUTPUT, pixels, channels, position, strides)
 
     def _copy(
         self,
@@ -165,8 +172,9 @@ class _Planner:
         channels, height, width = self._graph.shape(tensor)
         pixels, order = height * width, self._graph.order(node.name)
         if tensor == self._graph.input:
-            reads, pixel_stride = INPUT, 1 if pixels > 1 else channels
-            source: NDArray[np.int64] | None = order * pixels
+            first = pixels > 1 and not self._graph.is_tokens(tensor)  # channels
+            reads, pixel_stride = INPUT, 1 if first else channels
+            source: NDArray[np.int64] | None = order * pixels if first else order
         else:
             reads, pixel_stride = self._plan.floats[tensor], channels
             source = np.argsort(self._graph.order(tensor))[order] if self._graph.gathers(node.name) else None
@@ -208,10 +216,10 @@ class _Planner:
             ),
         )
 
-    def _flatten(self, node: FlattenNode) -> None:
+    def _same_buffer(self, node: FlattenNode | TokensNode) -> None:
         self._plan.floats[node.name] = self._plan.floats[node.inputs[0]]  # channels last: the order says what is where
 
-    def _pool(self, node: PoolNode) -> None:
+    def _pool(self, node: PoolNode | MeanTokensNode) -> None:
         tensor, elements = node.inputs[0], self._elements(node.name)
         if self._graph.holds_codes(tensor):
             kind, reads, writes = (

@@ -20,6 +20,10 @@ class Kind(IntEnum):
     AVERAGE_POOL = 6
     RELU = 7
     ADD = 8
+    EMBEDDING = 9
+    ADD_CONSTANT = 10
+    LAYER_NORM = 11
+    ATTENTION = 12
 
 
 _I64, _PTR = ctypes.c_int64, ctypes.c_void_p
@@ -64,6 +68,46 @@ class ElementwiseStruct(Struct):
     """``SoniqElementwise``."""
 
     _fields_ = (("first", _PTR), ("second", _PTR), ("out", _PTR), ("size", _I64))
+
+
+class EmbeddingStruct(Struct):
+    """``SoniqEmbedding``."""
+
+    _fields_ = (
+        ("numbers", _PTR),
+        *((name, _I64) for name in ("batch", "tokens", "ld_numbers", "channels")),
+        *((name, _PTR) for name in ("table", "scale", "out")),
+    )
+
+
+class AddConstantStruct(Struct):
+    """``SoniqAddConstant``."""
+
+    _fields_ = (*((name, _PTR) for name in ("in_", "constant", "out")), ("batch", _I64), ("size", _I64))
+
+
+class LayerNormStruct(Struct):
+    """``SoniqLayerNorm``."""
+
+    _fields_ = (
+        *((name, _PTR) for name in ("in_", "out")),
+        *((name, _I64) for name in ("rows", "channels")),
+        *((name, _PTR) for name in ("gain", "bias")),
+        *((name, ctypes.c_float) for name in ("share", "eps")),
+    )
+
+
+class AttentionStruct(Struct):
+    """``SoniqAttention``."""
+
+    _fields_ = (
+        *((name, _PTR) for name in ("query", "key", "value", "numbers")),
+        *((name, _I64) for name in ("batch", "tokens", "others", "channels", "heads", "ld_numbers")),
+        *((name, ctypes.c_float) for name in ("scale", "hidden")),
+        *((name, ctypes.c_int32) for name in ("hidden_token", "causal")),
+        *((name, _PTR) for name in ("out", "scratch")),
+        ("scratch_floats", _I64),
+    )
 
 
 class StepStruct(ctypes.Structure):

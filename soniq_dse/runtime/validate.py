@@ -15,6 +15,7 @@ from soniq_dse.errors import UserError
 from soniq_dse.kernels.strips import Geometry
 from soniq_dse.records.network import (
     Conv2dNode,
+    InputNode,
     IntegerNetwork,
     LinearNode,
     NetworkNode,
@@ -22,6 +23,7 @@ from soniq_dse.records.network import (
     QuantizeNode,
     TensorQuantizer,
 )
+from soniq_dse.runtime.validate_tokens import TOKEN_SHAPES, error_at, validate_numbers
 
 MOST_ELEMENTS = 2**31
 """Of one tensor of one sample."""
@@ -38,6 +40,7 @@ def validate(network: IntegerNetwork) -> None:
     """
     checked: dict[str, NetworkNode] = {}
     quantizers: dict[str, TensorQuantizer] = {}  # of the tensors of codes
+    validate_numbers(network)
     for node in network.nodes:
         _validate_node(node, [checked[name] for name in node.inputs], quantizers, is_first=not checked)
         checked[node.name] = node
@@ -45,8 +48,9 @@ def validate(network: IntegerNetwork) -> None:
             quantizers[node.name] = node.quantizer
         elif node.op == "max_pool2d" and node.inputs[0] in quantizers:
             quantizers[node.name] = quantizers[node.inputs[0]]
-    if network.nodes[-1].name in quantizers:
-        raise _error(network.nodes[-1], "fp32 as the output of the network", "codes")
+    kind = _kind(network.nodes[-1], quantizers)
+    if kind != "fp32":
+        raise error_at(network.nodes[-1], "fp32 as the output of the network", kind)
 
 
 def validate_arrays(network: IntegerNetwork, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -56,17 +60,12 @@ def validate_arrays(network: IntegerNetwork, arrays: Mapping[str, NDArray[Any]])
         UserError: names the node, what was expected and what was got.
     """
     for node in network.nodes:
-        if not isinstance(node, Conv2dNode | LinearNode):
-            continue
-        for name, ref, dtype in (
-            ("weight", node.weight, "int8"),
-            ("scale", node.scale, "float32"),
-            ("bias", node.bias, "float32"),
-        ):
+        for name, ref in node.refs.items():
+            dtype = "int8" if name in ("weight", "table") else "float32"
             array = arrays.get(ref.sha256)
             got = "none" if array is None else f"{array.dtype} {list(array.shape)}"
             if array is None or array.shape != ref.shape or array.dtype != dtype:
-                raise _error(node, f"a {name} of {dtype} {list(ref.shape)}", got)
+                raise error_at(node, f"a {name} of {dtype} {list(ref.shape)}", got)
 
 
 def _validate_node(
@@ -75,36 +74,49 @@ def _validate_node(
     if len(node.name) > MOST_NAME or not node.name.isprintable():
         raise UserError(f"node: expected a printable name of {MOST_NAME} characters at most, got {node.name[:40]!r}...")
     if (node.op == "input") != is_first:
-        raise _error(node, "an input as the first node and nowhere else", node.op)
-    arity = {"input": 0, "add": 2}.get(node.op, 1)
-    if len(inputs) != arity:
-        raise _error(node, f"{arity} inputs", f"{len(inputs)}")
-    if len(node.shape) not in (1, 3) or min(node.shape) < 1 or prod(node.shape) > MOST_ELEMENTS:
-        raise _error(
-            node, f"[channels] or [channels, height, width], {MOST_ELEMENTS} numbers at most", f"{list(node.shape)}"
-        )
-    holds_codes = [source.name in quantizers for source in inputs]
-    reads_codes = isinstance(node, Conv2dNode | LinearNode)
-    if node.op != "max_pool2d" and holds_codes != [reads_codes] * arity:
-        raise _error(node, f"{'codes' if reads_codes else 'fp32'} to read", f"{'fp32' if reads_codes else 'codes'}")
+        raise error_at(node, "an input as the first node and nowhere else", node.op)
+    arities = {"input": (0,), "add": (2,), "attention": (3, 4)}.get(node.op, (1,))
+    if len(inputs) not in arities:
+        raise error_at(node, f"{arities[0]} inputs", f"{len(inputs)}")
+    if len(node.shape) not in (1, 2, 3) or min(node.shape) < 1 or prod(node.shape) > MOST_ELEMENTS:
+        shapes = "[channels], [channels, height, width] or [tokens, channels]"
+        raise error_at(node, f"{shapes}, {MOST_ELEMENTS} numbers at most", f"{list(node.shape)}")
+    _validate_kinds(node, [_kind(source, quantizers) for source in inputs])
     expected = _SHAPES[node.op](node, *(source.shape for source in inputs))
     if node.shape != expected:
-        raise _error(node, f"the shape {list(expected)}", f"{list(node.shape)}")
+        raise error_at(node, f"the shape {list(expected)}", f"{list(node.shape)}")
     if isinstance(node, Conv2dNode | LinearNode):
         levels = len(quantizers[inputs[0].name].palette.levels)
         _validate_vectors(node, levels)
 
 
+def _kind(node: NetworkNode, quantizers: Mapping[str, TensorQuantizer]) -> str:
+    """What a tensor holds."""
+    if node.op == "slice" or (isinstance(node, InputNode) and node.n_tokens is not None):
+        return "token numbers"
+    return "codes" if node.name in quantizers else "fp32"
+
+
+def _validate_kinds(node: NetworkNode, found: list[str]) -> None:
+    """Refuse inputs that hold something else than the node reads."""
+    read = {"conv2d": "codes", "linear": "codes", "slice": "token numbers", "embedding": "token numbers"}
+    for position, kind in enumerate(found):
+        wanted = "token numbers" if node.op == "attention" and position == 3 else read.get(node.op, "fp32")
+        if kind != wanted and not (node.op == "max_pool2d" and kind == "codes"):
+            raise error_at(node, f"{wanted} to read", kind)
+
+
 def _validate_vectors(node: Conv2dNode | LinearNode, levels: int) -> None:
-    cols = node.shape[0]
+    cols = node.weight.shape[0]
     for name, ref, expected in (("scale", node.scale, (levels, cols)), ("bias", node.bias, (cols,))):
         if ref.shape != expected:
-            raise _error(node, f"a {name} of {list(expected)}", f"{list(ref.shape)}")
+            raise error_at(node, f"a {name} of {list(expected)}", f"{list(ref.shape)}")
 
 
 def _quantize(node: QuantizeNode, source: Shape) -> Shape:
-    if len(node.quantizer.level_of_channel) != source[0]:
-        raise _error(node, f"a level for each of {source[0]} channels", f"{len(node.quantizer.level_of_channel)}")
+    channels = source[1] if len(source) == 2 else source[0]
+    if len(node.quantizer.level_of_channel) != channels:
+        raise error_at(node, f"a level for each of {channels} channels", f"{len(node.quantizer.level_of_channel)}")
     return source
 
 
@@ -114,28 +126,34 @@ def _conv2d(node: Conv2dNode, source: Shape) -> Shape:
         len(weight) == 4 and min(weight) > 0 and source[0] == weight[1] * node.groups and weight[0] % node.groups == 0
     )
     if len(source) != 3 or not groups_fit:
-        raise _error(node, f"a weight for {list(source)} in {node.groups} groups", f"{list(weight)}")
+        raise error_at(node, f"a weight for {list(source)} in {node.groups} groups", f"{list(weight)}")
     geometry = Geometry(1, source[1], source[2], (weight[2], weight[3]), node.stride, node.padding, node.dilation)
     return weight[0], *geometry.out_size
 
 
 def _linear(node: LinearNode, source: Shape) -> Shape:
-    if len(source) != 1 or node.weight.shape[1:] != source:
-        raise _error(node, f"a weight for {list(source)}", f"{list(node.weight.shape)}")
-    return node.weight.shape[:1]
+    if len(source) > 2 or len(node.weight.shape) != 2 or node.weight.shape[1] != source[-1]:
+        raise error_at(node, f"a weight for {list(source)}", f"{list(node.weight.shape)}")
+    return *source[:-1], node.weight.shape[0]
 
 
 def _pool(node: PoolNode, source: Shape) -> Shape:
     if len(source) != 3:
-        raise _error(node, "an image to read", f"{list(source)}")
+        raise error_at(node, "an image to read", f"{list(source)}")
     size = [(source[1 + i] - node.kernel[i]) // node.stride[i] + 1 for i in (0, 1)]
     return source[0], *size
 
 
 def _add(node: NetworkNode, first: Shape, second: Shape) -> Shape:
     if first != second:
-        raise _error(node, f"two tensors of {list(first)}", f"{list(second)}")
+        raise error_at(node, f"two tensors of {list(first)}", f"{list(second)}")
     return first
+
+
+def _flatten(node: NetworkNode, source: Shape) -> Shape:
+    if len(source) == 2:
+        raise error_at(node, "an image or a vector to read", f"{list(source)}")
+    return (prod(source),)
 
 
 _SHAPES: dict[str, Callable[..., Shape]] = {
@@ -147,9 +165,6 @@ _SHAPES: dict[str, Callable[..., Shape]] = {
     "add": _add,
     "max_pool2d": _pool,
     "avg_pool2d": _pool,
-    "flatten": lambda _, source: (prod(source),),
+    "flatten": _flatten,
+    **TOKEN_SHAPES,
 }
-
-
-def _error(node: NetworkNode, expected: str, got: str) -> UserError:
-    return UserError(f"node {node.name} ({node.op}): expected {expected}, got {got}")

@@ -4,139 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
 from soniq_dse.records.workload import Conv2dLayer, GemmLayer
-from soniq_dse.workloads.capture import Captured, stack_paths
+from soniq_dse.workloads import token_operators
+from soniq_dse.workloads.calls import STATISTICS, Context, Operator, call_of, owner_of, reason_of, same_type, shape_of
 
 IDENTITIES = frozenset({"alias", "clone", "contiguous", "detach", "lift_fresh_copy"})
 """Calls that change no value."""
-
-MOVES = frozenset(
-    {
-        "cat",
-        "chunk",
-        "expand",
-        "flatten",
-        "flip",
-        "getitem",
-        "index",
-        "index_select",
-        "narrow",
-        "pad",
-        "permute",
-        "pixel_shuffle",
-        "repeat",
-        "reshape",
-        "roll",
-        "select",
-        "slice",
-        "split",
-        "split_with_sizes",
-        "squeeze",
-        "stack",
-        "t",
-        "transpose",
-        "unbind",
-        "unflatten",
-        "unsqueeze",
-        "view",
-        "_unsafe_view",
-    }
-)
-"""Calls that move data and compute nothing."""
-
-_NOT_A_MODULE = "a matrix product outside nn.Linear; only nn.Linear modules are quantised"
-_STATISTICS = "normalises with statistics of each input, in floating point"
-_OTHER_CONVOLUTION = "only two-dimensional convolutions (nn.Conv2d) are quantised"
-REASONS = {
-    "scaled_dot_product_attention": "attention multiplies activations by activations; only products with weights are "
-    "quantised",
-    "bmm": "multiplies activations by activations; only products with weights are quantised",
-    **dict.fromkeys(("matmul", "mm", "addmm", "einsum"), _NOT_A_MODULE),
-    **dict.fromkeys(("layer_norm", "group_norm", "instance_norm", "rms_norm"), _STATISTICS),
-    **dict.fromkeys(
-        ("conv1d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _OTHER_CONVOLUTION
-    ),
-    "softmax": "exponentials are computed in floating point",
-    "embedding": "a table look-up, kept in floating point",
-    "dropout": "drops at random in evaluation mode too",
-}
-"""ATen name -> why it stays in floating point."""
-
-
-@dataclass(frozen=True)
-class Operator:
-    """What a call becomes. ``identity``: no node at all. ``reason``: why it stays in floating point ("": it need not).
-
-    ``layer`` makes the layer record for a node's name; ``module`` is the path of the module that owns the weight.
-    ``then_flatten``: the call drops the axes of size 1 that its pool leaves.
-    """
-
-    op: str
-    attributes: dict[str, Any] = field(default_factory=dict)
-    layer: Callable[[str], Conv2dLayer | GemmLayer] | None = None
-    module: str = ""
-    reason: str = ""
-    identity: bool = False
-    then_flatten: bool = False
-
-
-@dataclass(frozen=True)
-class Context:
-    """The model, its calls, and how many calls read each parameter."""
-
-    model: nn.Module
-    captured: Captured
-    uses: dict[str, int]
 
 
 def operator_of(node: torch.fx.Node, context: Context) -> Operator:
     """The operator behind one ATen call."""
     op, args = call_of(node)
-    if op in IDENTITIES or (op == "dropout" and not args.get("train")) or (op == "to" and _same_type(node)):
+    if op in IDENTITIES or (op == "dropout" and not args.get("train")) or (op == "to" and same_type(node)):
         return Operator(op, identity=True)
     if isinstance(node.target, torch._ops.HigherOrderOperator):
         return Operator(op, reason="what runs under no_grad, autocast or a control-flow operator is not looked into")
     convert = _CONVERT.get(op)
-    return convert(node, args, context) if convert else _other(op)
-
-
-def call_of(node: torch.fx.Node) -> tuple[str, dict[str, Any]]:
-    """(ATen name without the in-place underscore, arguments by name, defaults included)."""
-    schema = getattr(node.target, "_schema", None)
-    if schema is None:
-        return str(getattr(node.target, "__name__", node.target)), {}
-    space, _, name = schema.name.partition("::")
-    args = {argument.name: argument.default_value for argument in schema.arguments if argument.has_default_value()}
-    args |= {argument.name: value for argument, value in zip(schema.arguments, node.args, strict=False)}
-    name = name.removesuffix("_") if writes_input(node) else name
-    return (name if space == "aten" else f"{space}.{name}"), args | dict(node.kwargs)
-
-
-def writes_input(node: torch.fx.Node) -> bool:
-    """Whether the call works in place on its first argument."""
-    schema = getattr(node.target, "_schema", None)
-    return bool(schema is not None and schema.is_mutable and schema.name.endswith("_"))
-
-
-def shape_of(node: torch.fx.Node) -> tuple[int, ...]:
-    """Shape of what a call gives; () where that is no tensor."""
-    value = node.meta.get("val")
-    return tuple(int(size) for size in value.shape) if isinstance(value, torch.Tensor) else ()
-
-
-def _same_type(node: torch.fx.Node) -> bool:
-    return bool(node.meta["val"].dtype == node.all_input_nodes[0].meta["val"].dtype)
+    found = convert(node, args, context) if convert else None
+    return found or _other(op)
 
 
 def _other(op: str) -> Operator:
-    moved = "moves data; the integer network has no such operator" if op in MOVES else ""
-    return Operator(op, reason=REASONS.get(op) or moved or "the integer network has no such operator")
+    return Operator(op, reason=reason_of(op))
 
 
 def _pair(value: Any) -> tuple[int, int]:
@@ -144,33 +38,12 @@ def _pair(value: Any) -> tuple[int, int]:
     return (values[0], values[-1])
 
 
-def _owner(node: torch.fx.Node, weight: Any, kind: type[nn.Module], context: Context) -> tuple[str, str]:
-    """(path of the module of class ``kind`` that owns ``weight`` or "", why training could not quantise it there)."""
-    path = context.captured.parameters.get(weight.name) if isinstance(weight, torch.fx.Node) else None
-    wanted = f"only weights of nn.{kind.__name__} modules are quantised"
-    if path is None:
-        return "", f"its weight is computed in the forward pass; {wanted}"
-    owner, _, leaf = path.rpartition(".")
-    caller = next(reversed(stack_paths(node)), owner)
-    weight_tensor = getattr(context.model.get_submodule(owner), leaf)
-    if getattr(context.model.get_submodule(caller), "weight", None) is weight_tensor:
-        owner, leaf = caller, "weight"  # of several modules that share a weight, the one that runs
-    module = context.model.get_submodule(owner)
-    if not isinstance(module, kind) or leaf != "weight":
-        return "", f"its weight {path!r} belongs to {type(module).__name__}; {wanted}"
-    if context.uses[weight.name] > 1:
-        return owner, f"its weight is read {context.uses[weight.name]} times; one assignment cannot follow all inputs"
-    if owner not in context.captured.called or owner != caller:
-        return owner, f"{owner}.weight is read without calling the module {owner}, so its input is out of reach"
-    return owner, ""
-
-
 def _conv2d(node: torch.fx.Node, args: dict[str, Any], context: Context) -> Operator:
     weight = args["weight"]
     out_channels, _, *kernel = weight.meta["val"].shape
     stride, dilation = _pair(args["stride"]), _pair(args["dilation"])
     batch, in_channels, height, width = ([1, *shape_of(args["input"])])[-4:]
-    owner, reason = _owner(node, weight, nn.Conv2d, context)
+    owner, reason = owner_of(node, weight, nn.Conv2d, context)
     spans = [dilation[i] * (kernel[i] - 1) for i in (0, 1)]
     padding = {"same": (spans[0] // 2, spans[1] // 2), "valid": (0, 0)}.get(str(args["padding"]))
     if padding is None:
@@ -200,7 +73,7 @@ def _conv2d(node: torch.fx.Node, args: dict[str, Any], context: Context) -> Oper
 
 def _linear(node: torch.fx.Node, args: dict[str, Any], context: Context) -> Operator:
     n, k = args["weight"].meta["val"].shape
-    owner, reason = _owner(node, args["weight"], nn.Linear, context)
+    owner, reason = owner_of(node, args["weight"], nn.Linear, context)
     m = math.prod(shape_of(node)[:-1])
     return Operator(
         "linear",
@@ -214,7 +87,7 @@ def _linear(node: torch.fx.Node, args: dict[str, Any], context: Context) -> Oper
 def _batch_norm(node: torch.fx.Node, args: dict[str, Any], context: Context) -> Operator:
     mean = args["running_mean"]
     path = context.captured.parameters.get(mean.name, "") if isinstance(mean, torch.fx.Node) else ""
-    reason = _STATISTICS if args["training"] or not path else ""
+    reason = STATISTICS if args["training"] or not path else ""
     return Operator("batch_norm", {"eps": float(args["eps"])}, module=path.rpartition(".")[0], reason=reason)
 
 
@@ -223,6 +96,8 @@ def _add(node: torch.fx.Node, args: dict[str, Any], context: Context) -> Operato
     both = all(isinstance(term, torch.fx.Node) and term.name not in context.captured.parameters for term in terms)
     if both and args["alpha"] == 1 and all(shape_of(term) == shape_of(node) for term in terms):
         return Operator("add")
+    if args["alpha"] == 1 and (constant := token_operators.places(node, terms, context)) is not None:
+        return constant
     return Operator("add", reason="only two activations of one shape are added, unscaled, in the integer network")
 
 
@@ -252,7 +127,9 @@ def _adaptive_pool(node: torch.fx.Node, args: dict[str, Any], context: Context) 
 def _mean(node: torch.fx.Node, args: dict[str, Any], context: Context) -> Operator:
     shape = shape_of(args["self"])
     axes = args.get("dim")
-    if len(shape) != 4 or not axes or {axis % 4 for axis in axes} != {2, 3} or not _same_type(node):
+    if len(shape) == 3 and axes and [axis % 3 for axis in axes] == [1] and not args["keepdim"] and same_type(node):
+        return Operator("mean_tokens")
+    if len(shape) != 4 or not axes or {axis % 4 for axis in axes} != {2, 3} or not same_type(node):
         return _other("mean")
     return _average(list(shape[2:]), then_flatten=not args["keepdim"])
 
@@ -283,7 +160,7 @@ def flatten(shape: tuple[int, ...]) -> Operator:
     return Operator("flatten", {"features_per_channel": math.prod(shape[2:])})
 
 
-_CONVERT: dict[str, Callable[[torch.fx.Node, dict[str, Any], Context], Operator]] = {
+_CONVERT: dict[str, Callable[[torch.fx.Node, dict[str, Any], Context], Operator | None]] = {
     "conv2d": _conv2d,
     "linear": _linear,
     "batch_norm": _batch_norm,
@@ -295,4 +172,5 @@ _CONVERT: dict[str, Callable[[torch.fx.Node, dict[str, Any], Context], Operator]
     "mean": _mean,
     **dict.fromkeys(("clamp", "clamp_min", "hardtanh"), _bounded),
     **dict.fromkeys(("flatten", "reshape", "squeeze", "view", "_unsafe_view"), _reshape),
+    **token_operators.CONVERT,
 }

@@ -128,13 +128,17 @@ class Metric:
 
     def of(self, network: Callable[[Array], Array], data: Split, batch: int) -> float:
         """The metric of ``network`` (inputs -> outputs) on ``data``."""
-        if self.generate is not None:
-            return float(self.compute(self.generate(network, data.inputs), data.targets))
-        if self.per_example is None:
-            return float(self.compute(network(data.inputs), data.targets))
+        return self.judged(network, data, batch)[0]
+
+    def judged(self, network: Callable[[Array], Array], data: Split, batch: int) -> tuple[float, Array]:
+        """(metric, what it follows from): all outputs, or what was generated, or a number per example."""
+        if self.per_example is None or self.generate is not None:
+            found = network(data.inputs) if self.generate is None else self.generate(network, data.inputs)
+            return float(self.compute(found, data.targets)), found
         starts = range(0, len(data), batch)
         each = [self.per_example(network(data.inputs[i : i + batch]), data.targets[i : i + batch]) for i in starts]
-        return self.finish(float(np.concatenate(each).mean()))
+        numbers = np.concatenate(each)
+        return self.finish(float(numbers.mean())), numbers
 
     def better(self, left: float, right: float) -> bool:
         """Whether ``left`` is strictly better than ``right``."""
@@ -248,6 +252,22 @@ class Task:
             if len(self.split(name)) > limit
         }
         return replace(self, name=f"{self.name}[:{limit}]", **shorter) if shorter else self
+
+
+def at_full_length(network: Callable[[Array], Array], length: int) -> Callable[[Array], Array]:
+    """``network`` of ``length`` tokens, fit to be asked for fewer: they are padded behind, and the outputs cut.
+
+    So a causal network of one shape generates token by token.
+    """
+
+    def ask(inputs: Array) -> Array:
+        missing = length - inputs.shape[1]
+        if missing <= 0:
+            return network(inputs)
+        outputs = network(np.pad(inputs, ((0, 0), (0, missing))))
+        return outputs[:, : outputs.shape[1] - missing]
+
+    return ask
 
 
 def shuffled(length: int, *key: int) -> Array:

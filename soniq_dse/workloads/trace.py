@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from soniq_dse.records.workload import Node, Unsupported, Workload
-from soniq_dse.workloads import classes, operators
+from soniq_dse.workloads import classes, fusing, operators
+from soniq_dse.workloads.calls import Context, Operator, shape_of, writes_input
 from soniq_dse.workloads.capture import Captured, capture, stack_paths
-from soniq_dse.workloads.operators import Operator
 
 
 def trace(
@@ -27,7 +27,7 @@ def trace(
         UserError: the forward pass fails or branches on data, or gives something else than one tensor.
     """
     captured = capture(model, example, name)
-    nodes, unsupported = _Builder(model, captured).build()
+    nodes, unsupported = fusing.fused(*_Builder(model, captured).build())
     unsupported += classes.unfoldable(nodes, {u.node for u in unsupported})
     unsupported += classes.misaligned(nodes, {u.node for u in unsupported})
     order = {node.name: index for index, node in enumerate(nodes)}
@@ -47,7 +47,7 @@ class _Builder:
     def __init__(self, model: nn.Module, captured: Captured) -> None:
         self._captured = captured
         self._live = _live(captured)
-        self._context = operators.Context(
+        self._context = Context(
             model, captured, Counter(read.name for node in self._live for read in node.all_input_nodes)
         )
         self._nodes: list[Node] = []
@@ -58,7 +58,7 @@ class _Builder:
         """(nodes in topological order, what stays in floating point)."""
         for call in self._live:
             if call.op == "placeholder" and call.name not in self._captured.parameters:
-                self._tensor_of[call.name] = self._append(Operator("input"), "input", (), operators.shape_of(call))
+                self._tensor_of[call.name] = self._append(Operator("input"), "input", (), shape_of(call))
             elif call.op == "call_function":
                 self._call(call)
         return self._nodes, self._unsupported
@@ -66,17 +66,17 @@ class _Builder:
     def _call(self, call: torch.fx.Node) -> None:
         found = operators.operator_of(call, self._context)
         inputs = self._inputs(call)
-        if found.identity and inputs:
-            self._tensor_of[call.name] = inputs[0]
+        if found.identity:
+            self._tensor_of |= {call.name: inputs[0]} if inputs else {}
             return
         name, module = self._named(call, found)
         if found.reason:
             found.attributes.update(self._parameters(call))
-        shape = operators.shape_of(call)
+        shape = shape_of(call)
         tensor = self._append(found, name, inputs, (*shape, 1, 1) if found.then_flatten else shape, module)
         if found.then_flatten:
             tensor = self._append(operators.flatten((*shape, 1, 1)), f"{name}.flatten", (tensor,), shape)
-        if operators.writes_input(call) and call.args[0].name in self._tensor_of:
+        if writes_input(call) and call.args[0].name in self._tensor_of:
             # From here on, every reader of the tensor that was written to sees the result.
             written = self._tensor_of[call.args[0].name]
             self._tensor_of |= {key: tensor for key, value in self._tensor_of.items() if value == written}
@@ -126,6 +126,6 @@ def _live(captured: Captured) -> list[torch.fx.Node]:
     """Calls that the output depends on, in order, and those that write to one of these in place."""
     wanted = {captured.output}
     for node in reversed(captured.nodes):
-        if node in wanted or (operators.writes_input(node) and node.all_input_nodes[0] in wanted):
+        if node in wanted or (writes_input(node) and node.all_input_nodes[0] in wanted):
             wanted |= {node, *node.all_input_nodes}
     return [node for node in captured.nodes if node in wanted]

@@ -19,7 +19,6 @@ class GptChar(models.Base):
     dataset = "tiny_shakespeare"
     input_shape = (LENGTH,)
     schedule = Schedule(baseline_epochs=10, noise_epochs=4, finetune_epochs=6, batch_size=64, learning_rate=1e-3)
-    deployable = False
 
     def build(self, width: float = 1.0) -> nn.Module:
         """Token numbers ``[n, 128]`` -> logits ``[n, 128, tokens]``."""

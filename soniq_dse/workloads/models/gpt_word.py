@@ -19,7 +19,6 @@ class GptWord(models.Base):
     dataset = "wikitext2"
     input_shape = (LENGTH,)
     schedule = Schedule(baseline_epochs=20, noise_epochs=8, finetune_epochs=12, batch_size=64, learning_rate=5e-4)
-    deployable = False
 
     def build(self, width: float = 1.0) -> nn.Module:
         """Token numbers ``[n, 128]`` -> logits ``[n, 128, tokens]``."""

@@ -19,7 +19,6 @@ class TransformerMulti30k(models.Base):
     dataset = "multi30k"
     input_shape = (2 * LENGTH,)
     schedule = Schedule(baseline_epochs=20, noise_epochs=8, finetune_epochs=12, batch_size=64, learning_rate=1e-3)
-    deployable = False
 
     def build(self, width: float = 1.0) -> nn.Module:
         """Token numbers ``[n, 104]``, source then target -> logits ``[n, 52, tokens]`` of the target."""

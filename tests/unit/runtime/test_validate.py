@@ -49,9 +49,10 @@ def test_a_sound_network_passes(factory: NetworkFactory) -> None:
         ("conv2", {"padding": (5, 5)}, r"expected the shape \[8, 14, 14\]"),
         ("conv2", {"groups": 3}, "in 3 groups"),
         ("q1", {"shape": (4, 6, 7)}, r"expected the shape \[4, 6, 6\]"),
-        ("q1", {"shape": (4, -6, -6)}, r"expected \[channels\] or"),
+        ("q1", {"shape": (4, -6, -6)}, r"expected \[channels\], \[channels, height, width\] or \[tokens, channels\]"),
         ("q1", {"shape": (4, 2**20, 2**20)}, "numbers at most"),
-        ("relu3", {"shape": (8, 36)}, r"expected \[channels\] or"),
+        ("relu3", {"shape": (8, 36)}, r"expected the shape \[8, 6, 6\]"),
+        ("relu3", {"shape": (8, 6, 6, 1)}, r"expected \[channels\], "),
         ("relu3", {"inputs": ("q1",)}, "expected fp32 to read, got codes"),
         ("conv2", {"inputs": ("x",)}, "expected codes to read, got fp32"),
         ("add4", {"inputs": ("relu3",)}, "expected 2 inputs, got 1"),
@@ -116,3 +117,42 @@ def test_a_file_is_refused_before_it_is_unpacked(factory: NetworkFactory, tmp_pa
     save_file(load_file(path), path, metadata)
     with pytest.raises(UserError, match=r"net.safetensors: node conv2 .conv2d.: expected the shape"):
         PackedNetwork.load(path)
+
+
+@pytest.fixture
+def transformer() -> NetworkFactory:
+    """x, slice1, slice2, embedding3, embedding4, constant5, norm6, q7, fc8, attention9, q10, fc11"""
+    net = NetworkFactory((9,), "w2a2+w4a4", n_tokens=7)
+    source, target = net.slice("x", 0, 4), net.slice("x", 4, 9)
+    others, places = net.embedding(source, 16), net.add_constant(net.embedding(target, 16))
+    query = net.linear(net.quantize(net.layer_norm(places), signed=True), 16)
+    net.linear(net.quantize(net.attention(query, others, others, 2, numbers=source), signed=True), 3)
+    return net
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "message"),
+    [
+        ("x", {"n_tokens": 8}, r"embedding3 \(embedding\): expected a table of 8 rows or more, got \[7, 16\]"),
+        ("x", {"shape": (3, 3)}, r"expected token numbers \[tokens\], got \[3, 3\]"),
+        ("x", {"n_tokens": None}, "expected token numbers to read, got fp32"),
+        ("slice1", {"stop": 10}, "expected a part of 9 token numbers, got 0 to 10"),
+        ("slice1", {"start": 4}, "got 4 to 4"),
+        ("embedding4", {"inputs": ("embedding3",)}, "expected token numbers to read, got fp32"),
+        ("constant5", {"inputs": ("embedding3",)}, r"expected a constant of \[4, 16\], got \[5, 16\]"),
+        ("attention9", {"heads": 3}, r"in 3 heads, got \[\[5, 16\], \[4, 16\], \[4, 16\]\]"),
+        ("attention9", {"causal": True}, "as many others as tokens"),
+        ("attention9", {"inputs": ("fc8", "embedding3")}, "expected 3 inputs, got 2"),
+        ("attention9", {"inputs": ("fc8", "embedding3", "constant5")}, "twice"),
+        ("attention9", {"inputs": ("fc8", "embedding3", "embedding3", "slice2")}, "expected token numbers of 4 others"),
+        ("attention9", {"inputs": ("fc8", "embedding3", "embedding3", "fc8")}, "expected token numbers to read"),
+        ("attention9", {"inputs": ("q7", "embedding3", "embedding3")}, "expected fp32 to read, got codes"),
+        ("fc8", {"shape": (5, 15)}, r"expected the shape \[5, 16\], got \[5, 15\]"),
+    ],
+)
+def test_what_does_not_fit_in_a_transformer_is_named(
+    transformer: NetworkFactory, name: str, fields: dict[str, Any], message: str
+) -> None:
+    validate(transformer.network())
+    with pytest.raises(UserError, match=message):
+        PackedNetwork(changed(transformer.network(), name, **fields), transformer.arrays, ()).executor(1)

@@ -1,0 +1,42 @@
+// Steps of Transformers: what reads token numbers, norms, attention. Tensors are [batch][tokens][channels], fp32.
+// The arithmetic is that of formats/normalisation.py and formats/attention.py, operation by operation.
+#pragma once
+#include "layer.h"
+
+struct SoniqEmbedding {  // out[b][t] = table[numbers[b * ld_numbers + t]] * scale of that row
+  const int32_t* numbers;
+  int64_t batch, tokens, ld_numbers, channels;
+  const int8_t* table;
+  const float* scale;
+  float* out;
+};
+
+struct SoniqAddConstant {  // [batch][size] + [size]
+  const float *in, *constant;
+  float* out;
+  int64_t batch, size;
+};
+
+struct SoniqLayerNorm {
+  const float* in;
+  float* out;
+  int64_t rows, channels;
+  const float *gain, *bias;
+  float share, eps;  // share: 1 / channels
+};
+
+struct SoniqAttention {
+  const float *query, *key, *value;
+  const int32_t* numbers;  // of the others, or null where none is hidden
+  int64_t batch, tokens, others, channels, heads, ld_numbers;
+  float scale, hidden;
+  int32_t hidden_token, causal;
+  float* out;
+  float* scratch;  // of the first share; those of the others follow, each scratch_floats behind the one before
+  int64_t scratch_floats;
+};
+
+void soniq_embedding(const SoniqEmbedding& s, SoniqShare share);
+void soniq_add_constant(const SoniqAddConstant& s, SoniqShare share);
+void soniq_layer_norm(const SoniqLayerNorm& s, SoniqShare share);
+void soniq_attention(const SoniqAttention& s, SoniqShare share);
