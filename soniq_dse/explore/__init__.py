@@ -288,6 +288,8 @@ def _command_of(plan: Plan, candidate: Candidate) -> str:
     if options.limit is not None:
         words += ["--limit", str(options.limit)]
     words += words_of(candidate)
+    if candidate.granularity != "class":
+        words += ["--granularity", candidate.granularity]
     if candidate.allocator != "soniq":
         words += ["--allocator", candidate.allocator]
     return shlex.join(words)

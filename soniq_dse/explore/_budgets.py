@@ -80,14 +80,27 @@ def wanted(choices: Sequence[Wanted], budget_us: Sequence[float], budget_uj: Seq
     )
 
 
-def with_costs(
-    one: Wanted, hw: HardwareModel, workload: Workload, *, batch: int, threads: int
-) -> tuple[PaletteChoice | None, tuple[SkippedDesign, ...]]:
-    """The choice with the table of costs of each of its budgets; None where the network reaches none of them.
+def priced(
+    choices: Sequence[Wanted], hw: HardwareModel, workload: Workload, *, batch: int, threads: int
+) -> tuple[tuple[PaletteChoice, ...], list[SkippedDesign]]:
+    """The choices with what channels of ``workload`` cost, and the budgets that it does not reach.
 
     Raises:
         UserError: the machine has no figures for a unit.
     """
+    found: list[PaletteChoice] = []
+    skipped: list[SkippedDesign] = []
+    for one in choices:
+        choice, unreached = _with_costs(one, hw, workload, batch=batch, threads=threads)
+        found += [choice] if choice is not None else []
+        skipped += unreached
+    return tuple(found), skipped
+
+
+def _with_costs(
+    one: Wanted, hw: HardwareModel, workload: Workload, *, batch: int, threads: int
+) -> tuple[PaletteChoice | None, tuple[SkippedDesign, ...]]:
+    """The choice with the table of costs of each of its budgets; None where the network reaches none of them."""
     if not one.budgets:
         return one.choice, ()
     tables: list[ChannelCosts] = []

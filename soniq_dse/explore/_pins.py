@@ -1,4 +1,4 @@
-"""Pins as the user asks for them: ``--pin head=w4a4``, ``--first-last w4a4``."""
+"""Pins as the user asks for them: ``--pin head=w4a4``, ``--first-last w4a4``; and the words for them."""
 
 from __future__ import annotations
 

@@ -14,13 +14,13 @@ from soniq_dse.cost.bounds import latency_bounds, uniform_assignment
 from soniq_dse.cost.network import estimate, level_costs
 from soniq_dse.errors import UserError
 from soniq_dse.explore._asked import known, schedule_of, search_budget
-from soniq_dse.explore._budgets import Wanted, asked, wanted, with_costs
+from soniq_dse.explore._budgets import Wanted, asked, priced, wanted
 from soniq_dse.explore._pins import parse_ends, parse_pins
 from soniq_dse.hardware.host import default_descriptor, detect_host, match_host
 from soniq_dse.hardware.load import load_hardware
 from soniq_dse.palettes import propose_palettes
 from soniq_dse.records.cost import Host
-from soniq_dse.records.design import Candidate
+from soniq_dse.records.design import Candidate, Granularity
 from soniq_dse.records.front import SkippedDesign, TaskInfo
 from soniq_dse.records.hardware import HardwareModel
 from soniq_dse.records.palette import Level, Palette, PaletteChoice
@@ -28,7 +28,7 @@ from soniq_dse.records.workload import Workload
 from soniq_dse.search import breadth_first
 from soniq_dse.store import result_key
 from soniq_dse.workloads import Defaults, load_model, load_task, model_at_width
-from soniq_dse.workloads.pins import with_pins
+from soniq_dse.workloads.pins import graph_of
 from soniq_dse.workloads.task import Task, cross_entropy
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class Options:
     budget_uj: tuple[float, ...] = ()
     pins: tuple[str, ...] = ()
     first_last: str | None = None
+    granularity: Granularity = "class"
     widths: tuple[float, ...] = ()
     seeds: int = 1
     epochs: tuple[int, int, int] | None = None
@@ -124,8 +125,8 @@ class Plan:
         return tuple(_bare(c) for c in reversed(found.values()))
 
     def graph(self, candidate: Candidate) -> Workload:
-        """The network's graph with the pins of ``candidate``."""
-        return with_pins(self.variants[candidate.model].workload, candidate.pins, candidate.first_last)
+        """The network's graph with the pins and classes of ``candidate``."""
+        return graph_of(self.variants[candidate.model].workload, candidate)
 
     @property
     def search(self) -> str:
@@ -182,7 +183,7 @@ def _bare(candidate: Candidate) -> Candidate:
 
 def _reference(candidate: Candidate) -> Candidate:
     """All at 8 bits."""
-    return candidate.model_copy(update={"palette": INT8, "pins": {}, "first_last": None})
+    return candidate.model_copy(update={"palette": INT8, "pins": {}, "first_last": None, "granularity": "class"})
 
 
 def design_name(candidate: Candidate) -> str:
@@ -221,8 +222,9 @@ def make_plan(options: Options) -> Plan:
         schedule=schedule_of(options.epochs, defaults.schedule),
         pins=parse_pins(options.pins),
         first_last=parse_ends(options.first_last),
+        granularity=options.granularity,
     )
-    graphs = {spec: with_pins(v.workload, template.pins, template.first_last) for spec, v in variants.items()}
+    graphs = {spec: graph_of(v.workload, template) for spec, v in variants.items()}
     _refuse_untrainable(graphs, options.palettes)
     known("search", options.search or "exhaustive")
     choices = _choices(options, hardware, next(iter(graphs.values())))
@@ -323,11 +325,11 @@ def _candidates(
     for model, graph in graphs.items():
         own = template.model_copy(update={"model": model})
         here = [c for c in explored if not found_all or options.palettes or len(c.choice.palette.levels) == 1]
-        priced, unreached = _priced(options, hardware, graph, here)
+        choices_here, unreached = priced(here, hardware, graph, batch=options.batch, threads=options.threads)
         beyond += unreached
         seeds = range(options.seeds)
         found = [_reference(own.model_copy(update={"seed": seed})) for seed in seeds]
-        found += [_plain(candidate) for candidate in breadth_first(own, priced, seeds)]
+        found += [_plain(candidate) for candidate in breadth_first(own, choices_here, seeds)]
         if not options.palettes:  # what was asked for by name is trained: the bound only thins out proposals
             hopeless |= _hopeless(options, hardware, graph, [c for c in found if _has_pins_of(c, own)])
         found_all += found
@@ -336,19 +338,6 @@ def _candidates(
     skipped += beyond + [SkippedDesign(name=name, reason=reason) for name, reason in hopeless.items()]
     kept = [c for c in found_all if c.palette == INT8 or design_name(c) not in hopeless]
     return tuple(sorted(kept, key=lambda candidate: candidate.seed)), tuple(skipped)
-
-
-def _priced(
-    options: Options, hardware: HardwareModel, workload: Workload, choices: Sequence[Wanted]
-) -> tuple[tuple[PaletteChoice, ...], list[SkippedDesign]]:
-    """The choices with what channels cost, and the budgets that the network does not reach."""
-    found: list[PaletteChoice] = []
-    skipped: list[SkippedDesign] = []
-    for one in choices:
-        choice, unreached = with_costs(one, hardware, workload, batch=options.batch, threads=options.threads)
-        found += [choice] if choice is not None else []
-        skipped += unreached
-    return tuple(found), skipped
 
 
 def _has_pins_of(candidate: Candidate, other: Candidate) -> bool:

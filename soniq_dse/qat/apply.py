@@ -18,7 +18,7 @@ from soniq_dse.qat.fake_quant import ActivationQuantizer, ClassMixture, NoiseKey
 from soniq_dse.records.design import Assignment, Candidate
 from soniq_dse.records.palette import FLOAT_BITS, Level, Palette
 from soniq_dse.records.workload import Node, TensorClass, Workload
-from soniq_dse.workloads.pins import with_pins
+from soniq_dse.workloads.pins import graph_of
 
 
 @dataclass
@@ -105,15 +105,16 @@ def check_trainable(workload: Workload, palette: Palette) -> None:
 
 
 def quantize_model(model: nn.Module, workload: Workload, candidate: Candidate) -> QuantizedModel:
-    """Wrap ``model`` in place for ``candidate``, its pins included, to be trained and deployed.
+    """Wrap ``model`` in place for ``candidate``, its pins and granularity included, to be trained and deployed.
 
     Raises:
         UserError: as ``check_trainable`` and ``wrap``.
     """
-    workload = with_pins(workload, candidate.pins, candidate.first_last)
+    workload = graph_of(workload, candidate)
     check_trainable(workload, candidate.palette)
-    problem = Problem((), candidate.palette, candidate.budget_bits, candidate.k_group, candidate.seed, candidate.costs)
-    return wrap(model, workload, problem, candidate.name)
+    c, whole = candidate, candidate.granularity == "layer"
+    problem = Problem((), c.palette, c.budget_bits, c.k_group, c.seed, c.costs, whole)
+    return wrap(model, workload, problem, c.name)
 
 
 def wrap(model: nn.Module, workload: Workload, request: Problem, name: str) -> QuantizedModel:

@@ -18,7 +18,7 @@ from soniq_dse.qat.soft_assignment import SoftAssignment
 from soniq_dse.qat.training import STEP_LEARNING_RATE, WEIGHT_DECAY, parameter_groups
 from soniq_dse.records.base import ArrayRef
 from soniq_dse.records.channel_costs import ChannelCosts
-from soniq_dse.records.design import Assignment
+from soniq_dse.records.design import Assignment, Granularity
 from soniq_dse.records.network import IntegerNetwork
 from soniq_dse.records.palette import Level, Palette
 from soniq_dse.records.workload import Unsupported
@@ -36,6 +36,7 @@ def quantize(
     costs: ChannelCosts | None = None,
     allocator: str = "soniq",
     pins: Mapping[str, Level | str] | None = None,
+    granularity: Granularity = "class",
     k_group: int = 1,
     seed: int = 0,
     name: str = "model",
@@ -53,6 +54,8 @@ def quantize(
             tensor class costs at each level.
         allocator: what assigns levels to channels; ``soniq`` learns it in phase 1.
         pins: module path -> level, as in ``{"head": "w8"}`` (weight-only); without, the first and last layer have w8a8.
+        granularity: ``class`` gives every channel of a tensor class a level of its own, ``layer`` one level to all that
+            a layer reads.
         k_group: the channels of a level come in multiples of this, the group of the kernels to be used.
         seed: of noise and random allocators.
         name: of the design.
@@ -66,8 +69,9 @@ def quantize(
     if chosen.measured:
         raise UserError(f"allocator {allocator}: expected one that measures nothing, got one that needs training data")
     fixed = {module: Level.parse(level) if isinstance(level, str) else level for module, level in (pins or {}).items()}
-    workload = with_pins(workload, fixed)
-    quantized = wrap(model, workload, Problem((), levels, budget_bits, k_group, seed, costs), name)
+    workload = with_pins(workload, fixed, granularity=granularity)
+    request = Problem((), levels, budget_bits, k_group, seed, costs, whole=granularity == "layer")
+    quantized = wrap(model, workload, request, name)
     for parameter in model.parameters():  # quantizers are made on the CPU
         model.to(parameter.device)
         break

@@ -54,6 +54,8 @@ class SoftAssignment:
         gradients = {name: logits.grad for name, logits in self._logits.items()}
         if not gradients:
             return
+        if self._problem.whole:  # one preference of all channels
+            gradients = {name: gradient.mean(dim=0, keepdim=True) for name, gradient in gradients.items()}
         count = sum(gradient.numel() for gradient in gradients.values())
         square = sum(float(gradient.square().sum()) for gradient in gradients.values())
         scale = 1 / max((square / count) ** 0.5, TINY)

@@ -23,8 +23,10 @@ class Schedule(Record):
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
 
 
-LATER_FIELDS = frozenset({"costs", "first_last", "pins"})
-"""Of ``Candidate``: those whose absence stands for nothing."""
+Granularity = Literal["class", "layer"]
+"""Every channel of a tensor class has a level of its own, or all that a layer reads has one."""
+LATER_DEFAULTS: dict[str, Any] = {"costs": None, "first_last": None, "granularity": "class", "pins": {}}
+"""Of ``Candidate``: fields that came later, and what stands for nothing."""
 
 
 class Candidate(Record):
@@ -51,11 +53,13 @@ class Candidate(Record):
     first_last: Level | Literal["free"] | None = None
     """Level of what the first and the last layers read: 8 bits (None), another, or that of the palette."""
 
+    granularity: Granularity = "class"
+
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Fields that came later are left out where they say nothing: a candidate keeps the key of its result."""
         plain: dict[str, Any] = handler(self)
-        return {name: value for name, value in plain.items() if name not in LATER_FIELDS or value}
+        return {k: v for k, v in plain.items() if k not in LATER_DEFAULTS or v != LATER_DEFAULTS[k]}
 
     def __hash__(self) -> int:
         return hash((self.model, self.palette, self.budget_bits, self.allocator, self.seed, self.schedule))

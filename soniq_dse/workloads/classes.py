@@ -126,15 +126,22 @@ def default_pins(nodes: list[Node], floating: set[str], ends: PinnedBits | None 
 
 
 def classes_of(
-    nodes: list[Node], floating: set[str], nonnegative: Mapping[str, bool], pins: Mapping[str, PinnedBits]
+    nodes: list[Node],
+    floating: set[str],
+    nonnegative: Mapping[str, bool],
+    pins: Mapping[str, PinnedBits],
+    *,
+    per_layer: bool = False,
 ) -> tuple[TensorClass, ...]:
     """The classes where ``pins`` fix tensors: each of these is a class of its own, as one level has no order to share.
 
-    ``nonnegative`` says of every tensor whether it is at least 0.
+    ``nonnegative`` says of every tensor whether it is at least 0; ``per_layer``: every tensor that a layer reads is to
+    have one level, and so is a class of its own.
     """
     layers = [node for node in nodes if node.layer is not None and node.name not in floating]
     axes = _channel_axes(nodes, floating)
-    root_of = _joined(nodes, axes, set(pins))
+    alone = set(pins) | ({node.inputs[0] for node in layers} if per_layer else set())
+    root_of = _joined(nodes, axes, alone)
     consumers: dict[str, list[Node]] = defaultdict(list)
     for node in layers:
         consumers[root_of[node.inputs[0]]].append(node)

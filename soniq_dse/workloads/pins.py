@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from soniq_dse.errors import UserError, unknown_name
+from soniq_dse.records.design import Candidate, Granularity
 from soniq_dse.records.palette import Level
 from soniq_dse.records.workload import Node, Workload
 from soniq_dse.workloads.classes import PINNED_BITS, PinnedBits, classes_of, default_pins, nonnegative
@@ -13,18 +14,30 @@ from soniq_dse.workloads.classes import PINNED_BITS, PinnedBits, classes_of, def
 Ends = Level | Literal["free"] | None
 
 
-def with_pins(workload: Workload, pins: Mapping[str, Level], first_last: Ends = None) -> Workload:
+def graph_of(workload: Workload, candidate: Candidate) -> Workload:
+    """``workload``, a trace, with the classes that ``candidate`` asks for.
+
+    Raises:
+        UserError: as ``with_pins``.
+    """
+    return with_pins(workload, candidate.pins, candidate.first_last, candidate.granularity)
+
+
+def with_pins(
+    workload: Workload, pins: Mapping[str, Level], first_last: Ends = None, granularity: Granularity = "class"
+) -> Workload:
     """``workload`` with the tensors that these layers read pinned, each a class of its own.
 
     Args:
         workload: a trace.
         pins: module path -> level. Layers that read the same tensor share its codes, and so the level.
         first_last: level of what the first and the last layers read: 8 bits (None), another, or that of the palette.
+        granularity: ``layer`` makes a class of every tensor that a layer reads.
 
     Raises:
         UserError: a module is no quantised layer, or two pins of one tensor differ.
     """
-    if not pins and first_last is None:
+    if not pins and first_last is None and granularity == "class":
         return workload
     nodes, floating = list(workload.nodes), {part.node for part in workload.unsupported}
     ends = PINNED_BITS if first_last is None else None if first_last == "free" else _bits(first_last)
@@ -33,7 +46,8 @@ def with_pins(workload: Workload, pins: Mapping[str, Level], first_last: Ends = 
     known = {by_name[reader].inputs[0] for c in workload.tensor_classes if c.nonnegative for reader in c.consumers}
     # Whether the input may be negative is no part of a trace: what its classes say of tensors is kept.
     signs = {tensor: sign or tensor in known for tensor, sign in nonnegative(nodes, floating, False).items()}
-    return workload.model_copy(update={"tensor_classes": classes_of(nodes, floating, signs, fixed)})
+    found = classes_of(nodes, floating, signs, fixed, per_layer=granularity == "layer")
+    return workload.model_copy(update={"tensor_classes": found})
 
 
 def _asked(nodes: list[Node], floating: set[str], pins: Mapping[str, Level]) -> dict[str, PinnedBits]:

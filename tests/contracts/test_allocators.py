@@ -30,9 +30,10 @@ def problems(draw: st.DrawFn) -> Problem:
     ]
     budget = draw(st.one_of(st.none(), st.floats(min(bits), max(bits) + 1)))
     group, seed = draw(st.sampled_from([1, 4, 16])), draw(st.integers(0, 99))
+    whole = draw(st.booleans())
     if not draw(st.booleans()):
-        return Problem(tuple(sizes), palette, budget, group, seed)
-    return Problem(tuple(sizes), palette, None, group, seed, draw(cost_tables(tuple(sizes), len(bits))))
+        return Problem(tuple(sizes), palette, budget, group, seed, whole=whole)
+    return Problem(tuple(sizes), palette, None, group, seed, draw(cost_tables(tuple(sizes), len(bits))), whole)
 
 
 @st.composite
@@ -81,7 +82,9 @@ def test_budget_palette_and_groups_hold(name: str, problem: Problem, seed: int) 
         assert len(of_class) == size.channels
         assert all(type(level) is int and 0 <= level < len(problem.palette.levels) for level in of_class)
         counts = [of_class.count(level) for level in range(len(problem.palette.levels))]
-        cut += sum(count % problem.k_group != 0 for count in counts) > (size.channels % problem.k_group != 0)
+        assert not problem.whole or max(counts) == size.channels
+        group = problem.group(size)
+        cut += sum(count % group != 0 for count in counts) > (size.channels % group != 0)
     assert cut <= (problem.limit is not None), "one group at most ends where the budget does"
 
 
@@ -97,7 +100,7 @@ def test_no_group_that_still_fits_is_left_behind(name: str, problem: Problem) ->
     left = problem.limit - problem.spent(levels)
     for size in problem.classes:
         for source in range(len(problem.palette.levels) - 1):
-            count = min(levels[size.name].count(source), problem.k_group)
+            count = min(levels[size.name].count(source), problem.group(size))
             cost = count * (costs[size.name][source + 1] - costs[size.name][source])
             assert not count or cost > left - 1e-6 * problem.limit
 
@@ -110,7 +113,7 @@ def test_the_budget_is_met_to_within_a_channel(name: str, problem: Problem, seed
     costs = [problem.channel_costs(size) for size in problem.classes]
     steps = [step for of_class in costs for step in np.diff(of_class)]
     top = sum(size.channels * of_class[-1] for size, of_class in zip(problem.classes, costs, strict=True))
-    if problem.limit is None or problem.limit >= top or (problem.costs is not None and 0 in steps):
+    if problem.whole or problem.limit is None or problem.limit >= top or (problem.costs is not None and 0 in steps):
         return
     left = problem.limit - problem.spent(allocate(name, problem, seed))
     assert left <= max(steps, default=0) + 1e-6 * problem.limit

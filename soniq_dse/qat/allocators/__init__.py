@@ -50,7 +50,7 @@ class Problem:
 
     ``budget_bits`` bounds the average weight bits over all classes (None: no bound), ``costs`` their sum in its own
     unit instead; ``k_group``: the channels of a level come in multiples of this, but for one remainder per class and
-    one group that the budget cuts.
+    one group that the budget cuts; ``whole``: all channels of a class have the same level.
 
     Raises:
         UserError: the budget is below what the cheapest levels take, there are two budgets, or ``costs`` lacks a class
@@ -63,6 +63,7 @@ class Problem:
     k_group: int = 1
     seed: int = 0
     costs: ChannelCosts | None = None
+    whole: bool = False
 
     def __post_init__(self) -> None:
         if self.costs is not None:
@@ -116,6 +117,10 @@ class Problem:
         """What an allocation costs, in the unit of ``limit``."""
         every = {c.name: self.channel_costs(c) for c in self.classes}
         return math.fsum(every[c.name][level] for c in self.classes for level in levels[c.name])
+
+    def group(self, size: ClassSize) -> int:
+        """How many channels of a class are lifted together."""
+        return size.channels if self.whole else self.k_group
 
     @property
     def weight_bits(self) -> tuple[int, ...]:

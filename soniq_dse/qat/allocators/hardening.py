@@ -15,9 +15,9 @@ def harden(problem: Problem, logits: Logits, start: Levels | None = None) -> Lev
     holds.
 
     This is the Lagrangian argmax of SONIQ's phase 1, continued until no further group fits: every upgrade whose gain
-    per cost is above the multiplier comes first. An upgrade lifts the ``k_group`` channels of one class that want it
+    per cost is above the multiplier comes first. An upgrade lifts the group of channels of one class that wants it
     most from one level to the next wider one; the last upgrade takes only as many as the budget still pays for, so that
-    the budget is met to within a channel. Ties fall to the earlier class and channel.
+    the budget is met to within a channel, unless classes stay whole. Ties fall to the earlier class and channel.
     """
     n_levels = len(problem.palette.levels)
     first = start or {c.name: (0,) * c.channels for c in problem.classes}
@@ -25,10 +25,8 @@ def harden(problem: Problem, logits: Logits, start: Levels | None = None) -> Lev
     left = np.inf if problem.limit is None else problem.limit * (1 + 1e-12) - problem.spent(first)
 
     def upgrades(index: int) -> list[_Upgrade]:
-        name = problem.classes[index].name
-        found = [
-            _best(problem, index, levels[name], logits[name], source, problem.k_group) for source in range(n_levels - 1)
-        ]
+        name, group = problem.classes[index].name, problem.group(problem.classes[index])
+        found = [_best(problem, index, levels[name], logits[name], source, group) for source in range(n_levels - 1)]
         return [upgrade for upgrade in found if upgrade is not None]
 
     queue = [upgrade for index in range(len(problem.classes)) for upgrade in upgrades(index)]
@@ -41,7 +39,7 @@ def harden(problem: Problem, logits: Logits, start: Levels | None = None) -> Lev
         levels[problem.classes[index].name][list(chosen)] = source + 1
         queue = [upgrade for upgrade in queue if upgrade[1] != index] + upgrades(index)
         heapq.heapify(queue)
-    if np.isfinite(left):
+    if np.isfinite(left) and not problem.whole:
         _spend_rest(problem, logits, levels, left)
     return {name: tuple(map(int, of_class)) for name, of_class in levels.items()}
 

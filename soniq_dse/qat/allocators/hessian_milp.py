@@ -56,13 +56,14 @@ class HessianMilp(Base):
 
 
 def _program(problem: Problem, logits: Logits) -> Levels:
-    """The best level for every group of ``k_group`` channels: those of a class that gain alike lie together."""
+    """The best level for every group of channels: those of a class that gain alike lie together."""
     n_levels = len(problem.palette.levels)
     groups = []
     for size in problem.classes:
         gain = logits[size.name][:, -1] - logits[size.name][:, 0]
         order = np.argsort(-gain, kind="stable")
-        groups += [(size, order[at : at + problem.k_group]) for at in range(0, size.channels, problem.k_group)]
+        step = problem.group(size)
+        groups += [(size, order[at : at + step]) for at in range(0, size.channels, step)]
     loss = np.array([-logits[size.name][chosen].sum(axis=0) for size, chosen in groups])
     costs = np.array([[len(chosen) * cost for cost in problem.channel_costs(size)] for size, chosen in groups])
     rows = np.repeat(np.arange(len(groups)), n_levels)

@@ -282,6 +282,18 @@ def test_pins_are_trained_and_named(copied: Path) -> None:
     assert any("--first-last w4a4 --pin 7=w1a2" in note for note in report.notes)
 
 
+def test_per_layer_no_layer_mixes_levels(copied: Path) -> None:
+    asked = ["--palettes", "w1a1+w4a4@2.5", "--granularity", "layer", "--first-last", "none"]
+    explore(*asked, "--out", str(copied))
+    report = Report.from_json((copied / "report.json").read_bytes())
+    (detail,) = (d for d in report.details if "--granularity layer" in d.command)
+    levels = detail.assignments[0].level_of_channel
+    assert len(levels) == 3
+    assert all(len(set(of_class)) == 1 for of_class in levels.values())
+    assert {of_class[0] for of_class in levels.values()} == {0, 1}
+    assert detail.assignments[0].bits_per_weight <= 2.5
+
+
 def test_failing_design_is_named_and_the_rest_goes_on(copied: Path) -> None:
     """A result that cannot be kept (a folder lies in its place) fails alone; what is in the store serves the others."""
     (taken,) = (path for path in designs_in(copied) if '"weight_bits":4' in path.read_text())

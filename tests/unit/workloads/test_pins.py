@@ -71,6 +71,14 @@ def test_first_and_last(workload: Workload, ends: Ends, bits: object) -> None:
     assert [class_read_by(explicit, name).pinned_bits for name in ("stem", "head", "depthwise")] == [bits, 2, 4]
 
 
+def test_per_layer_every_tensor_that_is_read_is_a_class(workload: Workload) -> None:
+    found = with_pins(workload, {"last": W4A4}, granularity="layer")
+    readers = [c.consumers for c in found.tensor_classes]
+    assert readers == [("stem",), ("one",), ("two", "shortcut"), ("depthwise",), ("last",), ("head",)]
+    assert [c.pinned_bits for c in found.tensor_classes] == [8, None, None, 8, 4, 8]
+    assert all(c.nonnegative for c in found.tensor_classes)
+
+
 @pytest.mark.parametrize(
     ("pins", "message"),
     [
