@@ -12,9 +12,10 @@ from soniq_dse.cli._common import json_option, print_json
 from soniq_dse.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
+    from soniq_dse.records.choice import Choices
     from soniq_dse.runtime.pack import PackedNetwork
 
-PACKED = ".soniq"
+PACKED, COMPILED = ".soniq", ".zip"
 CHECKED_SAMPLES = 4
 
 
@@ -22,11 +23,16 @@ CHECKED_SAMPLES = 4
 @click.argument("run")
 @click.argument("design")
 @click.option("--to", "target", type=click.Path(dir_okay=False, path_type=Path), required=True,
-              help="File to write: NAME.soniq, the packed network, or NAME.onnx, ONNX QDQ.")  # fmt: skip
+              help="File to write: NAME.soniq, the packed network; NAME.onnx, ONNX QDQ; NAME.zip, C++.")  # fmt: skip
+@click.option("--hw", "hw_name", metavar="NAME", help="Machine that C++ is written for: path or name of a descriptor.  "
+              "[default: this one]")  # fmt: skip
+@click.option("--portable", is_flag=True, help="Plain C++ for any processor.")
 @click.option("--root", type=click.Path(file_okay=False, path_type=Path), default=Path("reports") / "runs",
               show_default=True, help="Folder of runs.")  # fmt: skip
 @json_option
-def command(run: str, design: str, target: Path, root: Path, as_json: bool) -> None:
+def command(
+    run: str, design: str, target: Path, hw_name: str | None, portable: bool, root: Path, as_json: bool
+) -> None:
     """Write DESIGN of RUN as one file that any machine can run.
 
     RUN and DESIGN are names as the run's table shows them. The packed network holds the weights at their true bits; its
@@ -41,16 +47,20 @@ def command(run: str, design: str, target: Path, root: Path, as_json: bool) -> N
     suffixes = (PACKED, *(f".{name}" for name in registry.names("export")))
     if target.suffix not in suffixes:
         raise unknown_name("format (the suffix of --to)", target.suffix, suffixes)
+    if (hw_name or portable) and target.suffix != COMPILED:
+        raise UserError(f"{'--portable' if portable else '--hw'}: expected with NAME{COMPILED}, got {target.name}")
+    if hw_name and portable:
+        raise UserError("--portable: expected without --hw, got both")
     folder = find_run(run, root)
     source = find_design(f"{folder.name}/{design}", folder.parent)
     packed = PackedNetwork.load(source)
     if target.exists() and target.samefile(source):
         raise UserError(f"to: expected another file than the run's own, got {target}")
-    notes, difference = _write(packed, target)
+    notes, difference = _write(packed, target, hw_name, portable)
     size_bytes = target.stat().st_size
     if as_json:
         found = {"design": source.stem, "path": str(target), "size_bytes": size_bytes}
-        print_json(found | ({} if difference is None else {"notes": notes, "largest_difference": difference}))
+        print_json(found | {"notes": notes, "largest_difference": difference})
     else:
         click.echo(f"{target}: {source.stem}, {size_bytes} bytes ({packed.size_bytes} of them weights and scales)")
         for note in notes:
@@ -62,20 +72,47 @@ def command(run: str, design: str, target: Path, root: Path, as_json: bool) -> N
         sys.exit(1)
 
 
-def _write(packed: PackedNetwork, target: Path) -> tuple[tuple[str, ...], float | None]:
+def _write(
+    packed: PackedNetwork, target: Path, hw_name: str | None, portable: bool
+) -> tuple[tuple[str, ...], float | None]:
     """Write the file: what its reader should know of it, and by how much its outputs differ from the golden ones; None
-    for a packed network, which ``run`` checks."""
+    for a packed network, which ``run`` checks, and for what this processor cannot run."""
     import numpy as np
 
     from soniq_dse import registry
     from soniq_dse.export import Base, Design
     from soniq_dse.formats.network import evaluate
+    from soniq_dse.hardware.host import detect_host, missing_features
+    from soniq_dse.records.choice import Choices
 
     if target.suffix == PACKED:
         packed.save(target)
         return (), None
     exporter: Base = registry.load("export", target.suffix[1:])()
-    notes = exporter.write(Design(packed.network, packed.arrays), target)
+    features, choices = _compiled_for(packed, hw_name, portable) if target.suffix == COMPILED else ((), Choices())
+    notes = exporter.write(Design(packed.network, packed.arrays, features, choices), target)
+    if missing_features(features, detect_host()):
+        return (*notes, "not run: this is another processor"), None
     x = np.random.default_rng(0).standard_normal((CHECKED_SAMPLES, *packed.in_shape)).astype(np.float32)
     difference = np.abs(exporter.outputs(target, x) - evaluate(packed.network, packed.arrays, x)).max()
     return notes, float(difference)
+
+
+def _compiled_for(packed: PackedNetwork, hw_name: str | None, portable: bool) -> tuple[tuple[str, ...], Choices]:
+    """The features that compiled code may use, and the kernels that the cost model chooses for them."""
+    from soniq_dse.cost.network import choose_kernels
+    from soniq_dse.hardware.host import default_descriptor, detect_host, match_host
+    from soniq_dse.hardware.load import load_hardware
+    from soniq_dse.records.choice import Choices
+    from soniq_dse.runtime.autotune import tuned_choices
+
+    if portable:
+        return (), Choices()
+    host = detect_host()
+    hardware = load_hardware(hw_name or default_descriptor(host)[0])
+    is_host = match_host(hardware, host)[0]
+    features = host.features if is_host or hw_name is None else hardware.features
+    if not is_host and hw_name is None:
+        return features, Choices()
+    known = tuned_choices() if is_host else Choices()
+    return features, choose_kernels(hardware, packed.shapes(1), known=known)

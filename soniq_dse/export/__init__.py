@@ -17,18 +17,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soniq_dse.errors import UserError
+from soniq_dse.records.choice import Choices
 from soniq_dse.records.network import IntegerNetwork
 
-HELPERS = frozenset({"lowering"})
+HELPERS = frozenset({"lowering", "static_plan"})
 """Modules of this package that are no formats."""
+
+NO_CHOICES = Choices()
 
 
 @dataclass(frozen=True)
 class Design:
-    """What is exported: a network and its arrays (``ArrayRef.sha256`` -> array)."""
+    """What is exported: a network and its arrays (``ArrayRef.sha256`` -> array).
+
+    ``features`` are the CPU features that compiled code may use, none: it runs anywhere; ``choices`` say by which
+    kernels.
+    """
 
     network: IntegerNetwork
     arrays: Mapping[str, NDArray[Any]]
+    features: tuple[str, ...] = ()
+    choices: Choices = NO_CHOICES
 
 
 class Base(ABC):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from soniq_dse.errors import UserError
 from soniq_dse.formats import Grid, grid_of
 from soniq_dse.formats.deployment import EXACT_FP32
 from soniq_dse.formats.network import quantizer_of
@@ -23,6 +24,7 @@ from soniq_dse.records.palette import Level
 Arrays = Mapping[str, NDArray[Any]]
 Indices = NDArray[np.int64]
 MatmulNode = Conv2dNode | LinearNode
+OPERATORS = ("input", "quantize", "conv2d", "linear", "relu", "add", "max_pool2d", "avg_pool2d", "flatten")
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +58,14 @@ class LayerLevel:
         positions = np.full(len(self.scale), len(rows))
         positions[rows] = np.arange(len(rows))
         return None if np.array_equal(positions, np.arange(len(rows))) else positions
+
+
+def expect_plain(network: IntegerNetwork) -> None:
+    """Raises UserError where a node is of a kind that no exporter knows."""
+    for node in network.nodes:
+        if node.op not in OPERATORS:
+            known = ", ".join(OPERATORS)
+            raise UserError(f"node {node.name}: expected an operator that can be exported ({known}), got {node.op}")
 
 
 def level_channels(quantizer: TensorQuantizer) -> dict[int, Indices]:

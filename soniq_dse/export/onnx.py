@@ -24,6 +24,7 @@ from soniq_dse.export.lowering import (
     Block,
     LayerLevel,
     activation_grid,
+    expect_plain,
     inexact_layers,
     layer_levels,
     level_channels,
@@ -56,6 +57,7 @@ class Onnx(Base):
 
     def write(self, design: Design, target: Path) -> tuple[str, ...]:
         """See ``Base``."""
+        expect_plain(design.network)
         narrowest = 2 if _accepts_two_bits() else 4
         model = _Graph(design, narrowest).model()
         save(target, model.SerializeToString())
@@ -159,8 +161,6 @@ class _Graph:
                 self._op("Add", node.inputs, node.name)
             case FlattenNode():
                 self._op("Flatten", node.inputs, node.name, axis=1)
-            case _:
-                raise UserError(f"to: expected operators that are written as ONNX, got {node.op} at {node.name}")
 
     def _quantize(self, node: QuantizeNode) -> None:
         """Codes of each level, and the integers behind them."""

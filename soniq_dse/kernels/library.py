@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import platform
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,10 +16,11 @@ from numpy.typing import NDArray
 
 from soniq_dse.errors import MissingCapabilityError, UserError
 from soniq_dse.hardware.features import plain
-from soniq_dse.kernels.catalog import ARM_FEATURES, CPU_FOLDER, missing_features, token_bits
+from soniq_dse.kernels.catalog import ARM_FEATURES, CPU_FOLDER, instruction_set, missing_features, token_bits
 from soniq_dse.native.compiler import Compiler, build_library
 from soniq_dse.records.cost import KernelSpec
 
+EMULATED_FOLDER = Path(__file__).parent / "emulated"
 ALIGNMENT_BYTES = 64
 GUARD_BYTES = 64
 """Room behind every buffer: kernels and the layer driver may go up to a vector past the end (``cpu/layer.h``)."""
@@ -87,7 +89,8 @@ def round_up(value: int, multiple: int) -> int:
 
 
 def build_kernel_library(spec: KernelSpec, folder: Path = CPU_FOLDER, compiler: Compiler | None = None) -> Path:
-    """The shared library that holds the kernel of ``spec`` and no other, built for its features alone.
+    """The shared library that holds the kernel of ``spec`` and no other, built for its features alone; one for Arm in
+    portable intrinsics where this is another processor, so that it packs what is to run there.
 
     Raises:
         UserError: it does not compile.
@@ -95,6 +98,8 @@ def build_kernel_library(spec: KernelSpec, folder: Path = CPU_FOLDER, compiler: 
     """
     source = folder / Path(spec.path).name
     only = ("-DSONIQ_SELECT", f"-DSONIQ_SELECT_{spec.symbol}=,")
+    if compiler is None and instruction_set(spec) == "aarch64" != platform.machine():
+        return build_library([source], flags=only, include=[EMULATED_FOLDER, CPU_FOLDER])
     return build_library([source], flags=(*isa_flags(spec.features), *only), include=[CPU_FOLDER], compiler=compiler)
 
 

@@ -109,7 +109,7 @@ def build_library(
 def sources_sha256(sources: Sequence[Path], include: Sequence[Path] = ()) -> str:
     """Hash of the names and bytes of ``sources`` and of every project header that they include, however deep."""
     digest = hashlib.sha256()
-    for path in _with_headers(sources, include):
+    for path in with_headers(sources, include):
         data = path.read_bytes()
         digest.update(f"{path.name}\0{len(data)}\0".encode() + data)
     return digest.hexdigest()
@@ -153,7 +153,8 @@ def _host_compiler(cxx: str, search_path: str) -> Compiler:
     )
 
 
-def _with_headers(sources: Sequence[Path], include: Sequence[Path]) -> list[Path]:
+def with_headers(sources: Sequence[Path], include: Sequence[Path]) -> list[Path]:
+    """``sources`` and every project header that they include, however deep."""
     found: dict[Path, None] = {}
     todo = list(sources)
     while todo:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
+from _pytest.mark.structures import ParameterSet
 from network_factory import NetworkFactory
 
 from soniq_dse import registry
@@ -57,9 +59,14 @@ def test_it_says_what_it_is(exporter: Base) -> None:
     assert exporter.title
 
 
-@pytest.mark.parametrize("signed", [False, True])
-@pytest.mark.parametrize("palette", PALETTES)
-@pytest.mark.parametrize("name", NETWORKS)
+def cases() -> list[ParameterSet]:
+    """Every network, palette and family of codes; those beyond one each are slow, since some formats are compiled."""
+    every = list(itertools.product(NETWORKS, PALETTES, (False, True)))
+    quick = {("residual", PALETTES[1], True), ("separable", PALETTES[2], False)}
+    return [pytest.param(*case, marks=() if case in quick else pytest.mark.slow) for case in every]
+
+
+@pytest.mark.parametrize(("name", "palette", "signed"), cases())
 def test_outputs_equal_the_golden_arithmetic(
     exporter: Base, name: str, palette: str, signed: bool, tmp_path: Path
 ) -> None:
@@ -75,3 +82,10 @@ def test_a_place_that_cannot_be_written_is_told(exporter: Base, tmp_path: Path) 
     net = residual("w2a2", signed=False)
     with pytest.raises(UserError, match=r"net\.\w+: expected a place to write, got No such file"):
         exporter.write(Design(net.network(), net.arrays), target(exporter, tmp_path / "absent"))
+
+
+def test_an_operator_that_it_lacks_is_refused_by_name(exporter: Base, tmp_path: Path) -> None:
+    net = NetworkFactory((5,), "w4a4", n_tokens=3)
+    net.linear(net.quantize(net.embedding("x", 8), signed=True), 3)
+    with pytest.raises(UserError, match=r"expected an operator that can be exported .*, got embedding"):
+        exporter.write(Design(net.network(), net.arrays), target(exporter, tmp_path))

@@ -47,7 +47,8 @@ def test_the_exported_file_is_the_design_and_runs_without_its_run(root: Path, tm
     assert result.exit_code == 0
     found = json.loads(result.stdout)
     assert found == {
-        "design": "w1a1+w4a4@2-soniq-s0", "path": str(target), "size_bytes": target.stat().st_size,
+        "design": "w1a1+w4a4@2-soniq-s0", "path": str(target), "size_bytes": target.stat().st_size, "notes": [],
+        "largest_difference": None,
     }  # fmt: skip
     source = root / "one" / "designs" / "w1a1+w4a4@2-soniq-s0.safetensors"
     assert PackedNetwork.load(target).network == PackedNetwork.load(source).network
@@ -62,6 +63,9 @@ def test_the_exported_file_is_the_design_and_runs_without_its_run(root: Path, tm
         (("one", "w1a1+w4a4@2", "--to", "net.sonic"), "nearest valid choice: '.soniq'"),
         (("one", "w1a1+w4a4@2", "--to", "net.onxx"), "nearest valid choice: '.onnx'"),
         (("one", "w1a1+w4a4@2", "--to", "net"), "valid choices: .onnx"),
+        (("one", "w1a1+w4a4@2", "--to", "net.onnx", "--portable"), "--portable: expected with NAME.zip, got net.onnx"),
+        (("one", "w1a1+w4a4@2", "--to", "net.zip", "--portable", "--hw", "neon"), "expected without --hw, got both"),
+        (("one", "w1a1+w4a4@2", "--to", "net.zip", "--hw", "neom"), "nearest valid choice: 'neon'"),
         (("one", "w1a1+w4a4@3", "--to", "net.onnx"), "expected the name of a packed design"),
         (("one", "w1a1+w4a4@2", "--to", "absent/net.onnx"), "expected a place to write"),
         (("one", "w1a1+w4a4@3", "--to", "net.soniq"), "expected the name of a packed design"),
@@ -99,7 +103,7 @@ def test_the_page_works_as_it_stands(root: Path, tmp_path: Path, repository: Pat
     (root / "one").rename(tmp_path / "reports" / "runs" / "digits-avx512")
     page = (repository / "docs" / "export.md").read_text(encoding="utf-8")
     found = re.findall(r"^```(sh|python)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    assert [language for language, _ in found] == ["sh", "python"] * 2
+    assert [language for language, _ in found] == ["sh", "python", "sh", "python", "sh"]
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     for language, text in found:
         command = ["bash", "-ec", text] if language == "sh" else [sys.executable, "-c", text]

@@ -76,10 +76,3 @@ def test_a_missing_package_is_named_with_the_extra(tmp_path: Path, monkeypatch: 
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match=r"pip install 'soniq-dse\[onnx\]'"):
         written(linear("w2a2", 8), tmp_path)
-
-
-def test_a_transformer_is_refused_by_name(tmp_path: Path) -> None:
-    net = NetworkFactory((5,), "w4a4", n_tokens=3)
-    net.linear(net.quantize(net.embedding("x", 8), signed=True), 3)
-    with pytest.raises(UserError, match="expected operators that are written as ONNX, got embedding"):
-        Onnx().write(Design(net.network(), net.arrays), tmp_path / "net.onnx")
