@@ -6,6 +6,8 @@ the front. An interval says how far a value can be trusted: an order that the in
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -61,10 +63,37 @@ def dominated(
         None if _as_costs(point, directions) is None else _widened(point, bars)
         for point, bars in zip(points, intervals or [none] * len(points), strict=True)
     ]
+    if len(directions) == 2:
+        return _dominated_in_the_plane(known, directions)
     return [
         mine is None or any(other is not None and dominates_surely(other, mine, directions) for other in known)
         for mine in known
     ]
+
+
+def _dominated_in_the_plane(known: Sequence[list[Interval] | None], directions: Sequence[Direction]) -> list[bool]:
+    """``dominated`` for two objectives in O(n log n): worst ends sorted by the first, with the least second so far."""
+    bars = [mine for mine in known if mine is not None]
+    ends = sorted(_ends(mine, directions, worst=True) for mine in bars)
+    firsts = [x for x, _ in ends]
+    least = list(itertools.accumulate((y for _, y in ends), min))
+
+    def behind(x: float, y: float) -> bool:
+        i = bisect.bisect_left(
+            firsts, x
+        )  # before i: better in the first objective; from i on: equal, best second first
+        return (i > 0 and least[i - 1] <= y) or (i < len(ends) and ends[i][0] == x and ends[i][1] < y)
+
+    return [mine is None or behind(*_ends(mine, directions, worst=False)) for mine in known]
+
+
+def _ends(bars: Sequence[Interval], directions: Sequence[Direction], *, worst: bool) -> tuple[float, float]:
+    """The worst or best end of two intervals as costs."""
+    x, y = (
+        -(b.low if worst else b.high) if d == "max" else (b.high if worst else b.low)
+        for b, d in zip(bars, directions, strict=True)
+    )
+    return x, y
 
 
 Standing = Literal["front", "dominated", "uncertain"]

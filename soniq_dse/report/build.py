@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from pathlib import Path
 
 from soniq_dse.records.base import Record
@@ -48,7 +47,7 @@ def designs_csv(report: Report) -> str:
 
 
 def _json(record: Record) -> str:
-    return json.dumps(record.to_json_value(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return record.model_dump_json(indent=1) + "\n"
 
 
 def _write(path: Path, text: str) -> None:

@@ -156,6 +156,32 @@ def test_wider_error_bars_only_free_points(points: list[tuple[float, ...]], data
     assert dominated(points, ("min",) * n, exact) == plain
 
 
+@settings(max_examples=200, deadline=None)
+@given(points=st.lists(st.tuples(numbers, st.none() | numbers), max_size=7), data=st.data())
+def test_the_sorted_way_in_the_plane_says_what_pairs_say(
+    points: list[tuple[float, float | None]], data: st.DataObject
+) -> None:
+    directions = data.draw(st.tuples(*[st.sampled_from(["max", "min"])] * 2))
+    bars = []
+    for point in points:
+        widths = data.draw(st.tuples(numbers, numbers))
+        found = [None if x is None else Interval(x - w, x + w) for x, w in zip(point, widths, strict=True)]
+        bars.append(data.draw(st.sampled_from([found, [None, None]])))
+
+    def widened(index: int) -> list[Interval] | None:
+        values = points[index]
+        if None in values:
+            return None
+        return [b or Interval(x, x) for b, x in zip(bars[index], values, strict=True)]
+
+    known = [widened(i) for i in range(len(points))]
+    expected = [
+        mine is None or any(other is not None and dominates_surely(other, mine, directions) for other in known)
+        for mine in known
+    ]
+    assert dominated(points, directions, bars) == expected
+
+
 def test_sure_dominance_uses_the_worst_and_best_ends() -> None:
     assert dominates_surely([Interval(5, 6), Interval(1, 1.9)], [Interval(3, 5), Interval(2, 4)], MAX_MIN)
     assert not dominates_surely([Interval(4.9, 6), Interval(1, 2)], [Interval(3, 5), Interval(2, 4)], MAX_MIN)
