@@ -193,9 +193,8 @@ class TensorClass(Record):
     """Tensors that share one channel order and, by default, one assignment.
 
     ``nonnegative``: every tensor that a consumer reads is at least 0 (a ReLU, a pool of one ...). ``pinned_bits``: 8
-    where the class feeds the first, the last or a grouped layer, and what was asked for instead (weight and activation
-    bits where they differ). ``consumers`` are the quantised conv2d and linear
-    nodes that read it.
+    where the class feeds the first, the last or a depthwise layer, and what was asked for instead (weight and
+    activation bits where they differ). ``consumers`` are the quantised conv2d and linear nodes that read it.
     """
 
     name: str

@@ -15,6 +15,8 @@ from soniq_dse.errors import UserError
 from soniq_dse.formats import network as golden
 from soniq_dse.qat.session import Session
 from soniq_dse.qat.training import deterministic
+from soniq_dse.runtime.check import check
+from soniq_dse.runtime.pack import PackedNetwork
 
 BATCHES = [
     (torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(i)), torch.arange(16) % 4) for i in range(8)
@@ -144,6 +146,19 @@ def test_a_transformer_trains_with_its_head_and_embedding_weight_only() -> None:
     torch.testing.assert_close(codes, codes.round(), rtol=0, atol=1e-3)
     with pytest.raises(UserError, match="expected levels with activation bits, got the weight-only level w8"):
         session.deploy()
+
+
+def test_a_grouped_convolution_mixes_levels_and_runs_code_for_code() -> None:
+    """Its groups have uneven shares of each level; the runtime equals the golden arithmetic on them."""
+    loop = Loop()
+    loop.run(0, 8)
+    assignment = loop.session.assignment()
+    (grouped,) = (c for c in loop.session._quantized.workload.tensor_classes if "6" in c.consumers)
+    levels = assignment.level_of_channel[grouped.name]
+    assert set(levels) == {0, 1}
+    assert len({levels[at : at + 4].count(1) for at in range(0, 16, 4)}) > 1
+    inputs = BATCHES[0][0].numpy()
+    assert check(PackedNetwork(*loop.session.deploy()), inputs, batch=4).exact
 
 
 def test_wrong_requests_are_told_in_one_line() -> None:
