@@ -8,14 +8,17 @@ from pathlib import Path
 
 from soniq_dse.records.base import Record
 from soniq_dse.records.front import DesignPoint, Report
+from soniq_dse.report.agreement_figure import agreement_svg
+from soniq_dse.report.design_figure import design_svg
 from soniq_dse.report.figure import front_svg
 from soniq_dse.report.page import render_page
 from soniq_dse.report.summary import summarise
 
 
 def build_report(report: Report, folder: Path) -> Path:
-    """Write ``report.html``, ``report.json``, ``front.json``, ``designs.csv`` and ``front.svg`` into ``folder``.
+    """Write ``report.html``, ``report.json``, ``front.json``, ``designs.csv`` and the figures into ``folder``.
 
+    Figures are ``front.svg``, ``agreement.svg`` where something was measured, ``design.svg`` where a design was found.
     ``folder`` is made where it is missing; equal reports give equal bytes. ``report.summary`` is derived anew.
 
     Returns:
@@ -27,7 +30,12 @@ def build_report(report: Report, folder: Path) -> Path:
     _write(folder / "report.json", _json(report))
     _write(folder / "front.json", _json(report.front))
     _write(folder / "designs.csv", designs_csv(report))
-    _write(folder / "front.svg", front_svg(report))
+    for name, figure in (("front", front_svg), ("agreement", agreement_svg), ("design", design_svg)):
+        svg, path = figure(report), folder / f"{name}.svg"
+        if svg is None:
+            path.unlink(missing_ok=True)  # an earlier report had it
+        else:
+            _write(path, svg)
     _write(page, render_page(report))
     return page
 

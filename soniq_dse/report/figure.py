@@ -6,8 +6,6 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from markupsafe import escape
-
 from soniq_dse.records.front import DesignPoint, ParetoFront, Report
 from soniq_dse.report.marks import marks_of
 from soniq_dse.report.reading import (
@@ -19,10 +17,10 @@ from soniq_dse.report.reading import (
     metric_of,
     shown_unit,
 )
+from soniq_dse.report.svg import GRID, INK, SOFT, drawing, escaped, linear_ticks, log_ticks, text
 
 WIDTH, HEIGHT = 760, 460
 LEFT, RIGHT, TOP, BOTTOM = 72, 190, 56, 60
-INK, SOFT, GRID = "#1d2126", "#565d66", "#e8e8e4"
 STAR = "M0,-7L1.7,-2.2L6.7,-2.2L2.7,0.8L4.1,5.7L0,2.8L-4.1,5.7L-2.7,0.8L-6.7,-2.2L-1.7,-2.2Z"
 CROSS = "M-5,-3L-3,-5L0,-2L3,-5L5,-3L2,0L5,3L3,5L0,2L-3,5L-5,3L-2,0Z"
 
@@ -47,20 +45,13 @@ def front_svg(report: Report) -> str:
     """The figure as SVG text; points whose latency is not known are left out."""
     front = report.front
     points = [point for point in front.points if latency_of(front, point)]
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
-        'font-family="system-ui, sans-serif" role="img">',
-        f"<title>{_escaped(report.title)}</title>",
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
-        _text(LEFT, 26, report.title, size=16, weight=600),
-        _text(LEFT, 44, report.hardware_title, colour=SOFT),
-    ]
+    parts = [text(LEFT, 26, report.title, size=16, weight=600), text(LEFT, 44, report.hardware_title, colour=SOFT)]
     if points:
         frame = _frame(front, points)
         parts += [*_axes(front, frame), *_line(front, frame), *_points(front, points, frame), *_legend(front)]
     else:
-        parts.append(_text(LEFT, HEIGHT / 2, "No latency is known yet.", colour=SOFT))
-    return "\n".join([*parts, "</svg>"]) + "\n"
+        parts.append(text(LEFT, HEIGHT / 2, "No latency is known yet.", colour=SOFT))
+    return drawing(report.title, WIDTH, HEIGHT, parts)
 
 
 def _frame(front: ParetoFront, points: list[DesignPoint]) -> _Frame:
@@ -78,37 +69,21 @@ def _bar(front: ParetoFront, point: DesignPoint) -> tuple[float, float]:
 
 def _axes(front: ParetoFront, frame: _Frame) -> Iterator[str]:
     right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
-    for tick in _log_ticks(frame.x0, frame.x1):
+    for tick in log_ticks(frame.x0, frame.x1):
         x = frame.x(tick)
         yield f'<path d="M{x:.1f},{TOP}V{bottom}" stroke="{GRID}"/>'
-        yield _text(x, bottom + 18, f"{tick:g}", anchor="middle", colour=SOFT)
-    for tick in _linear_ticks(frame.y0, frame.y1):
+        yield text(x, bottom + 18, f"{tick:g}", anchor="middle", colour=SOFT)
+    for tick in linear_ticks(frame.y0, frame.y1):
         y = frame.y(tick)
         yield f'<path d="M{LEFT},{y:.1f}H{right}" stroke="{GRID}"/>'
-        yield _text(LEFT - 8, y + 4, f"{tick:g}", anchor="end", colour=SOFT)
+        yield text(LEFT - 8, y + 4, f"{tick:g}", anchor="end", colour=SOFT)
     kind = "measured" if latency_field(front) == "latency_measured_us" else "predicted"
     split = "test" if metric_field(front) == "metric_test" else "validation"
     unit = f" ({shown_unit(front.task)})" if shown_unit(front.task) else ""
     middle = (TOP + bottom) / 2
-    yield _text((LEFT + right) / 2, HEIGHT - 16, f"{kind} latency (µs)", anchor="middle")
-    label = _text(0, 0, f"{split} {front.task.metric}{unit}", anchor="middle")
+    yield text((LEFT + right) / 2, HEIGHT - 16, f"{kind} latency (µs)", anchor="middle")
+    label = text(0, 0, f"{split} {front.task.metric}{unit}", anchor="middle")
     yield f'<g transform="translate(20,{middle:.1f}) rotate(-90)">{label}</g>'
-
-
-def _log_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten; the powers alone where that would be too many."""
-    powers = range(math.floor(low), math.ceil(high) + 1)
-    digits = (1, 2, 5) if high - low < 2.5 else (1,)
-    ticks = [digit * 10.0**power for power in powers for digit in digits]
-    return [tick for tick in ticks if low <= math.log10(tick) <= high]
-
-
-def _linear_ticks(low: float, high: float) -> list[float]:
-    """About five round values."""
-    rough = (high - low) / 5
-    unit = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * unit for factor in (1, 2, 5, 10) if factor * unit >= rough)
-    return [round(i * step, 12) for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def _line(front: ParetoFront, frame: _Frame) -> Iterator[str]:
@@ -137,11 +112,11 @@ def _points(front: ParetoFront, points: list[DesignPoint], frame: _Frame) -> Ite
             path, colour = marks[point.palette].path, marks[point.palette].colour
         else:
             path, colour = (STAR if point.role == "fp32" else CROSS), INK
-            yield _text(x, y - 11, point.role.upper(), anchor="middle")
+            yield text(x, y - 11, point.role.upper(), anchor="middle")
         faint = ' opacity="0.45"' if point.dominated and point.role == "design" else ""
         yield (
             f'<path transform="translate({x:.1f},{y:.1f})" d="{path}" fill="{colour}" stroke="#ffffff"{faint}>'
-            f"<title>{_escaped(point.name)}</title></path>"
+            f"<title>{escaped(point.name)}</title></path>"
         )
 
 
@@ -152,20 +127,6 @@ def _legend(front: ParetoFront) -> Iterator[str]:
     for row, (name, mark) in enumerate(marks[:room]):
         y = TOP + 8 + 22 * row
         yield f'<path transform="translate({left},{y})" d="{mark.path}" fill="{mark.colour}"/>'
-        yield _text(left + 14, y + 4, name if len(name) <= 24 else f"{name[:23]}…")
+        yield text(left + 14, y + 4, name if len(name) <= 24 else f"{name[:23]}…")
     if len(marks) > room:
-        yield _text(left - 6, TOP + 12 + 22 * room, f"and {len(marks) - room} palettes more", colour=SOFT)
-
-
-def _text(
-    x: float, y: float, text: str, *, anchor: str = "start", size: int = 12, weight: int = 400, colour: str = INK
-) -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" font-weight="{weight}" '
-        f'fill="{colour}">{_escaped(text)}</text>'
-    )
-
-
-def _escaped(text: str) -> str:
-    """Text for XML, which admits no control characters at all."""
-    return str(escape("".join(char if char.isprintable() else " " for char in text)))
+        yield text(left - 6, TOP + 12 + 22 * room, f"and {len(marks) - room} palettes more", colour=SOFT)

@@ -14,7 +14,7 @@ from report_factory import toy_report
 from soniq_dse.records.front import DesignPoint, ParetoFront, Report
 from soniq_dse.report.build import build_report
 
-FILES = {"report.html", "report.json", "front.json", "designs.csv", "front.svg"}
+FILES = {"report.html", "report.json", "front.json", "designs.csv", "front.svg", "agreement.svg", "design.svg"}
 HOSTILE = "<script>alert(1)</script>\u2028&\"'"
 
 

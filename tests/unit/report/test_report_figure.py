@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from report_factory import toy_report
 
 from soniq_dse.records.front import Report
-from soniq_dse.report.figure import _linear_ticks, _log_ticks, front_svg
+from soniq_dse.report.figure import front_svg
+from soniq_dse.report.svg import linear_ticks, log_ticks
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -70,16 +71,16 @@ def test_an_unknown_latency_leaves_the_point_out() -> None:
 
 @settings(max_examples=60)
 @given(low=st.floats(-3, 6), width=st.floats(0.2, 6))
-def test_log_ticks_lie_inside_and_rise(low: float, width: float) -> None:
-    ticks = _log_ticks(low, low + width)
+def testlog_ticks_lie_inside_and_rise(low: float, width: float) -> None:
+    ticks = log_ticks(low, low + width)
     assert ticks == sorted(ticks)
     assert all(low <= math.log10(tick) <= low + width for tick in ticks)
 
 
 @settings(max_examples=60)
 @given(low=st.floats(-1e4, 1e4), width=st.floats(1e-3, 1e4))
-def test_linear_ticks_lie_inside_and_are_few(low: float, width: float) -> None:
-    ticks = _linear_ticks(low, low + width)
+def testlinear_ticks_lie_inside_and_are_few(low: float, width: float) -> None:
+    ticks = linear_ticks(low, low + width)
     assert 2 <= len(ticks) <= 7
     slack = 1e-9 * max(abs(low), width) + 1e-12
     assert all(low - slack <= tick <= low + width + slack for tick in ticks)
