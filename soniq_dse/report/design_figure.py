@@ -13,7 +13,7 @@ from soniq_dse.records.design import Assignment
 from soniq_dse.records.front import DesignDetail, Report
 from soniq_dse.report.svg import INK, SOFT, drawing, escaped, text
 
-WIDTH, LEFT, MAP, BAR, ROW, TOP = 900, 150, 330, 250, 26, 92
+WIDTH, LEFT, MAP, BAR, ROW, TOP = 930, 150, 330, 250, 26, 92
 BITS = {1: "#cdeab5", 2: "#57bfc6", 3: "#2f8fc0", 4: "#2258a5", 8: "#14224f"}
 TERMS = {
     "compute": "#0072b2",
