@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from soniq_dse.errors import UserError, nearest
 from soniq_dse.records.base import Record
-from soniq_dse.records.hardware import HardwareModel
+from soniq_dse.records.gpu import Machine
 from soniq_dse.records.palette import FLOAT_BITS, Level, LevelCost, Palette, PaletteChoice
 from soniq_dse.resources import shipped_folder
 
@@ -49,7 +49,7 @@ class KeptPalette(Record):
 
 
 def propose_palettes(
-    hw: HardwareModel,
+    hw: Machine,
     levels: Sequence[LevelCost],
     *,
     limit: int = 10,
@@ -145,7 +145,7 @@ def _replaces_float(other: Level, mine: Level) -> bool:
 
 
 def _judge_kept(
-    entry: KeptPalette, hw: HardwareModel, costs: dict[Level, LevelCost], dropped: dict[Level, str]
+    entry: KeptPalette, hw: Machine, costs: dict[Level, LevelCost], dropped: dict[Level, str]
 ) -> PaletteChoice:
     palette = Palette.parse(entry.palette, source=entry.source)
     missing = [level.name for level in palette.levels if level not in costs]

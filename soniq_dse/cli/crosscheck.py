@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from soniq_dse.cli._common import console, json_option, print_json, table
-from soniq_dse.cli.palette import hw_option, machine
+from soniq_dse.cli.palette import hw_option, processor
 
 if TYPE_CHECKING:
     from soniq_dse.records.crosscheck import Crosscheck, MeasuredLayers
@@ -53,7 +53,7 @@ def command(
     from soniq_dse.hardware.host import detect_host
     from soniq_dse.report.crosscheck import build_crosscheck, finding
 
-    hw = machine(hw_name)
+    hw = processor(hw_name)
     chosen = built_in_layers() if layers is None else read_layers(layers, hw)
     folder = out or Path("reports") / "runs" / f"crosscheck-{hw.name}"
     command_line = shlex.join(["soniq-dse", *sys.argv[1:]])

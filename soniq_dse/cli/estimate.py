@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from soniq_dse.records.choice import Choices
     from soniq_dse.records.cost import Estimate, LayerEstimate
     from soniq_dse.records.design import Assignment
-    from soniq_dse.records.hardware import HardwareModel
+    from soniq_dse.records.gpu import Machine
     from soniq_dse.records.workload import Workload
 
 
@@ -109,14 +109,17 @@ def _kernel_of(found: Estimate, layer: str) -> str:
     return of_layer[layer]
 
 
-def _print_timeline(hardware: HardwareModel, symbol: str, page: str | None) -> None:
+def _print_timeline(hardware: Machine, symbol: str, page: str | None) -> None:
     """The loop of a kernel in steady state, as text or as a page."""
     from pathlib import Path
 
     from soniq_dse.cost.timeline import as_html, as_text, rows_of
     from soniq_dse.errors import UserError
     from soniq_dse.kernels.loops import kept_loop
+    from soniq_dse.records.gpu import GpuModel
 
+    if isinstance(hardware, GpuModel):
+        raise UserError(f"--timeline: expected a descriptor of kind cpu, got kind gpu ({hardware.title})")
     loop = kept_loop(symbol)
     if loop is None:
         raise UserError(f"--timeline {symbol}: expected a kernel whose loop is kept, got one without")
@@ -128,12 +131,15 @@ def _print_timeline(hardware: HardwareModel, symbol: str, page: str | None) -> N
     click.echo(f"Wrote {page}")
 
 
-def _tuned(hardware: HardwareModel, threads: int) -> Choices:
+def _tuned(hardware: Machine, threads: int) -> Choices:
     """What autotuning found on this processor, where the descriptor speaks of it: the runtime uses these kernels."""
     from soniq_dse.hardware.host import detect_host, match_host
     from soniq_dse.records.choice import Choices
+    from soniq_dse.records.gpu import GpuModel
     from soniq_dse.runtime.autotune import tuned_choices
 
+    if isinstance(hardware, GpuModel):
+        return Choices()
     return tuned_choices(threads=threads) if match_host(hardware, detect_host())[0] else Choices()
 
 

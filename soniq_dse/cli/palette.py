@@ -10,6 +10,9 @@ import click
 from soniq_dse.cli._common import console, json_option, print_json, table
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from soniq_dse.records.gpu import Machine
     from soniq_dse.records.hardware import HardwareModel
     from soniq_dse.records.palette import LevelCost, PaletteChoice
 
@@ -118,9 +121,7 @@ def show_command(name: str, hw_name: str | None, model: str, as_json: bool) -> N
         console().print(_palettes_table([choice], ""))
 
 
-def costed(
-    hw_name: str | None, model: str, settings: Sequence[str] = ()
-) -> tuple[HardwareModel, tuple[LevelCost, ...]]:
+def costed(hw_name: str | None, model: str, settings: Sequence[str] = ()) -> tuple[Machine, tuple[LevelCost, ...]]:
     """The machine (default: the one that describes this host) and what its native levels cost over the model."""
     from soniq_dse.cost.network import level_costs
     from soniq_dse.workloads import load_workload
@@ -129,16 +130,28 @@ def costed(
     return hardware, level_costs(hardware, load_workload(model))
 
 
-def machine(hw_name: str | None, settings: Sequence[str] = ()) -> HardwareModel:
+def machine(hw_name: str | None, settings: Sequence[str] = ()) -> Machine:
     """The machine ``hw_name`` with ``settings``; None: the descriptor that speaks of this host, or stands for it."""
-    from soniq_dse.hardware.host import default_descriptor, detect_host
-    from soniq_dse.hardware.load import load_hardware
+    from soniq_dse.hardware.load import load_machine
     from soniq_dse.hardware.whatif import what_if
 
-    return what_if(load_hardware(default_descriptor(detect_host())[0] if hw_name is None else hw_name), settings)
+    return what_if(load_machine(_descriptor(hw_name)), settings)
 
 
-def _levels_table(hardware: HardwareModel, model: str, costs: tuple[LevelCost, ...] | list[LevelCost]) -> Any:
+def processor(hw_name: str | None) -> HardwareModel:
+    """``machine`` for what only processors do; a GPU is a ``UserError``."""
+    from soniq_dse.hardware.load import load_hardware
+
+    return load_hardware(_descriptor(hw_name))
+
+
+def _descriptor(hw_name: str | None) -> str | Path:
+    from soniq_dse.hardware.host import default_descriptor, detect_host
+
+    return default_descriptor(detect_host())[0] if hw_name is None else hw_name
+
+
+def _levels_table(hardware: Machine, model: str, costs: tuple[LevelCost, ...] | list[LevelCost]) -> Any:
     columns = {"level": "left", "kilocycles": "right", "MAC/cycle": "right", "why": "left"}
     rows = [
         [cost.level.name, f"{cost.cycles / 1000:.1f}", f"{1 / cost.cycles_per_mac:.1f}", cost.reason] for cost in costs

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 HELPERS = frozenset(
     {
-        "bounds", "branches", "calls", "choice", "energy", "instructions", "intervals", "layers", "memory", "network",
+        "bounds", "branches", "calls", "choice", "energy", "gpu", "graph",
+        "instructions", "intervals", "layers", "memory", "network",
         "operators", "registers", "remembered", "timeline", "vector_loops",
     }
 )  # fmt: skip

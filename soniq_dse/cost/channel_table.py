@@ -14,7 +14,7 @@ from soniq_dse.errors import UserError
 from soniq_dse.records.channel_costs import ChannelCosts, CostUnit
 from soniq_dse.records.cost import Estimate, LayerEstimate
 from soniq_dse.records.design import Assignment
-from soniq_dse.records.hardware import HardwareModel
+from soniq_dse.records.gpu import Machine
 from soniq_dse.records.palette import Palette
 from soniq_dse.records.workload import TensorClass, Workload
 
@@ -24,7 +24,7 @@ class OutOfReachError(UserError):
 
 
 def channel_costs(
-    hw: HardwareModel,
+    hw: Machine,
     workload: Workload,
     palette: Palette,
     unit: CostUnit,
@@ -55,7 +55,7 @@ def channel_costs(
 
 
 def assignment_cost(
-    hw: HardwareModel,
+    hw: Machine,
     workload: Workload,
     assignment: Assignment,
     unit: CostUnit,
@@ -71,7 +71,7 @@ def assignment_cost(
     return cost_of(hw, estimate(hw, workload, assignment, batch=batch, threads=threads), unit)
 
 
-def cost_of(hw: HardwareModel, found: Estimate, unit: CostUnit) -> float:
+def cost_of(hw: Machine, found: Estimate, unit: CostUnit) -> float:
     """The latency in microseconds or the energy in microjoules of an estimate.
 
     Raises:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from soniq_dse.cost.choice import DEPTHWISE_COLUMNS, Chooser, Kernel, Way
+from soniq_dse.cost.graph import MatmulLayer
 from soniq_dse.cost.memory import Hierarchy, Nest
 from soniq_dse.cost.vector_loops import (
     DEPTHWISE,
@@ -37,9 +38,7 @@ from soniq_dse.records.choice import Choices, KernelChoice, KernelOption, PartSh
 from soniq_dse.records.cost import Bound
 from soniq_dse.records.hardware import HardwareModel
 from soniq_dse.records.palette import MAX_BITS, Level
-from soniq_dse.records.workload import Conv2dLayer, GemmLayer, Segment
-
-MatmulLayer = GemmLayer | Conv2dLayer
+from soniq_dse.records.workload import GemmLayer, Segment
 
 TILE_ROWS_OF_WEIGHTS = 2.0
 """Rows' worth of a tile's work that its weights take (loads, unpacking), so that few rows cost more than their share;

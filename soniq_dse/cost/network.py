@@ -14,8 +14,10 @@ from collections.abc import Iterable, Sequence
 from soniq_dse import registry
 from soniq_dse.cost.choice import Chooser
 from soniq_dse.cost.energy import Energy
+from soniq_dse.cost.gpu import gpu_estimate, gpu_level_costs
+from soniq_dse.cost.graph import MatmulLayer, at_batch, is_free, is_signed, segments_of
 from soniq_dse.cost.intervals import Intervals, are_current, read_kept, regime_of, span
-from soniq_dse.cost.layers import LayerCoster, MatmulLayer, PartCost
+from soniq_dse.cost.layers import LayerCoster, PartCost
 from soniq_dse.cost.operators import Operators
 from soniq_dse.cost.remembered import machine_sha256
 from soniq_dse.cost.vector_loops import COLD_CYCLES
@@ -24,9 +26,10 @@ from soniq_dse.hardware.levels import best_native_levels
 from soniq_dse.records.choice import Choices, PartShape
 from soniq_dse.records.cost import Bound, CostTerm, EnergyPart, EnergyTerm, Estimate, LayerEstimate
 from soniq_dse.records.design import Assignment
+from soniq_dse.records.gpu import GpuModel, Machine
 from soniq_dse.records.hardware import HardwareModel
 from soniq_dse.records.palette import Level, LevelCost
-from soniq_dse.records.workload import Conv2dLayer, Node, Segment, Workload
+from soniq_dse.records.workload import Node, Segment, Workload
 
 _INTERVALS: dict[tuple[str, str], tuple[Intervals | None, str]] = {}
 """By machine and model of the core: the intervals that its measured layers give, else why there are none."""
@@ -36,7 +39,7 @@ _TERMS = ("compute", "memory", "packing", "epilogue", "overhead")
 
 
 def estimate(
-    hw: HardwareModel,
+    hw: Machine,
     workload: Workload,
     assignment: Assignment | None = None,
     *,
@@ -57,6 +60,8 @@ def estimate(
     Raises:
         UserError: batch or threads out of range, a level that the machine does not compute, a loop without figures.
     """
+    if isinstance(hw, GpuModel):
+        return gpu_estimate(hw, workload, assignment, batch=batch, threads=threads)
     _check_range(hw, batch, threads)
     coster = _coster(hw, threads, model, choices)
     scale = batch / workload.input_shape[0]
@@ -127,15 +132,17 @@ def _lone_layer(
 
 
 def level_costs(
-    hw: HardwareModel, workload: Workload, *, batch: int = 1, threads: int = 1, model: str = "pipeline"
+    hw: Machine, workload: Workload, *, batch: int = 1, threads: int = 1, model: str = "pipeline"
 ) -> tuple[LevelCost, ...]:
     """What each native level of ``hw`` costs over all layers whose input a palette may decide, narrowest level first.
 
     Raises:
         UserError: as ``estimate``.
     """
+    if isinstance(hw, GpuModel):
+        return gpu_level_costs(hw, workload, batch=batch, threads=threads)
     coster = _coster(hw, threads, model)
-    nodes = [node for node in workload.nodes if node.layer is not None and _is_free(workload, node)]
+    nodes = [node for node in workload.nodes if node.layer is not None and is_free(workload, node)]
     costs = []
     for level, native in best_native_levels(hw).items():
         parts = [part for node in nodes for part in _uniform_parts(coster, workload, node, level, batch)]
@@ -204,32 +211,12 @@ def _coster(hw: HardwareModel, threads: int, model: str, choices: Choices | None
     return LayerCoster(hw, _CHOOSERS[key], threads, choices)
 
 
-def _at_batch(layer: MatmulLayer, workload: Workload, batch: int) -> MatmulLayer:
-    traced = workload.input_shape[0]
-    if isinstance(layer, Conv2dLayer):
-        return layer.model_copy(update={"batch": max(1, layer.batch * batch // traced)})
-    return layer.model_copy(update={"m": max(1, layer.m * batch // traced)})
-
-
-def _segments(workload: Workload, node: Node, assignment: Assignment | None) -> tuple[Segment, ...] | None:
-    """Segments of a layer's input channels; None where it stays in fp32."""
-    found = workload.class_of(node.inputs[0])
-    if assignment is None or found is None or found.name not in assignment.level_of_channel:
-        return None
-    assert node.layer is not None
-    per_channel = node.layer.segment_channels * node.layer.n_groups // found.channels
-    return tuple(
-        segment.model_copy(update={"channels": segment.channels * per_channel})
-        for segment in assignment.segments(found.name)
-    )
-
-
 def _requantisation(workload: Workload, assignment: Assignment | None, operators: Operators) -> dict[str, float]:
     """Layer -> cycles to write codes for its readers, once per tensor; the network's input is charged to its reader."""
     cycles: dict[str, float] = {}
     done: set[str] = set()
     for node in workload.nodes:
-        if node.layer is None or node.inputs[0] in done or _segments(workload, node, assignment) is None:
+        if node.layer is None or node.inputs[0] in done or segments_of(workload, node, assignment) is None:
             continue
         done.add(node.inputs[0])
         maker = workload.node(node.inputs[0])
@@ -240,24 +227,14 @@ def _requantisation(workload: Workload, assignment: Assignment | None, operators
     return cycles
 
 
-def _is_signed(workload: Workload, node: Node) -> bool:
-    found = workload.class_of(node.inputs[0])
-    return found is not None and not found.nonnegative
-
-
-def _is_free(workload: Workload, node: Node) -> bool:
-    found = workload.class_of(node.inputs[0])
-    return found is not None and found.pinned_bits is None
-
-
 def _uniform_parts(
     coster: LayerCoster, workload: Workload, node: Node, level: Level, batch: int
 ) -> tuple[PartCost, ...]:
     assert node.layer is not None
     channels = node.layer.segment_channels * node.layer.n_groups
     segment = Segment(weight_bits=level.weight_bits, activation_bits=level.activation_bits, channels=channels)
-    layer = _at_batch(node.layer, workload, batch)
-    return coster.parts(layer, (segment,), signed=_is_signed(workload, node))
+    layer = at_batch(node.layer, workload, batch)
+    return coster.parts(layer, (segment,), signed=is_signed(workload, node))
 
 
 def _home_level(coster: LayerCoster, workload: Workload, assignment: Assignment | None, batch: int) -> int:
@@ -266,7 +243,7 @@ def _home_level(coster: LayerCoster, workload: Workload, assignment: Assignment 
     for node in workload.nodes:
         if node.layer is None:
             continue
-        segments = _segments(workload, node, assignment)
+        segments = segments_of(workload, node, assignment)
         channels = node.layer.segment_channels * node.layer.n_groups
         bits = sum(s.channels * s.weight_bits for s in segments) / channels if segments else 32.0
         total += node.layer.n_weights * bits / 8
@@ -284,8 +261,8 @@ def _layer_estimate(
     requantise: float,
 ) -> tuple[LayerEstimate, str]:
     assert node.layer is not None
-    layer = _at_batch(node.layer, workload, batch).model_copy(update={"name": node.name})
-    segments, signed = _segments(workload, node, assignment), _is_signed(workload, node)
+    layer = at_batch(node.layer, workload, batch).model_copy(update={"name": node.name})
+    segments, signed = segments_of(workload, node, assignment), is_signed(workload, node)
     found, how = _priced(
         hw, coster, layer, segments, signed=signed, home=home, requantise=requantise, cold_cycles=COLD_CYCLES
     )

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from soniq_dse.native.compiler import cache_folder
+from soniq_dse.records.gpu import Machine
 from soniq_dse.records.hardware import HardwareModel
 
 _SOURCES = ("calls.py", "pipeline.py", "branches.py", "instructions.py", "registers.py")
 """The model: what it says is forgotten with every change of it."""
-_MACHINES: dict[int, tuple[HardwareModel, str]] = {}
+_MACHINES: dict[int, tuple[Machine, str]] = {}
 
 
 def place_of(kind: str, hw: HardwareModel, code_sha256: str) -> Path:
@@ -39,7 +40,7 @@ def remember(path: Path, value: Any) -> None:
         part.replace(path)
 
 
-def machine_sha256(hw: HardwareModel) -> str:
+def machine_sha256(hw: Machine) -> str:
     """``hw.identity()``, hashed once: a descriptor has thousands of figures."""
     if id(hw) not in _MACHINES:
         _MACHINES[id(hw)] = (hw, hw.identity())

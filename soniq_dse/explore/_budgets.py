@@ -14,7 +14,7 @@ from soniq_dse.records.channel_costs import ChannelCosts, CostUnit
 from soniq_dse.records.cost import Estimate
 from soniq_dse.records.design import Candidate
 from soniq_dse.records.front import DesignPoint, SkippedDesign
-from soniq_dse.records.hardware import HardwareModel
+from soniq_dse.records.gpu import Machine
 from soniq_dse.records.palette import Palette, PaletteChoice
 from soniq_dse.records.workload import Workload
 
@@ -81,7 +81,7 @@ def wanted(choices: Sequence[Wanted], budget_us: Sequence[float], budget_uj: Seq
 
 
 def priced(
-    choices: Sequence[Wanted], hw: HardwareModel, workload: Workload, *, batch: int, threads: int
+    choices: Sequence[Wanted], hw: Machine, workload: Workload, *, batch: int, threads: int
 ) -> tuple[tuple[PaletteChoice, ...], list[SkippedDesign]]:
     """The choices with what channels of ``workload`` cost, and the budgets that it does not reach.
 
@@ -98,7 +98,7 @@ def priced(
 
 
 def _with_costs(
-    one: Wanted, hw: HardwareModel, workload: Workload, *, batch: int, threads: int
+    one: Wanted, hw: Machine, workload: Workload, *, batch: int, threads: int
 ) -> tuple[PaletteChoice | None, tuple[SkippedDesign, ...]]:
     """The choice with the table of costs of each of its budgets; None where the network reaches none of them."""
     if not one.budgets:
@@ -118,7 +118,7 @@ def _with_costs(
 
 
 def budget_of(
-    candidate: Candidate, hw: HardwareModel, found: Estimate, *, bits_per_weight: float
+    candidate: Candidate, hw: Machine, found: Estimate, *, bits_per_weight: float
 ) -> tuple[float | None, BudgetUnit | None, float | None]:
     """(budget, its unit, what the trained design takes of it); None where there is no budget."""
     if candidate.costs is not None:

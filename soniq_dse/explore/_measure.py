@@ -11,6 +11,7 @@ from soniq_dse.explore._train import Notify, Progress
 from soniq_dse.records.choice import Choices, KernelChoice
 from soniq_dse.records.cost import Measurement
 from soniq_dse.records.design import Candidate, TrainedDesign
+from soniq_dse.records.gpu import GpuModel
 from soniq_dse.runtime.autotune import autotune, sources_sha256, tuned_choices
 from soniq_dse.runtime.check import check
 from soniq_dse.runtime.latency import measure
@@ -38,10 +39,12 @@ class Measurer:
         arrays = {ref.sha256: self.store.get_array(ref) for ref in trained.arrays}
         packed = PackedNetwork(trained.network, arrays)
         packed.save(self._folder / f"{file_name(candidate)}.safetensors")
-        options = self._plan.options
+        options, hardware = self._plan.options, self._plan.hardware
+        if isinstance(hardware, GpuModel):
+            return packed
         shapes = packed.shapes(options.batch)
         tuned = self._tuned(packed)
-        return packed.with_choices(choose_kernels(self._plan.hardware, shapes, threads=options.threads, known=tuned))
+        return packed.with_choices(choose_kernels(hardware, shapes, threads=options.threads, known=tuned))
 
     def _tuned(self, packed: PackedNetwork) -> Choices:
         """What was measured on this processor, now or before; nothing where the descriptor speaks of another."""

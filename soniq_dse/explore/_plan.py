@@ -17,12 +17,12 @@ from soniq_dse.explore._asked import known, schedule_of, search_budget
 from soniq_dse.explore._budgets import Wanted, asked, priced, wanted
 from soniq_dse.explore._pins import parse_ends, parse_pins
 from soniq_dse.hardware.host import default_descriptor, detect_host, match_host
-from soniq_dse.hardware.load import load_hardware
+from soniq_dse.hardware.load import load_machine
 from soniq_dse.palettes import propose_palettes
 from soniq_dse.records.cost import Host
 from soniq_dse.records.design import Candidate, Granularity
 from soniq_dse.records.front import SkippedDesign, TaskInfo
-from soniq_dse.records.hardware import HardwareModel
+from soniq_dse.records.gpu import GpuModel, Machine
 from soniq_dse.records.palette import Level, Palette, PaletteChoice
 from soniq_dse.records.workload import Workload
 from soniq_dse.search import breadth_first
@@ -103,7 +103,7 @@ class Plan:
     """
 
     options: Options
-    hardware: HardwareModel
+    hardware: Machine
     host: Host
     host_mismatch: str | None
     variants: dict[str, Variant]
@@ -243,9 +243,11 @@ def make_plan(options: Options) -> Plan:
     )
 
 
-def _machine(spec: str | None) -> tuple[HardwareModel, Host, str | None]:
+def _machine(spec: str | None) -> tuple[Machine, Host, str | None]:
     host = detect_host()
-    hardware = load_hardware(default_descriptor(host)[0] if spec is None else spec)
+    hardware = load_machine(default_descriptor(host)[0] if spec is None else spec)
+    if isinstance(hardware, GpuModel):
+        return hardware, host, f"model only: networks do not run on GPUs yet, and {hardware.name} is one"
     matches, reason = match_host(hardware, host)
     return hardware, host, None if matches else reason
 
@@ -297,7 +299,7 @@ def _task_info(model: str, data: str, task: Task) -> TaskInfo:
     )
 
 
-def _choices(options: Options, hardware: HardwareModel, workload: Workload) -> tuple[Wanted, ...]:
+def _choices(options: Options, hardware: Machine, workload: Workload) -> tuple[Wanted, ...]:
     if options.palettes:
         found = tuple(asked(text) for text in options.palettes)
     else:
@@ -311,7 +313,7 @@ def _choices(options: Options, hardware: HardwareModel, workload: Workload) -> t
 
 def _candidates(
     options: Options,
-    hardware: HardwareModel,
+    hardware: Machine,
     graphs: dict[str, Workload],
     template: Candidate,
     choices: Sequence[Wanted],
@@ -352,7 +354,7 @@ def _plain(candidate: Candidate) -> Candidate:
 
 
 def _hopeless(
-    options: Options, hardware: HardwareModel, workload: Workload, candidates: Sequence[Candidate]
+    options: Options, hardware: Machine, workload: Workload, candidates: Sequence[Candidate]
 ) -> dict[str, str]:
     """Designs that cannot be on the front, by name, with the reason.
 

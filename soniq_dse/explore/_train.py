@@ -14,7 +14,7 @@ from soniq_dse.errors import UserError
 from soniq_dse.explore._plan import Plan, training_name
 from soniq_dse.native.processes import Job, Outcome, run_jobs
 from soniq_dse.records.design import Assignment, Candidate, TrainedBaseline, TrainedDesign
-from soniq_dse.records.hardware import HardwareModel
+from soniq_dse.records.gpu import machine_from_json
 from soniq_dse.records.workload import Workload
 from soniq_dse.search import epochs_of
 from soniq_dse.store import Store
@@ -255,7 +255,7 @@ def _cost_of(
     """What the whole network takes on the machine, in the unit of the candidate's budget; None where that is bits."""
     if candidate.costs is None or machine is None:
         return None
-    hardware, unit = HardwareModel.from_json(machine), candidate.costs.unit
+    hardware, unit = machine_from_json(machine), candidate.costs.unit
     return lambda levels: assignment_cost(hardware, workload, levels, unit, batch=batch, threads=threads)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
 
@@ -24,7 +24,7 @@ from soniq_dse.records.hardware import HardwareModel
 __all__ = ["DescriptorError", "Problem", "load_hardware", "load_machine", "read_resolved"]
 
 EXTENDS = "extends"
-AnyMachine = TypeVar("AnyMachine", HardwareModel, GpuModel)
+AnyMachine = TypeVar("AnyMachine", bound=HardwareModel | GpuModel)
 
 
 def load_machine(spec: str | Path) -> HardwareModel | GpuModel:
@@ -57,7 +57,7 @@ def validated(document: Document, record: type[AnyMachine]) -> AnyMachine:
     Raises:
         DescriptorError: it breaks the schema or a rule; holds all errors.
     """
-    model: AnyMachine | None = None
+    model = None
     try:
         # Strict JSON mode: lists become tuples, but text never becomes a number, nor true a 1.
         model = record.model_validate_json(json.dumps(document.value), strict=True)
@@ -66,7 +66,7 @@ def validated(document: Document, record: type[AnyMachine]) -> AnyMachine:
     check(document)
     if model is None or document.problems:
         raise DescriptorError(_in_order(document.problems))
-    return model
+    return cast(AnyMachine, model)
 
 
 def read_resolved(

@@ -9,7 +9,11 @@ from pydantic import Field, PositiveInt, model_validator
 from soniq_dse.records.base import Record
 from soniq_dse.records.choice import KernelChoice
 
-Bound = Literal["issue", "port", "latency", "load", "store", "l1", "l2", "l3", "dram", "overhead"]
+Bound = Literal[
+    "issue", "port", "latency", "load", "store", "l1", "l2", "l3", "dram", "overhead",
+    "tensor", "alu", "shared", "launch",
+]  # fmt: skip
+"""What work waits for; the last four on GPUs: tensor units, integer and float units, shared memory, launches."""
 NonNegative = Annotated[float, Field(ge=0)]
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from soniq_dse.records.base import Record
 from soniq_dse.records.cost import Agreement, Estimate, Host, Measurement
 from soniq_dse.records.design import Assignment, EpochRecord
-from soniq_dse.records.hardware import HardwareModel
+from soniq_dse.records.gpu import Machine
 from soniq_dse.records.workload import Workload
 
 FRONT_SCHEMA_VERSION = 1
@@ -173,7 +173,7 @@ class Report(Record):
     hypervolume: float | None
     search: tuple[SearchStep, ...] = ()
     """In the order in which designs were tried."""
-    machine: HardwareModel | None = None
+    machine: Machine | None = None
     """The descriptor of ``hardware`` that the predictions were made by, resolved."""
     others: tuple[OtherRun, ...] = ()
     """Runs on other machines that were asked to be shown beside this one; they take no part in ``summary``."""

@@ -6,12 +6,12 @@ vector of 1024 bits. Rules that span fields are checked in ``hardware/checks.py`
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Union
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, TypeAdapter
 
 from soniq_dse.records.base import Record
-from soniq_dse.records.hardware import Figure, Name, Source
+from soniq_dse.records.hardware import Figure, HardwareModel, Name, Source
 
 WARP_THREADS = 32
 WARP_BITS = 1024
@@ -94,6 +94,14 @@ class GpuModel(Record):
     memory: GpuMemory
     overhead: GpuOverhead
     sources: Annotated[dict[str, Source], Field(min_length=1)]
+
+
+Machine = Union[HardwareModel, GpuModel]
+
+
+def machine_from_json(text: str) -> Machine:
+    """The machine that ``model_dump_json`` wrote."""
+    return TypeAdapter[Machine](Machine).validate_json(text)
 
 
 class GpuKernel(Record):

@@ -6,6 +6,7 @@ soniq.panel("design", (app, root) => {
     issue: "instructions issued per cycle", port: "busy execution pipes", latency: "instructions waiting for one another",
     load: "loads per cycle", store: "stores per cycle", l1: "the first-level cache", l2: "the second-level cache",
     l3: "the third-level cache", dram: "main memory", overhead: "calls and loop set-up",
+    tensor: "tensor units", alu: "integer and float units", shared: "shared memory", launch: "launches of kernels",
   };
   const detail = () => app.details.get(app.state.design);
 

@@ -7,9 +7,11 @@ from typing import ClassVar
 
 from markupsafe import Markup
 
+from soniq_dse.hardware.gpus import gpu_figures, gpu_levels, gpu_sheets
 from soniq_dse.hardware.levels import native_levels
 from soniq_dse.hardware.render import Sheet, figures, sheets
 from soniq_dse.records.front import Report
+from soniq_dse.records.gpu import GpuModel
 from soniq_dse.records.hardware import FigureKind, HardwareModel
 from soniq_dse.report.panels import Base
 
@@ -33,8 +35,12 @@ class HardwarePanel(Base):
         machine = report.machine
         if machine is None:
             return Markup('<p class="empty-note">{}</p>').format("This report was made without its descriptor.")
-        words = Markup('<p id="hardware-words">{}</p>').format(_kinds(machine))
-        found = sorted(sheets(machine, native_levels(machine)), key=lambda sheet: sheet.title != OPEN)
+        if isinstance(machine, GpuModel):
+            kinds, tables = _gpu_kinds(machine), gpu_sheets(machine, gpu_levels(machine))
+        else:
+            kinds, tables = _kinds(machine), sheets(machine, native_levels(machine))
+        words = Markup('<p id="hardware-words">{}</p>').format(kinds)
+        found = sorted(tables, key=lambda sheet: sheet.title != OPEN)
         return Markup("\n").join([words, *(_table(sheet) for sheet in found)])
 
 
@@ -42,14 +48,18 @@ def _kinds(machine: HardwareModel) -> str:
     timed = [timing for instruction in machine.instructions.values() for timing in instruction.widths.values()]
     of_machine = Counter(figure.kind for _, figure in figures(machine))
     of_instructions = Counter(timing.reciprocal_throughput_cycles.kind for timing in timed)
-
-    def words(kinds: Counter[FigureKind]) -> str:
-        return ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
-
     return (
-        f"{machine.title} ({machine.name}): figures of the machine: {words(of_machine)}; "
-        f"timings of instructions: {words(of_instructions)}."
+        f"{machine.title} ({machine.name}): figures of the machine: {_words(of_machine)}; "
+        f"timings of instructions: {_words(of_instructions)}."
     )
+
+
+def _gpu_kinds(gpu: GpuModel) -> str:
+    return f"{gpu.title} ({gpu.name}): figures: {_words(Counter(figure.kind for _, figure in gpu_figures(gpu)))}."
+
+
+def _words(kinds: Counter[FigureKind]) -> str:
+    return ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
 
 
 def _table(sheet: Sheet) -> Markup:

@@ -414,3 +414,14 @@ def test_damaged_files_of_a_run_are_named_and_cost_nothing(content: bytes, copie
 def test_report_where_nothing_can_be_written(copied: Path) -> None:
     _, err = soniq_dse("report", str(copied), "--out", "/proc/nowhere", code=2)
     assert "/proc/nowhere: expected to read or write there" in err
+
+
+@pytest.mark.slow
+def test_a_gpu_is_explored_by_the_model_alone(tmp_path: Path) -> None:
+    """Trained, priced, and said to be a prediction: no network runs on a GPU yet."""
+    arguments = ["--hw", "h200", "--model", "tiny_net:build", "--data", "tiny_net:task", "--epochs", "1,1,1"]
+    soniq_dse("explore", *arguments, "--palettes", "w1a1+w4a4@2.0", "--out", str(tmp_path))
+    points = json.loads((tmp_path / "front.json").read_text())["points"]
+    assert all(point["latency_predicted_us"] > 0 and point["latency_measured_us"] is None for point in points)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert any("model only" in note and "h200" in note for note in report["notes"])

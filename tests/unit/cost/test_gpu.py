@@ -1,0 +1,123 @@
+"""The cost model of GPUs: what its terms are by hand, and what must hold whatever the figures."""
+
+from __future__ import annotations
+
+import pytest
+
+from soniq_dse.cost.bounds import even_assignment, uniform_assignment
+from soniq_dse.cost.gpu import GpuCost, float_cost, gpu_estimate, gpu_level_costs, kernel_cost
+from soniq_dse.cost.network import estimate
+from soniq_dse.errors import UserError
+from soniq_dse.hardware.gpus import gpu_levels
+from soniq_dse.hardware.load import load_machine
+from soniq_dse.hardware.whatif import what_if
+from soniq_dse.kernels.gpu_catalog import gpu_catalog, gpu_kernels_for
+from soniq_dse.records.gpu import GpuKernel, GpuModel
+from soniq_dse.records.palette import Level, Palette
+from soniq_dse.workloads import load_workload
+
+GPUS = ("a100", "l40s", "h100", "h200", "b200", "rtx_5090")
+
+
+def gpu(name: str, *settings: str) -> GpuModel:
+    found = load_machine(name)
+    assert isinstance(found, GpuModel)
+    return what_if(found, settings)
+
+
+def kernel(symbol: str) -> GpuKernel:
+    return next(kernel for kernel in gpu_catalog() if kernel.symbol == symbol)
+
+
+def us(cost: GpuCost, model: GpuModel) -> float:
+    return cost.cycles / model.clock_ghz.value / 1000
+
+
+def test_one_row_waits_for_its_weights_to_come_from_memory() -> None:
+    """8192 x 8192 bits are 8.39 MB: 1.95 us at 0.896 of 4800 GB/s. Beyond it: 2 us of launch, 0.273 us to the first
+    byte."""
+    h200 = gpu("h200")
+    cost = kernel_cost(h200, kernel("gemv_u1_z1_s32_8x16x256__sm80_bmma"), 1, 8192, 8192)
+    memory_us = 8192 * 8192 / 8 / (4800e9 * 0.896) * 1e6
+    assert cost.busy["dram"] / h200.clock_ghz.value / 1000 == pytest.approx(memory_us, rel=1e-6)
+    assert us(cost, h200) == pytest.approx(2 + 0.273 + memory_us, rel=1e-6)
+
+
+def test_a_large_product_waits_for_tensor_units() -> None:
+    """8192 x 8192 by tiles of 128 x 256: 2048 blocks on 132 multiprocessors, at most 16 on one, each of 128 x 256 x
+    16384 products at 21446 a cycle."""
+    h200 = gpu("h200")
+    cost = kernel_cost(h200, kernel("gemm_u1_z1_s32_128x256x256__sm80_bmma"), 8192, 8192, 16384)
+    assert cost.bound == "tensor"
+    assert cost.busy["tensor"] == pytest.approx(16 * 128 * 256 * 16384 / 21446)
+    assert cost.macs == 8192 * 8192 * 16384
+
+
+@pytest.mark.parametrize("name", GPUS)
+def test_no_kernel_beats_the_native_operation_or_the_memory(name: str) -> None:
+    model = gpu(name)
+    best = {(native.level, native.recipe): native.macs_per_cycle for native in gpu_levels(model)}
+    memory = model.memory.read_gb_per_s.value / model.clock_ghz.value
+    for level in {native.level for native in gpu_levels(model)}:
+        for one in gpu_kernels_for(level, model):
+            # A kernel of wider operands computes the level at the rate of its own.
+            own = Level(weight_bits=one.weight_bits, activation_bits=one.activation_bits)
+            peak = best.get((own, one.operation)) or best[level, one.operation]
+            for rows, cols, k in ((1, 4096, 4096), (64, 1024, 4096), (1024, 1024, 1024)):
+                cost = kernel_cost(model, one, rows, cols, k)
+                assert max(cost.busy.values()) >= rows * cols * k / peak * (1 - 1e-9), (one.symbol, rows)
+                assert cost.cycles >= cols * k * level.weight_bits / 8 / memory
+
+
+@pytest.mark.parametrize("name", GPUS)
+def test_more_work_never_takes_less(name: str) -> None:
+    model = gpu(name)
+    for one in gpu_catalog():
+        if one.operation in model.operations:
+            costs = [kernel_cost(model, one, rows, cols, k).cycles for rows, cols, k in
+                     ((1, 256, 512), (8, 256, 512), (8, 1024, 512), (8, 1024, 4096), (512, 1024, 4096))]  # fmt: skip
+            assert costs == sorted(costs), one.symbol
+    floats = [float_cost(model, rows, 1024, 1024).cycles for rows in (1, 16, 128, 1024, 8192)]
+    assert floats == sorted(floats)
+
+
+def test_an_estimate_names_kernels_and_bounds_and_says_that_nothing_was_measured() -> None:
+    workload = load_workload("digits_cnn")
+    found = estimate(gpu("h200"), workload, even_assignment(workload, Palette.parse("w1a1+w4a4")))
+    assert found.model == "gpu"
+    assert not found.calibrated
+    assert "not measured" in found.interval
+    assert found.low_us < found.latency_us < found.high_us
+    assert found.cycles == pytest.approx(sum(layer.cycles for layer in found.per_layer))
+    for layer in found.per_layer:
+        assert sum(term.cycles for term in layer.terms) == pytest.approx(layer.cycles)
+        assert layer.kernels
+        assert 0 <= layer.padding_waste < 1
+    assert found.bound == "launch"  # a small network at batch 1
+
+
+def test_a_machine_that_does_not_exist_is_priced_too() -> None:
+    workload = load_workload("digits_cnn")
+    levels = uniform_assignment(workload, Level(weight_bits=2, activation_bits=2))
+    before = gpu_estimate(gpu("h200"), workload, levels).latency_us
+    after = gpu_estimate(gpu("h200", "overhead.launch_us=0.5"), workload, levels).latency_us
+    launches = sum(term.cycles for layer in gpu_estimate(gpu("h200"), workload, levels).per_layer
+                   for term in layer.terms if term.name == "overhead") / 1830 / 2  # fmt: skip
+    assert before - after == pytest.approx(1.5 * launches)
+
+
+@pytest.mark.parametrize("name", GPUS)
+def test_every_native_level_has_a_price(name: str) -> None:
+    model = gpu(name)
+    costs = gpu_level_costs(model, load_workload("digits_cnn"))
+    assert [cost.level for cost in costs] == list(dict.fromkeys(native.level for native in gpu_levels(model)))
+    assert all(cost.cycles > 0 for cost in costs)
+
+
+def test_what_a_gpu_does_not_do_is_refused() -> None:
+    workload = load_workload("digits_cnn")
+    with pytest.raises(UserError, match="threads: expected 1 or more, and 1 on a GPU, got 1 and 2"):
+        estimate(gpu("h200"), workload, threads=2)
+    weight_only = uniform_assignment(workload, Level(weight_bits=4, activation_bits=32))
+    with pytest.raises(UserError, match=r"level w4: expected one that h200 computes natively \(w1a1, "):
+        estimate(gpu("h200"), workload, weight_only)
