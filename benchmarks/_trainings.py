@@ -13,17 +13,19 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks._brevitas import train_peer
+from benchmarks._controls import train_control, train_peer
 from benchmarks._frame import KEPT, ROOT, Row
+from soniq_dse.explore._recipe import schedule_of
 from soniq_dse.hardware.host import detect_host
 from soniq_dse.qat.baseline import train_baseline
+from soniq_dse.qat.checkpoint import Checkpoint
 from soniq_dse.qat.design import train_design
 from soniq_dse.records.design import Candidate, Schedule, TrainedBaseline
 from soniq_dse.records.palette import Palette
@@ -35,21 +37,25 @@ from soniq_dse.workloads.trace import trace
 
 FOLDER = KEPT / "accuracy" / "rows"
 PEER = "brevitas"
+CONTROL = "distilled"
+"""FP32 with the teacher and the restarts that a design has: what of a difference is the recipe, not the bits."""
 K_GROUP = 16
 """Channels of a level come in multiples of this, as in ``soniq-dse explore``."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One design: ``w2a2+w4a4@2.5`` by an allocator, or by the peer."""
+    """One design: ``w2a2+w4a4@2.5`` by an allocator, or by the peer; ``setting`` changes the campaign's schedule."""
 
     palette: str
     allocator: str = "soniq"
+    setting: str = ""
 
     @property
     def name(self) -> str:
-        """``w2a2+w4a4@2.5``, with the allocator behind it where that is not SONIQ's."""
-        return self.palette if self.allocator == "soniq" else f"{self.palette} {self.allocator}"
+        """``w2a2+w4a4@2.5``, with the allocator behind it where that is not SONIQ's, and the setting."""
+        more = [word for word in (self.allocator.replace("soniq", ""), self.setting) if word]
+        return " ".join([self.palette, *more])
 
 
 @dataclass(frozen=True)
@@ -79,9 +85,14 @@ def rows_of(campaign: Campaign, folder: Path = FOLDER) -> list[Row]:
     for line in path.read_text().splitlines() if path.is_file() else ():
         with contextlib.suppress(ValueError):
             row = json.loads(line)
-            if row["recipe"] == campaign.recipe:
+            if {**row["recipe"], "schedule": _completed(row["recipe"]["schedule"])} == campaign.recipe:
                 found.append(row)
     return found
+
+
+def _completed(schedule: Row) -> Row:
+    """The schedule of a row, with what did not exist when it was trained at its default."""
+    return Schedule.model_validate(schedule).to_json_value()
 
 
 def keep(campaign: Campaign, row: Row, folder: Path = FOLDER) -> None:
@@ -102,11 +113,18 @@ def missing(campaign: Campaign, rows: Sequence[Row]) -> Iterator[tuple[int, list
             yield seed, jobs
 
 
+class OutOfTime(Exception):
+    """The time of the run is over."""
+
+
 class Trainer:
     """Runs the missing jobs of a campaign; FP32 networks are kept in ``store_folder`` between runs."""
 
-    def __init__(self, campaign: Campaign, store_folder: Path) -> None:
+    def __init__(
+        self, campaign: Campaign, store_folder: Path, device: str = "cpu", out_of_time: Callable[[], bool] = bool
+    ) -> None:
         self.campaign, self._store_folder = campaign, store_folder
+        self._device, self._out_of_time = device, out_of_time
 
     @functools.cached_property
     def _task(self) -> Task:
@@ -119,13 +137,20 @@ class Trainer:
         return trace(build(), task.example(1), name=name, input_nonnegative=nonnegative, task=task.name)
 
     def run(self, seed: int, job: Job) -> Row:
-        """Train one design."""
+        """Train one design, from where an earlier run was stopped.
+
+        Raises:
+            OutOfTime: its time ended in the middle of a training; the next run goes on from a checkpoint.
+        """
         with Store(self._store_folder) as store:
-            baseline = self._baseline(seed, store)
+            schedule = schedule_of(self.campaign.schedule, None, (job.setting,) if job.setting else ())
+            baseline = self._baseline(seed, schedule.of_baseline, store)
             if job.allocator == PEER:
-                result = train_peer(self.campaign.model, job.palette, self._task, baseline, store)
+                result = train_peer(self.campaign.model, job.palette, self._task, baseline, store, self._device)
+            elif job.allocator == CONTROL:
+                result = train_control(self.campaign.model, self._task, baseline, store, self._device)
             else:
-                result = self._design(seed, job, baseline, store)
+                result = self._design(seed, job, schedule, baseline, store)
         return {
             "design": job.name, "seed": seed, **result,
             "fp32 val": baseline.metric_val, "fp32 test": baseline.metric_test, "fp32 bytes": baseline.size_bytes,
@@ -133,30 +158,39 @@ class Trainer:
             "date": datetime.date.today().isoformat(), **_origin(), "recipe": self.campaign.recipe,
         }  # fmt: skip
 
-    def _baseline(self, seed: int, store: Store) -> TrainedBaseline:
-        task, schedule = self._task, self.campaign.schedule
+    def _baseline(self, seed: int, schedule: Schedule, store: Store) -> TrainedBaseline:
+        task = self._task
         key = result_key("accuracy", self._graph, task.data_sha256, schedule, seed)
         found = store.get("baseline", key, TrainedBaseline)
         if found is None:
-            found = train_baseline(self.campaign.model, task, schedule, seed, store)
+            how = {"progress": self._watch, "checkpoint": Checkpoint(store, "baseline", key), "device": self._device}
+            found = train_baseline(self.campaign.model, task, schedule, seed, store, **how)
             store.put("baseline", key, found)
         return found
 
-    def _design(self, seed: int, job: Job, baseline: TrainedBaseline, store: Store) -> Row:
+    def _design(self, seed: int, job: Job, schedule: Schedule, baseline: TrainedBaseline, store: Store) -> Row:
         name, _, budget = job.palette.partition("@")
         palette = Palette.parse(name)
         candidate = Candidate(
             model=self.campaign.model, data=self.campaign.data, data_sha256=self._task.data_sha256, palette=palette,
             budget_bits=float(budget) if budget else None, allocator=job.allocator, seed=seed,
-            schedule=self.campaign.schedule, k_group=K_GROUP if len(palette.levels) > 1 else 1,
+            schedule=schedule, k_group=K_GROUP if len(palette.levels) > 1 else 1,
         )  # fmt: skip
         build, _ = load_model(self.campaign.model)
-        made = train_design(candidate, self._graph, build, self._task, baseline, store)
+        key = result_key("accuracy", candidate, self._graph)
+        checkpoint = Checkpoint(store, "design", key)
+        how = {"progress": self._watch, "checkpoint": checkpoint, "device": self._device}
+        made = train_design(candidate, self._graph, build, self._task, baseline, store, **how)
+        store.put("design", key, made)  # and its checkpoint goes
         return {
             "val": made.metric_val, "test": made.metric_test, "bits": made.assignment.bits_per_weight,
             "bits of all weights": made.assignment.bits_per_weight_all, "bytes": made.size_bytes,
             "seconds": made.seconds,
         }  # fmt: skip
+
+    def _watch(self, _: str, done: float) -> None:
+        if done < 1 and self._out_of_time():
+            raise OutOfTime
 
 
 def store_folder() -> Path:

@@ -1,8 +1,8 @@
 """Accuracy of palettes and allocators against FP32 at equal epochs, paired over seeds: the goals Q1-Q4 and Q6.
 
-``python -m benchmarks.accuracy --tier cpu`` trains what is not kept yet and goes on where it was stopped; every
-finished training is kept at once. ``--tier gpu`` is the same for the full networks and schedules; ``--budget-s`` stops
-before a training that would begin after so many seconds.
+``python -m benchmarks.accuracy --tier cpu`` trains what is not kept yet and goes on where it was stopped, in the middle
+of a training too; every finished one is kept at once. ``--tier gpu --device cuda`` is the same for the full networks
+and schedules; ``--budget-s`` stops at the end of the first epoch behind so many seconds.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from scipy import stats
 
 from benchmarks._frame import Goal, Result, Row, main
-from benchmarks._trainings import Campaign, Job, Trainer, keep, missing, rows_of, store_folder
+from benchmarks._trainings import CONTROL, PEER, Campaign, Job, OutOfTime, Trainer, keep, missing, rows_of, store_folder
 from soniq_dse.records.design import Schedule
 
 PARITY_POINTS = -0.3
@@ -26,16 +26,25 @@ CONFIDENCE = 0.95
 CONTROLS = ("uniform", "random", "layer_matched_random", "fisher", "hessian_milp", "greedy_sensitivity")
 PARITY = tuple(map(Job, ("w4a4", "w4a4+w8a8@6", "w2a4", "w2a2+w4a4@2.5", "w2a2")))
 """What Q1 to Q3 ask about."""
-PEERS = (Job("w4a4", "brevitas"), Job("w2a2", "brevitas"))
+PEERS = (Job("fp32", CONTROL), Job("w4a4", PEER), Job("w2a2", PEER))
 LOW = tuple(map(Job, ("w1a1", "w1a2", "w1a4", "w8a8", "w1a1+w4a4@2", "w1a1+w2a2+w4a4@2", "w3a3", "w2a3+w3a3@2.5")))
 ASSIGNED = tuple(Job("w2a2+w4a4@2.5", name) for name in CONTROLS if name != "uniform")
 ASSIGNED += tuple(Job("w1a1+w4a4@2", name) for name in CONTROLS if name != "uniform")
 """Q6: other allocators at the same palettes and budgets; uniform ones are the palettes of one level."""
 
+SETTINGS = (
+    "distillation=0", "distillation=0.9", "temperature=4", "ema_decay=0.98", "noise=measured", "noise_ramp=0.5",
+    "warm_start=false", "learned_steps=false", "clipped_gradient=false", "augment=shift", "learning_rate=5e-3",
+    "learning_rate=1e-3",
+)  # fmt: skip
+"""One change each to how designs are trained."""
+AIDS = tuple(Job(palette, setting=setting) for setting in SETTINGS for palette in ("w1a1", "w2a2"))
+
 CPU = (
     Campaign(
         "digits", "digits_cnn@0.5", "digits",
-        Schedule(baseline_epochs=16, noise_epochs=6, finetune_epochs=14), (*PARITY, *PEERS, *LOW, *ASSIGNED),
+        Schedule(baseline_epochs=16, noise_epochs=6, finetune_epochs=14), (*PARITY, *PEERS, *LOW, *ASSIGNED, *AIDS),
+        seeds=10,
     ),
     Campaign(
         "fashion", "fashion_cnn@0.5", "fashion_mnist",
@@ -44,11 +53,11 @@ CPU = (
     ),
     Campaign(
         "cifar", "resnet20@0.5", "cifar10",
-        Schedule(baseline_epochs=12, noise_epochs=4, finetune_epochs=8, batch_size=64), (*PARITY, *PEERS),
-        limit=10_000,
+        Schedule(baseline_epochs=8, noise_epochs=3, finetune_epochs=6, batch_size=64), (*PARITY, *PEERS[::2]),
+        limit=5_000,
     ),
 )  # fmt: skip
-"""Reduced: half width; 10,000 examples of each split of Fashion-MNIST and CIFAR-10 (of the test sets: all)."""
+"""Reduced: half width; 10,000 examples of each split of Fashion-MNIST and 5,000 of CIFAR-10's."""
 GPU = (
     Campaign(
         "cifar-full", "resnet20", "cifar10",
@@ -83,6 +92,28 @@ def summary(rows: Sequence[Row]) -> list[Row]:
                 "s a training": _text(statistics.median(row["seconds"] for row in same), ".0f"),
             }
         )
+    return lines
+
+
+def changes(rows: Sequence[Row]) -> list[Row]:
+    """A line per setting: what it changes against the same designs of the same seeds without it."""
+    plain = {(row["design"], row["seed"]): row["test"] for row in rows}
+    lines = []
+    for design in dict.fromkeys(row["design"] for row in rows if "=" in row["design"]):
+        palette, _, setting = design.partition(" ")
+        same = [row for row in rows if row["design"] == design and (palette, row["seed"]) in plain]
+        gains = [row["test"] - plain[palette, row["seed"]] for row in same]
+        if gains:
+            lines.append(
+                {
+                    "design": palette,
+                    "setting": setting,
+                    "seeds": len(gains),
+                    "test": _with_error([row["test"] for row in same]),
+                    "against the default, points": _with_error(gains, "+"),
+                    "against FP32, points": _with_error([row["test"] - row["fp32 test"] for row in same], "+"),
+                }
+            )
     return lines
 
 
@@ -122,9 +153,10 @@ def goals_of(kept: dict[str, list[Row]]) -> list[Goal]:
                 )
     for name, data in (("wikitext2", "WikiText-2"), ("multi30k", "Multi30k")):
         goals.append(_goal("Q4", f"a Transformer at least 7 times smaller, {data}", kept.get(name, []), None))
-    for control in CONTROLS[1:]:
+    for control in CONTROLS:
         rows = kept.get("digits", [])
-        gain = paired_gain(rows, "w1a1+w4a4@2", f"w1a1+w4a4@2 {control}")
+        other = "w2a2" if control == "uniform" else f"w1a1+w4a4@2 {control}"
+        gain = paired_gain(rows, "w1a1+w4a4@2", other)
         goals.append(_goal("Q6", f"SONIQ's assignment against {control}, digits, w1a1+w4a4@2", rows, gain))
     return goals
 
@@ -147,16 +179,23 @@ def _text(value: float | None, how: str) -> str:
     return "-" if value is None else format(value, how)
 
 
-def train(campaigns: Sequence[Campaign], budget_s: float) -> None:
+def train(campaigns: Sequence[Campaign], budget_s: float, device: str) -> None:
     """Train what is missing until the time is up; progress on standard error."""
-    begin = time.monotonic()
+    end = time.monotonic() + budget_s
+
+    def out_of_time() -> bool:
+        return time.monotonic() > end
+
     for campaign in campaigns:
-        trainer = Trainer(campaign, store_folder())
+        trainer = Trainer(campaign, store_folder(), device, out_of_time)
         for seed, jobs in missing(campaign, rows_of(campaign)):
             for job in jobs:
-                if time.monotonic() - begin > budget_s:
+                if out_of_time():
                     return
-                row = trainer.run(seed, job)
+                try:
+                    row = trainer.run(seed, job)
+                except OutOfTime:
+                    return
                 keep(campaign, row)
                 told = f"{row['test']:.2f} (FP32 {row['fp32 test']:.2f}), {row['seconds']:.0f} s"
                 print(f"{campaign.name}: {job.name}, seed {seed}: {told}", file=sys.stderr, flush=True)
@@ -199,12 +238,16 @@ def run() -> None:
 
     def measure(quick: bool) -> Result:
         if not quick:
-            train(chosen, own.budget_s)
+            train(chosen, own.budget_s, own.device)
         kept = {campaign.name: rows_of(campaign) for campaign in (*CPU, *GPU)}
         lines = [
-            {"campaign": describe(campaign), **line}
+            {"campaign": heading, **line}
             for campaign in (*CPU, *GPU)
-            for line in summary(kept[campaign.name])
+            for heading, made in (
+                (describe(campaign), summary([row for row in kept[campaign.name] if "=" not in row["design"]])),
+                (f"{campaign.name}: one change to the training", changes(kept[campaign.name])),
+            )
+            for line in made
         ]
         return Result(goals_of(kept), lines, (NOTE,))
 

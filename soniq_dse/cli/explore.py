@@ -86,6 +86,8 @@ def _widths(ctx: click.Context, option: click.Parameter, text: str | None) -> tu
 @click.option("--epochs", callback=_epochs, metavar="START,NOISE,TUNE", help="Epochs of the FP32 start, of training "
               "under noise, which chooses each channel's level, and of fine-tuning.  [default: the model's own]",
               )  # fmt: skip
+@click.option("--recipe", metavar="FIELD=VALUE", multiple=True, help="How to train, such as augment=shift_flip or "
+              "ema_decay=0.99; may be given again.  [default: the model's own; docs/training.md]")  # fmt: skip
 @click.option("--allocator", metavar="NAME", default="soniq", show_default=True, help="What assigns levels to "
               "channels.")  # fmt: skip
 @click.option("--search", metavar="NAME", help="Which designs are trained: exhaustive (all), combined, random, "

@@ -290,6 +290,8 @@ def _command_of(plan: Plan, candidate: Candidate) -> str:
     words += words_of(candidate)
     if candidate.granularity != "class":
         words += ["--granularity", candidate.granularity]
+    for setting in options.recipe:
+        words += ["--recipe", setting]
     if candidate.allocator != "soniq":
         words += ["--allocator", candidate.allocator]
     return shlex.join(words)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from soniq_dse import registry
-from soniq_dse.records.design import Candidate, Schedule
+from soniq_dse.records.design import Candidate
 from soniq_dse.search import epochs_of
 
 SEARCH_SHARE = 0.1
@@ -20,14 +20,6 @@ def known(kind: str, name: str) -> str:
     """
     registry.load(kind, name)
     return name
-
-
-def schedule_of(epochs: tuple[int, int, int] | None, default: Schedule) -> Schedule:
-    """The model's own schedule, with the epochs of the warm start, of phase 1 and of phase 2 where they are given."""
-    if epochs is None:
-        return default
-    names = ("baseline_epochs", "noise_epochs", "finetune_epochs")
-    return default.model_copy(update=dict(zip(names, epochs, strict=True)))
 
 
 def search_budget(search: str, epochs: int | None, designs: Sequence[Candidate]) -> int | None:

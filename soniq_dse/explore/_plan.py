@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from soniq_dse.cost.bounds import latency_bounds, uniform_assignment
 from soniq_dse.cost.network import estimate, level_costs
 from soniq_dse.errors import UserError
-from soniq_dse.explore._asked import known, schedule_of, search_budget
+from soniq_dse.explore._asked import known, search_budget
 from soniq_dse.explore._budgets import Wanted, asked, priced, wanted
 from soniq_dse.explore._pins import parse_ends, parse_pins
+from soniq_dse.explore._recipe import schedule_of
 from soniq_dse.hardware.host import default_descriptor, detect_host, match_host
 from soniq_dse.hardware.load import load_machine
 from soniq_dse.palettes import propose_palettes
@@ -53,7 +54,8 @@ class Options:
     budgets for every palette of several levels that names none.
     ``pins`` are texts like ``head=w4a4``; ``first_last`` is a level or ``none``.
     ``widths`` multiply the model's channels, the widest first; empty: the model's own where ``palettes`` is empty too.
-    ``epochs`` are those of the FP32 warm start, of phase 1 and of phase 2. ``limit`` bounds the examples of each split.
+    ``epochs`` are those of the FP32 warm start, of phase 1 and of phase 2; ``recipe`` are ``FIELD=VALUE`` of the
+    schedule. ``limit`` bounds the examples of each split.
     ``timeout_s`` bounds one training. ``search`` names the strategy, ``search_epochs`` bounds what it may ask for.
     ``jobs``, ``timeout_s``, ``measure``, ``autotune``, ``out``, ``store`` and ``fresh`` do not change what is trained.
     """
@@ -70,6 +72,7 @@ class Options:
     widths: tuple[float, ...] = ()
     seeds: int = 1
     epochs: tuple[int, int, int] | None = None
+    recipe: tuple[str, ...] = ()
     limit: int | None = None
     allocator: str = "soniq"
     search: str | None = None
@@ -178,7 +181,8 @@ class Plan:
 
 def _bare(candidate: Candidate) -> Candidate:
     """All that the FP32 network depends on."""
-    return _reference(candidate).model_copy(update={"budget_bits": None, "k_group": 1, "costs": None})
+    update = {"budget_bits": None, "k_group": 1, "costs": None, "schedule": candidate.schedule.of_baseline}
+    return _reference(candidate).model_copy(update=update)
 
 
 def _reference(candidate: Candidate) -> Candidate:
@@ -219,7 +223,7 @@ def make_plan(options: Options) -> Plan:
         data_sha256=task.data_sha256,
         palette=INT8,
         allocator=known("allocator", options.allocator),
-        schedule=schedule_of(options.epochs, defaults.schedule),
+        schedule=schedule_of(defaults.schedule, options.epochs, options.recipe),
         pins=parse_pins(options.pins),
         first_last=parse_ends(options.first_last),
         granularity=options.granularity,

@@ -34,18 +34,28 @@ class QuantizedModel:
     activations: dict[str, ActivationQuantizer]
     weights: dict[str, WeightQuantizer]
 
-    def calibrate(self, inputs: Tensor) -> None:
-        """Set the activations' first steps on a batch, weights and statistics untouched."""
+    def calibrate(self, inputs: Tensor, *, measure_noise: bool = False) -> None:
+        """Set the activations' first steps on a batch, weights and statistics untouched.
+
+        With ``measure_noise`` the noise of phase 1 gets, per tensor and level, the rms error that rounding has there.
+        """
+        for mixture in self.mixtures.values():
+            mixture.measures_noise = measure_noise
         self.set_phase("calibrate")
         self.model.eval()
         with torch.no_grad():
             self.model(inputs)
         self.set_phase("noise")
 
-    def set_phase(self, phase: Phase) -> None:
-        """What the quantizers of every class do."""
+    def set_phase(self, phase: Phase, *, clipped: bool = True) -> None:
+        """What the quantizers of every class do, and whether the gradient of rounding ends at the outer codes."""
         for mixture in self.mixtures.values():
-            mixture.phase = phase
+            mixture.phase, mixture.clipped = phase, clipped
+
+    def scale_noise(self, scale: float) -> None:
+        """Set the size of all noise: 1 for what a half step or the calibration says."""
+        for mixture in self.mixtures.values():
+            mixture.noise_scale = scale
 
     def harden(self, levels: Levels) -> None:
         """Fix the levels of the unpinned classes."""

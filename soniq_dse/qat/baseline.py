@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from soniq_dse.qat.augment import augment
 from soniq_dse.qat.checkpoint import Checkpoint
 from soniq_dse.qat.training import Phase, Progress, deterministic, metric_of, optimizer_for, run_phase
 from soniq_dse.records.base import ArrayRef
@@ -29,6 +30,7 @@ def train_baseline(
     progress: Progress | None = None,
     torch_threads: int = 1,
     checkpoint: Checkpoint | None = None,
+    device: str = "cpu",
 ) -> TrainedBaseline:
     """Train the FP32 network called ``model`` on ``task``.
 
@@ -41,8 +43,9 @@ def train_baseline(
     """
     checkpoint = checkpoint or Checkpoint()
     with deterministic(torch_threads):
-        network = seeded_build(model, seed)
+        network = seeded_build(model, seed).to(device)
         warm, more = schedule.baseline_epochs, schedule.noise_epochs + schedule.finetune_epochs
+        shown = augment(schedule.augment, torch.tensor(task.train.inputs))
 
         def report(epoch: int) -> None:
             if progress is not None:
@@ -57,7 +60,7 @@ def train_baseline(
                 state = tuple((name, _put(store, value)) for name, value in network.state_dict().items())
                 checkpoint.notes["records"] = [record.to_json_value() for record in records]
                 checkpoint.notes["warm"] = [(name, ref.to_json_value()) for name, ref in state]
-            phase = Phase("baseline", epochs, first, seed, schedule.batch_size, report)
+            phase = Phase("baseline", epochs, first, seed, schedule.batch_size, report, augment=shown)
             optimizer = optimizer_for(list(network.parameters()), schedule.learning_rate, [])
             records += run_phase(network, task, phase, optimizer, checkpoint)
             records[-1] = records[-1].model_copy(update={"metric_val": metric_of(network, task, "val")})
@@ -90,4 +93,4 @@ def load_state(network: nn.Module, baseline: TrainedBaseline, store: Store) -> N
 
 
 def _put(store: Store, value: Tensor) -> ArrayRef:
-    return store.put_array(np.asarray(value.detach().numpy()))
+    return store.put_array(np.asarray(value.detach().cpu().numpy()))

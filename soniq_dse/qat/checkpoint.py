@@ -33,31 +33,31 @@ SHARE_OF_TIME = 0.02
 class Moving:
     """All that a step of training changes.
 
-    ``velocity`` are tensors that the soft assignment moves in place; ``keys`` number the noise.
+    ``moved`` are tensors that the soft assignment or a running average moves in place; ``keys`` number the noise.
     """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    velocity: dict[str, Tensor] = field(default_factory=dict)
+    moved: dict[str, Tensor] = field(default_factory=dict)
     keys: NoiseKeys | None = None
 
     def tensors(self) -> dict[str, Tensor]:
         """By name, torch's generator with them."""
         found = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
-        found |= {f"velocity/{name}": tensor for name, tensor in self.velocity.items()}
+        found |= {f"moved/{name}": tensor for name, tensor in self.moved.items()}
         for place, state in self.optimizer.state_dict()["state"].items():
             found |= {f"optimizer/{place}/{name}": tensor for name, tensor in state.items()}
         return {name: tensor.detach().cpu() for name, tensor in found.items()} | {"rng": torch.get_rng_state()}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Put everything back to what ``tensors`` gave."""
-        of: dict[str, dict[str, Tensor]] = {"model": {}, "velocity": {}, "optimizer": {}}
+        of: dict[str, dict[str, Tensor]] = {"model": {}, "moved": {}, "optimizer": {}}
         for name, tensor in tensors.items():
             kind, _, rest = name.partition("/")
             of.setdefault(kind, {})[rest] = tensor
         self.model.load_state_dict(of["model"])
-        for name, tensor in of["velocity"].items():
-            self.velocity[name].copy_(tensor)
+        for name, tensor in of["moved"].items():
+            self.moved[name].copy_(tensor)
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in of["optimizer"].items():
             place, _, rest = name.partition("/")

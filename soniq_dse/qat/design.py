@@ -5,7 +5,9 @@ Source: SONIQ, arXiv 2311.14114. Both phases start from the FP32 warm start, whi
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +17,8 @@ from soniq_dse import registry
 from soniq_dse.errors import UserError
 from soniq_dse.qat.allocators import Base, Levels, Logits
 from soniq_dse.qat.apply import QuantizedModel, quantize_model
+from soniq_dse.qat.augment import augment
+from soniq_dse.qat.average import Average
 from soniq_dse.qat.baseline import load_state
 from soniq_dse.qat.checkpoint import Checkpoint
 from soniq_dse.qat.deploy import deploy, size_bytes
@@ -34,7 +38,14 @@ from soniq_dse.qat.training import (
     run_phase,
 )
 from soniq_dse.records.base import ArrayRef
-from soniq_dse.records.design import Assignment, Candidate, EpochRecord, TrainedBaseline, TrainedDesign
+from soniq_dse.records.design import (
+    Assignment,
+    Candidate,
+    EpochRecord,
+    Schedule,
+    TrainedBaseline,
+    TrainedDesign,
+)
 from soniq_dse.records.workload import Workload
 from soniq_dse.workloads.task import Task
 
@@ -55,11 +66,13 @@ def train_design(
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
     cost_of: Callable[[Assignment], float] | None = None,
+    device: str = "cpu",
 ) -> TrainedDesign:
     """Train ``candidate`` from ``baseline`` (of the same seed), and evaluate the integer network it becomes.
 
     Test data is looked at once, at the end. The same candidate gives the same arrays, bit for bit, on one processor
-    type, also where a killed training goes on from its ``checkpoint``.
+    type, also where a killed training goes on from its ``checkpoint``. ``device`` is where torch trains; the integers
+    are evaluated on the CPU in any case.
 
     ``cost_of`` says what the network really takes with an assignment, in the unit of ``candidate.costs``; the levels
     are then moved until that is within the budget.
@@ -70,9 +83,12 @@ def train_design(
     checkpoint = checkpoint or Checkpoint()
     _check(candidate, task, baseline)
     with deterministic(candidate.torch_threads):
-        training = _Training(candidate, workload, build_model, task, baseline, store, progress, checkpoint, cost_of)
+        training = _Training(
+            candidate, workload, build_model, task, baseline, store, progress, checkpoint, cost_of, device
+        )
         levels = training.noise()
         fake_quant_val = training.finetune(levels)
+        training.quantized.model.cpu()
         arrays: list[ArrayRef] = []
 
         def put(array: object) -> ArrayRef:
@@ -112,6 +128,7 @@ class _Training:
         progress: Progress | None,
         checkpoint: Checkpoint,
         cost_of: Callable[[Assignment], float] | None,
+        device: str,
     ) -> None:
         self._cost_of = cost_of
         self.candidate, self.task, self._progress, self._checkpoint = candidate, task, progress, checkpoint
@@ -119,12 +136,17 @@ class _Training:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(candidate.seed)
             model = build_model()
+        untrained = copy.deepcopy(model.state_dict())
         load_state(model, baseline, store)
-        self._teacher = None
-        if task.n_classes is not None:
-            self._teacher = Teacher(outputs_of(model, task.train.inputs))
+        model.to(device)
+        schedule, inputs = candidate.schedule, torch.tensor(task.train.inputs)
+        self._augment = augment(schedule.augment, inputs)
+        self._teacher = _teacher(model, task, schedule)
+        if not schedule.warm_start:
+            model.load_state_dict(untrained)
         self.quantized: QuantizedModel = quantize_model(model, workload, candidate)
-        self.quantized.calibrate(torch.tensor(task.train.inputs[:CALIBRATION_EXAMPLES]))
+        model.to(device)  # quantizers are made on the CPU
+        self.quantized.calibrate(inputs[:CALIBRATION_EXAMPLES].to(device), measure_noise=schedule.noise == "measured")
 
     def noise(self) -> Levels:
         """Phase 1: learn the levels (or take those that need no learning) under noise."""
@@ -141,7 +163,7 @@ class _Training:
         first, epochs = self.candidate.schedule.baseline_epochs, self.candidate.schedule.noise_epochs
         if self._checkpoint.is_past(first):
             return levels
-        self._run("noise", first, epochs, soft)
+        self._run("noise", first, epochs, soft=soft)
         if soft is not None:
             levels = self._within_budget(allocator, soft.logits())
         self._keep_levels(levels)  # again, now with the epochs of this phase
@@ -173,15 +195,27 @@ class _Training:
 
     def finetune(self, levels: Levels) -> float:
         """Phase 2: train under rounding at fixed levels; gives the validation metric of the fake-quantized model."""
-        self.quantized.harden(levels)
-        self.quantized.set_phase("finetune")
         schedule = self.candidate.schedule
-        self._run("finetune", schedule.baseline_epochs + schedule.noise_epochs, schedule.finetune_epochs, None)
+        self.quantized.harden(levels)
+        self.quantized.set_phase("finetune", clipped=schedule.clipped_gradient)
+        first, epochs = schedule.baseline_epochs + schedule.noise_epochs, schedule.finetune_epochs
+        average = Average(self.quantized.model, schedule.ema_decay) if schedule.ema_decay else None
+        self._run("finetune", first, epochs, average=average)
+        if average is not None:
+            average.apply()
         metric = metric_of(self.quantized.model, self.task, "val")
         self.records[-1] = self.records[-1].model_copy(update={"metric_val": metric})
         return metric
 
-    def _run(self, name: PhaseName, first_epoch: int, epochs: int, soft: SoftAssignment | None) -> None:
+    def _run(
+        self,
+        name: PhaseName,
+        first_epoch: int,
+        epochs: int,
+        *,
+        soft: SoftAssignment | None = None,
+        average: Average | None = None,
+    ) -> None:
         schedule = self.candidate.schedule
         total = schedule.noise_epochs + schedule.finetune_epochs
 
@@ -198,13 +232,36 @@ class _Training:
             batch_size=schedule.batch_size,
             report=report,
             teacher=self._teacher,
-            before_step=soft.before_step if soft else None,
+            before_step=partial(self._before_step, soft),
             after_backward=soft.after_backward if soft else None,
-            velocity=soft.velocity if soft else {},
+            after_step=average.update if average else None,
+            moved=soft.velocity if soft else average.tensors if average else {},
             keys=self.quantized.keys,
+            augment=self._augment,
         )
-        optimizer = optimizer_for(self.quantized.model_parameters(), schedule.learning_rate, self.quantized.log_steps())
+        steps = self.quantized.log_steps()
+        for step in steps:
+            step.requires_grad_(schedule.learned_steps)
+        optimizer = optimizer_for(
+            self.quantized.model_parameters(), schedule.learning_rate, steps if schedule.learned_steps else []
+        )
         self.records += run_phase(self.quantized.model, self.task, phase, optimizer, self._checkpoint)
+
+    def _before_step(self, soft: SoftAssignment | None, done: float) -> None:
+        ramp = self.candidate.schedule.noise_ramp
+        self.quantized.scale_noise(min(1.0, done / ramp) if ramp else 1.0)
+        if soft is not None:
+            soft.before_step(done)
+
+
+def _teacher(model: nn.Module, task: Task, schedule: Schedule) -> Teacher | None:
+    """The FP32 network as it is, where it is to teach: its outputs where they stay the same, else its twin."""
+    if task.n_classes is None or not schedule.distillation:
+        return None
+    if schedule.augment == "none":
+        return Teacher(outputs_of(model, task.train.inputs), schedule.distillation, schedule.temperature)
+    twin = copy.deepcopy(model).eval()
+    return Teacher(torch.empty(0), schedule.distillation, schedule.temperature, twin)
 
 
 def _check(candidate: Candidate, task: Task, baseline: TrainedBaseline) -> None:

@@ -19,7 +19,8 @@ from soniq_dse.formats import Grid, grid_of
 from soniq_dse.qat.calibrate import best_steps
 from soniq_dse.quantizers import TensorGrid
 from soniq_dse.quantizers.lsq import LearnedStep
-from soniq_dse.quantizers.noise import UniformNoise, add_noise, noise_range
+from soniq_dse.quantizers.noise import add_noise, noise_range
+from soniq_dse.quantizers.unclipped import Unclipped
 from soniq_dse.records.palette import Palette
 
 Phase = Literal["float", "calibrate", "noise", "finetune"]
@@ -78,6 +79,12 @@ class ClassMixture(nn.Module):  # type: ignore[misc]  # torch is not followed by
         self.register_buffer("level", torch.zeros(channels, dtype=torch.long))
         self.only_level: int | None = 0
         """The level of all channels, where they agree."""
+        self.noise_scale = 1.0
+        """Of all noise, besides what each quantizer measured."""
+        self.measures_noise = False
+        """Whether calibration sets the size of the noise; it is uniform otherwise."""
+        self.clipped = True
+        """Whether the gradient of rounding ends at the lowest and the top code."""
 
     def harden(self, level_of_channel: tuple[int, ...]) -> None:
         """Give every channel its level, for good."""
@@ -107,9 +114,19 @@ class _Grids(nn.Module):  # type: ignore[misc]
         return TensorGrid(self._parts[:, level].contiguous(), self._signed)
 
 
-def _function(phase: Phase, step: Tensor, grid: TensorGrid, key: Tensor) -> Quantize:
-    unit = UniformNoise if phase == "noise" else LearnedStep
-    return partial(unit.apply, step=step, grid=grid, key=key)
+def _function(mixture: ClassMixture, step: Tensor, grid: TensorGrid, gain: Tensor, key: Tensor) -> Quantize:
+    """Noise or rounding at one level, or at a level per channel."""
+    if mixture.phase == "noise":
+        half, edge = noise_range(step, grid)
+        return partial(add_noise, half=half * gain, edge=edge, key=key, signed=grid.signed)
+    return partial((LearnedStep if mixture.clipped else Unclipped).apply, step=step, grid=grid)
+
+
+def _noise_gain(values: Tensor, error: Tensor, half: Tensor, edge: Tensor) -> Tensor:
+    """rms of a rounding error over that of uniform noise of the same half step, where nothing saturates: a scalar."""
+    inside = (values.abs() < edge) & (values != 0)  # zeros behind a ReLU are exact
+    share = torch.where(inside, error / half, 0.0)
+    return (3 * share.square().sum() / inside.sum().clamp(min=1)).sqrt()
 
 
 class _Last(NamedTuple):
@@ -135,6 +152,7 @@ class ActivationQuantizer(nn.Module):  # type: ignore[misc]
         self._keys, self._place = keys, keys.place()
         self.repeats = n_features // mixture.channels
         self.log_step = nn.Parameter(torch.zeros(len(mixture.activation_grids)))
+        self.register_buffer("_gain", torch.ones(len(mixture.activation_grids)), persistent=False)
         self._grid = _Grids(mixture.activation_grids)
         self.readers = 0
         """Layers that read the tensor; each calls ``release`` when it has run."""
@@ -208,18 +226,24 @@ class ActivationQuantizer(nn.Module):  # type: ignore[misc]
         steps = [best_steps(rows, grid)[0] for grid in self.mixture.activation_grids]
         with torch.no_grad():
             self.log_step.copy_(torch.stack(steps).log())
+            if self.mixture.measures_noise:
+                ranges = zip(*noise_range(self.log_step.exp(), self._grid.all), strict=True)
+                found = zip(self.errors(values), ranges, strict=True)
+                self._gain.copy_(torch.stack([_noise_gain(values, error, *reach) for error, reach in found]))
 
     def _quantize(self, values: Tensor) -> Quantize:
         mixture, steps, key = self.mixture, self.log_step.exp(), self._keys[self._place]
+        gain = self._gain * mixture.noise_scale
         if mixture.shares is not None:
-            half, edge = (self._spread(mixture.shares @ v, values) for v in noise_range(steps, self._grid.all))
+            half, edge = noise_range(steps, self._grid.all)
+            half, edge = (self._spread(mixture.shares @ v, values) for v in (half * gain, edge))
             return partial(add_noise, half=half, edge=edge, key=key, signed=mixture.signed)
         level = mixture.only_level
         if level is not None:
-            return _function(mixture.phase, steps[level], self._grid.of_level(level), key)
-        step = self._spread(steps[mixture.level], values)
+            return _function(mixture, steps[level], self._grid.of_level(level), gain[level], key)
+        step, gain = (self._spread(of_level[mixture.level], values) for of_level in (steps, gain))
         grid = self._grid.all.map(lambda part: self._spread(part[mixture.level], values))
-        return _function(mixture.phase, step, grid, key)
+        return _function(mixture, step, grid, gain, key)
 
     def _spread(self, of_channel: Tensor, values: Tensor) -> Tensor:
         shape = [1] * values.ndim
@@ -252,26 +276,39 @@ class WeightQuantizer(nn.Module):  # type: ignore[misc]
         self._grid = _Grids(mixture.weight_grids)
         steps = torch.stack([best_steps(weight.detach().flatten(1), grid) for grid in mixture.weight_grids])
         self.log_step = nn.Parameter(steps.log())
+        self.register_buffer("_gain", torch.ones(len(mixture.weight_grids)), persistent=False)
 
     def forward(self, weight: Tensor) -> Tensor:
         """Quantized weight of the same shape."""
         mixture, steps = self.mixture, self.log_step.exp()
+        if mixture.phase == "calibrate" and mixture.measures_noise:
+            self._measure_noise(weight)
         if mixture.phase in ("float", "calibrate"):
             return weight
-        tail = (1,) * (weight.ndim - 2)
+        tail, gain = (1,) * (weight.ndim - 2), self._gain * mixture.noise_scale
         if mixture.shares is not None:
-            ranges = (self._mixed(mixture.shares, v) for v in noise_range(steps.T, self._grid.all))
+            half, edge = noise_range(steps.T, self._grid.all)
+            ranges = (self._mixed(mixture.shares, v) for v in (half * gain, edge))
             half, edge = (v.view(*v.shape, *tail) for v in ranges)
             return add_noise(weight, half, edge, self._keys[self._place], signed=True)
         level = mixture.only_level
         if level is not None:
-            step, grid = steps[level].view(-1, 1, *tail), self._grid.of_level(level)
+            step, grid, gain = steps[level].view(-1, 1, *tail), self._grid.of_level(level), gain[level]
         else:
             index = self.input_level()
             step = steps.T[:, index] if index.ndim == 1 else steps.T.gather(1, index)
             step = step.view(*step.shape, *tail)
             grid = self._grid.all.map(lambda part: part[index].view(-1, *index.shape[-1:], *tail))
-        return _function(mixture.phase, step, grid, self._keys[self._place])(weight)
+            gain = gain[index].view(-1, *index.shape[-1:], *tail)
+        return _function(mixture, step, grid, gain, self._keys[self._place])(weight)
+
+    def _measure_noise(self, weight: Tensor) -> None:
+        with torch.no_grad():
+            half, edge = noise_range(self.log_step.exp().T, self._grid.all)
+            shape = (-1, *(1,) * (weight.ndim - 1))
+            ranges = [(h.view(shape), e.view(shape)) for h, e in zip(half.T, edge.T, strict=True)]
+            found = zip(self.errors(weight), ranges, strict=True)
+            self._gain.copy_(torch.stack([_noise_gain(weight, error, *reach) for error, reach in found]))
 
     def errors(self, weight: Tensor) -> list[Tensor]:
         """What rounding at each level, at its first steps, adds to ``weight``."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from soniq_dse.qat.allocators import Logits, Problem
 from soniq_dse.qat.apply import QuantizedModel
 from soniq_dse.qat.fake_quant import ActivationQuantizer, WeightQuantizer
+from soniq_dse.qat.training import device_of
 from soniq_dse.workloads.task import Task
 
 BATCH = 64
@@ -37,6 +38,7 @@ class Probe:
         names = {mixture: name for name, mixture in quantized.mixtures.items()}
         unpinned = {c.name for c in self.problem.classes}
         of_node = {node.name: node.module for node in quantized.workload.nodes}
+        self._device = device_of(quantized.model)
         self.weights = [
             ReadWeight(
                 names[quantizer.mixture],
@@ -66,7 +68,8 @@ class Probe:
 
     def batches(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         """``count`` batches of training examples (fewer where there are no more), the same ones every time."""
-        return islice(self._task.batches("train", BATCH, seed=self.problem.seed), count)
+        batches = islice(self._task.batches("train", BATCH, seed=self.problem.seed), count)
+        return ((inputs.to(self._device), targets.to(self._device)) for inputs, targets in batches)
 
     def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """The task's mean loss of a batch."""
@@ -98,12 +101,15 @@ class Probe:
 
     def logits(self, of_channel: dict[str, Tensor]) -> Logits:
         """Added losses ``[channels, levels]`` of every class, as preferences."""
-        return {name: -added.double().numpy() for name, added in of_channel.items()}
+        return {name: -added.double().cpu().numpy() for name, added in of_channel.items()}
 
     def nothing(self) -> dict[str, Tensor]:
         """Zeros ``[channels, levels]`` in float64 for every class."""
         n_levels = len(self.problem.palette.levels)
-        return {c.name: torch.zeros(c.channels, n_levels, dtype=torch.float64) for c in self.problem.classes}
+        return {
+            c.name: torch.zeros(c.channels, n_levels, dtype=torch.float64, device=self._device)
+            for c in self.problem.classes
+        }
 
     def signs(self, index: int) -> list[Tensor]:
         """Random signs of the weights' shapes, for draw ``index``."""
@@ -111,6 +117,5 @@ class Probe:
             int(np.random.SeedSequence([self.problem.seed, index]).generate_state(1)[0])
         )
         return [
-            torch.randint(0, 2, w.weight.shape, generator=generator).to(w.weight.dtype).mul_(2).sub_(1)
-            for w in self.weights
+            torch.randint(0, 2, w.weight.shape, generator=generator).to(w.weight).mul_(2).sub_(1) for w in self.weights
         ]

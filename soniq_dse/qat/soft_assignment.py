@@ -71,5 +71,5 @@ class SoftAssignment:
 
     def expected_cost(self) -> float:
         """What the present shares expect per weight, in the unit of the problem's limit."""
-        shares = [m.shares.detach().double().numpy() for m in self._mixtures.values() if m.shares is not None]
+        shares = [m.shares.detach().double().cpu().numpy() for m in self._mixtures.values() if m.shares is not None]
         return float((np.concatenate(shares) * self._every_cost).sum(axis=1) @ self._weights / self._weights.sum())

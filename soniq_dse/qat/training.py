@@ -54,16 +54,23 @@ class Teacher:
     """Logits of the FP32 warm start on the training split, ``[n, classes]``, and how much they count.
 
     The loss is ``(1 - weight) * task loss + weight * T**2 * KL(teacher || student)`` at temperature T.
-    Source: Hinton et al., arXiv 1503.02531.
+    Source: Hinton et al., arXiv 1503.02531. Where batches are augmented, ``network`` gives their logits: a teacher
+    must see what its student sees (Beyer et al., arXiv 2106.05237).
     """
 
     logits: Tensor
     weight: float = 0.5
     temperature: float = 2.0
+    network: nn.Module | None = None
 
-    def loss(self, outputs: Tensor, rows: Tensor, task_loss: Tensor) -> Tensor:
-        """The mixed loss of a batch whose examples are ``rows`` of the training split."""
-        scaled = self.logits[rows] / self.temperature
+    def loss(self, outputs: Tensor, inputs: Tensor, rows: Tensor, task_loss: Tensor) -> Tensor:
+        """The mixed loss of a batch whose examples are ``rows`` of the training split, ``inputs`` what is shown."""
+        if self.network is None:
+            logits = self.logits[rows]
+        else:
+            with torch.no_grad():
+                logits = self.network(inputs)
+        scaled = logits / self.temperature
         student = nn.functional.log_softmax(outputs / self.temperature, dim=1)
         divergence = nn.functional.kl_div(student, scaled.log_softmax(dim=1), reduction="batchmean", log_target=True)
         return (1 - self.weight) * task_loss + self.weight * self.temperature**2 * divergence
@@ -83,8 +90,11 @@ class Phase:
     before_step: Callable[[float], None] | None = None
     """Called before each step with the share of the phase that is done."""
     after_backward: Callable[[], None] | None = None
-    velocity: dict[str, Tensor] = field(default_factory=dict)
-    """What ``after_backward`` moves, in place."""
+    after_step: Callable[[], None] | None = None
+    moved: dict[str, Tensor] = field(default_factory=dict)
+    """What the two move, in place."""
+    augment: Callable[[Tensor], Tensor] | None = None
+    """Inputs of a batch -> what the network is shown."""
     keys: NoiseKeys | None = None
 
 
@@ -124,11 +134,12 @@ def run_phase(
         UserError: the loss is no longer finite.
     """
     checkpoint = checkpoint or Checkpoint()
-    inputs, targets = torch.tensor(task.train.inputs), torch.tensor(task.train.targets)
+    device = device_of(model)
+    inputs, targets = (torch.tensor(array).to(device) for array in (task.train.inputs, task.train.targets))
     batch = min(phase.batch_size, len(inputs))
     per_epoch = len(inputs) // batch
     top_rates = [group["lr"] for group in optimizer.param_groups]
-    moving = Moving(model, optimizer, phase.velocity, phase.keys)
+    moving = Moving(model, optimizer, phase.moved, phase.keys)
     model.train()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(phase.seed * 1_000_003 + phase.first_epoch)
@@ -139,7 +150,7 @@ def run_phase(
                 done = (epoch + index / per_epoch) / phase.epochs
                 for group, rate in zip(optimizer.param_groups, top_rates, strict=True):
                     group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * done))
-                rows = order[index * batch : (index + 1) * batch]
+                rows = order[index * batch : (index + 1) * batch].to(device)
                 at.loss_sum += _step(model, task, phase, optimizer, rows, inputs, targets, done)
                 at.epoch, at.batch = epoch, index + 1
                 checkpoint.keep(phase.first_epoch, at, moving)
@@ -170,25 +181,34 @@ def _step(
 ) -> float:
     if phase.before_step is not None:
         phase.before_step(done)
-    outputs = model(inputs[rows])
+    shown = inputs[rows] if phase.augment is None else phase.augment(inputs[rows])
+    outputs = model(shown)
     loss = task.loss(outputs, targets[rows])
     if phase.teacher is not None:
-        loss = phase.teacher.loss(outputs, rows, loss)
+        loss = phase.teacher.loss(outputs, shown, rows, loss)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     if phase.after_backward is not None:
         phase.after_backward()
     optimizer.step()
+    if phase.after_step is not None:
+        phase.after_step()
     return float(loss.detach())
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the parameters of ``model`` lie; the CPU for a model without any."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
 def outputs_of(model: nn.Module, inputs: np.ndarray) -> Tensor:
     """Outputs in evaluation mode, without a gradient, for ``inputs [n, ...]``; the mode before comes back."""
-    was_training = model.training
+    was_training, device = model.training, device_of(model)
     model.eval()
     with torch.no_grad():
         batches = [
-            model(torch.tensor(inputs[at : at + EVALUATION_BATCH])) for at in range(0, len(inputs), EVALUATION_BATCH)
+            model(torch.tensor(inputs[at : at + EVALUATION_BATCH]).to(device))
+            for at in range(0, len(inputs), EVALUATION_BATCH)
         ]
     model.train(was_training)
     return torch.cat(batches)
@@ -196,4 +216,4 @@ def outputs_of(model: nn.Module, inputs: np.ndarray) -> Tensor:
 
 def metric_of(model: nn.Module, task: Task, split: Literal["train", "val", "test"]) -> float:
     """The task's metric of ``model`` on a split."""
-    return task.metric.of(lambda x: outputs_of(model, x).numpy(), task.split(split), EVALUATION_BATCH)
+    return task.metric.of(lambda x: outputs_of(model, x).cpu().numpy(), task.split(split), EVALUATION_BATCH)

@@ -66,6 +66,8 @@ class Base(ABC):
 
     exact: ClassVar[bool]
     """True where the forward pass equals ``formats`` bit for bit."""
+    clipped: ClassVar[bool] = True
+    """True where a value beyond the lowest or the top code gets no gradient."""
 
     @staticmethod
     @abstractmethod

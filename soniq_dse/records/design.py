@@ -14,13 +14,40 @@ from soniq_dse.records.workload import Segment
 
 
 class Schedule(Record):
-    """How long each part trains, and how; epochs are passes over the training split."""
+    """How long each part trains, and how; epochs are passes over the training split.
+
+    Why each default is what it is: docs/training.md.
+    """
 
     baseline_epochs: PositiveInt
     noise_epochs: PositiveInt
     finetune_epochs: PositiveInt
     batch_size: PositiveInt = 64
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    augment: Literal["none", "shift", "shift_flip"] = "none"
+    """What is done to every image of a batch, of the FP32 network's too: see ``qat/augment.py``."""
+    distillation: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the loss that compares with the FP32 network's outputs; classifiers only."""
+    temperature: Annotated[float, Field(gt=0)] = 2.0
+    """Of the outputs that are compared."""
+    warm_start: bool = True
+    """Whether a design begins with the weights of the FP32 network."""
+    noise: Literal["uniform", "measured"] = "uniform"
+    """Size of phase 1's noise: half a step, uniform, or with the rms error that rounding has on calibration data."""
+    noise_ramp: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of phase 1 in which the noise grows from nothing to its size."""
+    learned_steps: bool = True
+    """Whether the quantizers' steps are trained."""
+    clipped_gradient: bool = True
+    """Whether phase 2's straight-through gradient ends at the lowest and the top code."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Of the running average of phase 2's weights, which is what is deployed; 0: the last weights are."""
+
+    @property
+    def of_baseline(self) -> Schedule:
+        """As far as the FP32 network depends on it: everything else at its default."""
+        shared = {"baseline_epochs", "noise_epochs", "finetune_epochs", "batch_size", "learning_rate", "augment"}
+        return Schedule(**self.model_dump(include=shared))
 
 
 Granularity = Literal["class", "layer"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from soniq_dse.explore._recipe import schedule_of
 from soniq_dse.qat.allocators import Base
 from soniq_dse.records.design import Schedule
 from soniq_dse.records.palette import Palette
@@ -78,12 +79,31 @@ def test_every_goal_is_listed_and_met_by_rows_alone() -> None:
 def test_every_job_names_a_palette_and_an_allocator_that_exist() -> None:
     for campaign in (*accuracy.CPU, *accuracy.GPU):
         for job in campaign.jobs:
+            assert schedule_of(campaign.schedule, None, (job.setting,) if job.setting else ())
+            if job.allocator == "distilled":
+                continue
             name, _, budget = job.palette.partition("@")
             levels = Palette.parse(name).levels
             assert bool(budget) == (len(levels) > 1)
             if job.allocator != "brevitas":
                 assert issubclass(load("allocator", job.allocator), Base)
     assert set(accuracy.CONTROLS) <= set(names("allocator"))
+
+
+def test_a_setting_is_paired_with_the_same_design_without_it() -> None:
+    rows = [row("w2a2", 0, 88.0), row("w2a2", 1, 89.0), row("w2a2 ema_decay=0.98", 0, 89.0, fp32=91.0)]
+    (line,) = accuracy.changes([*rows, row("w2a2 ema_decay=0.98", 2, 50.0)])
+    assert (line["setting"], line["seeds"]) == ("ema_decay=0.98", 1)
+    assert line["against the default, points"] == "+1.00"
+    assert line["against FP32, points"] == "-2.00"
+
+
+def test_rows_from_before_a_setting_existed_count(tmp_path: Path) -> None:
+    old = row("w4a4", 0, 89.0)
+    schedule = {name: value for name, value in old["recipe"]["schedule"].items() if name != "ema_decay"}
+    old["recipe"] = {**old["recipe"], "schedule": schedule}
+    keep(CAMPAIGN, old, tmp_path)
+    assert len(rows_of(CAMPAIGN, tmp_path)) == 1
 
 
 def test_a_table_says_how_far_from_fp32() -> None:

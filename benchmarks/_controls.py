@@ -1,4 +1,7 @@
-"""The peer of the accuracy benchmark: Brevitas at equal bits, epochs, optimizer, warm start and teacher."""
+"""What stands beside our designs in the accuracy benchmark, from the same warm start, with the same teacher and epochs.
+
+Brevitas at equal bits, and the FP32 network itself.
+"""
 
 from __future__ import annotations
 
@@ -19,28 +22,37 @@ EDGE_BITS = 8
 """Of the first and the last layer, as ours."""
 
 
-def train_peer(model: str, level_name: str, task: Task, baseline: TrainedBaseline, store: Store) -> Row:
+def train_peer(model: str, level_name: str, task: Task, baseline: TrainedBaseline, store: Store, device: str) -> Row:
     """The network of ``baseline`` in Brevitas's layers, trained for as many epochs as a design."""
+    level = Level.parse(level_name)
+    return {**_trained(model, level, task, baseline, store, device), "bits": float(level.weight_bits), "bytes": None}
+
+
+def train_control(model: str, task: Task, baseline: TrainedBaseline, store: Store, device: str) -> Row:
+    """The network of ``baseline`` in FP32, taught and trained as a design is."""
+    return {**_trained(model, None, task, baseline, store, device), "bits": 32.0, "bytes": baseline.size_bytes}
+
+
+def _trained(model: str, level: Level | None, task: Task, baseline: TrainedBaseline, store: Store, device: str) -> Row:
     begin, schedule = time.perf_counter(), baseline.schedule
     epochs = schedule.noise_epochs + schedule.finetune_epochs
     with deterministic(1), torch.random.fork_rng(devices=[]):
         torch.manual_seed(baseline.seed)
         network = seeded_build(model, baseline.seed)
         load_state(network, baseline, store)
+        network.to(device)
         teacher = Teacher(outputs_of(network, task.train.inputs)) if task.n_classes is not None else None
-        state = network.state_dict()
-        twin = in_brevitas(network, Level.parse(level_name))
-        twin.load_state_dict(state, strict=False)
+        if level is not None:
+            state = network.state_dict()
+            network = in_brevitas(network, level)
+            network.load_state_dict(state, strict=False)
+            network.to(device)
         phase = Phase(
             "finetune", epochs, schedule.baseline_epochs, baseline.seed, schedule.batch_size, lambda _: None, teacher
         )
-        run_phase(twin, task, phase, optimizer_for(list(twin.parameters()), schedule.learning_rate, []))
-        val, test = metric_of(twin, task, "val"), metric_of(twin, task, "test")
-    bits = float(Level.parse(level_name).weight_bits)
-    return {
-        "val": val, "test": test, "bits": bits, "bits of all weights": None, "bytes": None,
-        "seconds": time.perf_counter() - begin,
-    }  # fmt: skip
+        run_phase(network, task, phase, optimizer_for(list(network.parameters()), schedule.learning_rate, []))
+        val, test = metric_of(network, task, "val"), metric_of(network, task, "test")
+    return {"val": val, "test": test, "bits of all weights": None, "seconds": time.perf_counter() - begin}
 
 
 def in_brevitas(model: nn.Module, level: Level) -> nn.Module:
