@@ -165,7 +165,7 @@ class Executor:
             UserError: the shape or the type is another, or a value is not finite or no token number.
         """
         self.set_input(x)
-        self._library.soniq_run(*self._call())
+        self.run_again()
         return np.array(self._output)
 
     def set_input(self, x: NDArray[Any]) -> None:
@@ -187,6 +187,10 @@ class Executor:
         if n_tokens is not None:
             return rng.integers(0, n_tokens, self._input.shape)
         return rng.standard_normal(self._input.shape).astype(np.float32)
+
+    def run_again(self) -> None:
+        """Run on the current input; the outputs stay where they are."""
+        self._library.soniq_run(*self._call())
 
     def time_runs(self, repeats: int) -> NDArray[np.float64]:
         """Seconds of each of ``repeats`` runs on the current input: CPU time of the thread, wall time of several."""

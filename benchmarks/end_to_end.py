@@ -1,0 +1,232 @@
+"""Whole networks on the packed runtime against FP32 and the best INT8 library, end to end: the goals E1 to E4."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from benchmarks._frame import Goal, Result, Row, main
+from benchmarks._interleave import idle_share
+from benchmarks._networks import NETWORKS, Network, ours, peer_calls, random_network
+from benchmarks._ours import Mix
+from benchmarks._peers import Call
+from soniq_dse.native.timing import thread_seconds
+from soniq_dse.records.palette import Level
+
+RESNET18, RESNET18_LARGE, RESNET20, MOBILENETV2, DECODER = NETWORKS
+CONVOLUTIONAL = (RESNET18, RESNET18_LARGE, RESNET20, MOBILENETV2)
+QUICK = (RESNET20,)
+W1A1, W2A2, W4A4, W8A8 = "w1a1", "w2a2", "w4a4", "w8a8"
+WITH_W2A2, WITH_W4A4 = "80% w1a1+20% w2a2", "80% w1a1+20% w4a4"
+MIXES: Mapping[str, Mix] = {
+    **{name: ((Level.parse(name), 1.0),) for name in (W1A1, W2A2, W4A4, W8A8)},
+    WITH_W2A2: ((Level.parse(W1A1), 0.8), (Level.parse(W2A2), 0.2)),
+    WITH_W4A4: ((Level.parse(W1A1), 0.8), (Level.parse(W4A4), 0.2)),
+}
+"""By label: levels and their shares of the channels, rounded to segments of 64 in wide layers."""
+THREADS = (1, 2)
+ROUNDS, QUICK_ROUNDS = 11, 5
+SAMPLE_S = 4e-3
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds of one run of a network by ours at a palette and by its peers, round by round, all taken in turns."""
+
+    network: str
+    palette: str
+    threads: int
+    ours_s: Sequence[float]
+    int8_s: Mapping[str, Sequence[float]]
+    f32_s: Mapping[str, Sequence[float]]
+    weights_bytes: int
+    idle: float
+
+    def gains(self, peers: Mapping[str, Sequence[float]]) -> list[float]:
+        """Times the best of ``peers`` (that of the least median), round by round; none without one."""
+        best = best_of(peers)
+        return [] if best is None else [peer / mine for peer, mine in zip(peers[best], self.ours_s, strict=True)]
+
+    @property
+    def gain(self) -> float | None:
+        """Times the best INT8 library, the median over rounds."""
+        gains = self.gains(self.int8_s)
+        return statistics.median(gains) if gains else None
+
+    def row(self) -> Row:
+        """A row as it is kept: microseconds are medians over rounds."""
+        gains, int8, f32 = self.gains(self.int8_s), best_of(self.int8_s), best_of(self.f32_s)
+        median = statistics.median(self.ours_s)
+        return {
+            "network": self.network,
+            "palette": self.palette,
+            "threads": self.threads,
+            "us": 1e6 * median,
+            "MAD us": 1e6 * statistics.median(abs(s - median) for s in self.ours_s),
+            "best INT8": int8 or "missing",
+            "its us": 1e6 * statistics.median(self.int8_s[int8]) if int8 else "",
+            "x best INT8": self.gain or "",
+            "lowest x": min(gains, default=""),
+            "highest x": max(gains, default=""),
+            "best FP32": f32 or "missing",
+            "its FP32 us": 1e6 * statistics.median(self.f32_s[f32]) if f32 else "",
+            "x best FP32": statistics.median(self.gains(self.f32_s)) if f32 else "",
+            "weights KiB": self.weights_bytes / 1024,
+            "idle share of cores": self.idle,
+            **{f"{name} INT8 us": 1e6 * statistics.median(seconds) for name, seconds in self.int8_s.items()},
+            **{f"{name} FP32 us": 1e6 * statistics.median(seconds) for name, seconds in self.f32_s.items()},
+        }
+
+
+def best_of(peers: Mapping[str, Sequence[float]]) -> str | None:
+    """The peer of the least median."""
+    return min(peers, key=lambda name: statistics.median(peers[name])) if peers else None
+
+
+def in_turns(calls: Mapping[str, Call], rounds: int, clock: Clock) -> dict[str, list[float]]:
+    """Seconds per call of each by ``clock``, in each round one sample of each, after a call that warms its caches."""
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    repeats = {name: _repeats(call, clock) for name, call in calls.items()}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            call()
+            start = clock()
+            for _ in range(repeats[name]):
+                call()
+            taken[name].append((clock() - start) / repeats[name])
+    return taken
+
+
+def _repeats(call: Call, clock: Clock) -> int:
+    call()
+    start = clock()
+    call()
+    return max(1, round(SAMPLE_S / max(clock() - start, 1e-6)))
+
+
+def measure_network(network: Network, threads: int, rounds: int) -> list[Measured]:
+    """Every palette of one network and all peers in one set of rounds."""
+    packed = {label: random_network(network.topology, mix) for label, mix in MIXES.items()}
+    executors = {label: ours(one, threads) for label, one in packed.items()}
+    int8, f32 = peer_calls(network, threads)
+    calls: dict[str, Call] = {label: executor.run_again for label, executor in executors.items()}
+    calls |= {f"INT8 {name}": call for name, call in int8.items()}
+    calls |= {f"FP32 {name}": call for name, call in f32.items()}
+    idle = idle_share()
+    seconds = in_turns(calls, rounds, thread_seconds if threads == 1 else time.perf_counter)
+    return [
+        Measured(
+            network.name,
+            label,
+            threads,
+            seconds[label],
+            {name: seconds[f"INT8 {name}"] for name in int8},
+            {name: seconds[f"FP32 {name}"] for name in f32},
+            packed[label].size_bytes,
+            idle,
+        )
+        for label in MIXES
+    ]
+
+
+def goals_of(measured: Sequence[Measured]) -> list[Goal]:
+    """Every goal, those of one thread only; what was not measured has no value."""
+    gain = {(one.network, one.palette): one.gain for one in measured if one.threads == 1}
+
+    def goal(number: str, network: str, palette: str, least: float) -> Goal:
+        return Goal(number, f"{network}, {palette}", "x best INT8", gain.get((network, palette)), at_least=least)
+
+    def slowest(number: str, palette: str) -> Goal:
+        found = [gain.get((network, palette)) for network in CONVOLUTIONAL]
+        known = [value for value in found if value is not None]
+        value = min(known) if len(known) == len(found) else None
+        return Goal(number, f"slowest convolutional network, {palette}", "x best INT8", value, at_least=1)
+
+    return [
+        *(
+            goal(f"E1{letter}", network, palette, least)
+            for letters, network in (("abcd", RESNET18), ("efgh", RESNET18_LARGE))
+            for letter, palette, least in zip(
+                letters, (W1A1, WITH_W2A2, WITH_W4A4, W2A2), (4.5, 3.5, 2.5, 2.2), strict=True
+            )
+        ),
+        goal("E2a", RESNET20, W1A1, 3),
+        goal("E2b", RESNET20, W2A2, 2),
+        goal("E3a", DECODER, W1A1, 10),
+        goal("E3b", DECODER, WITH_W4A4, 6),
+        goal("E3c", DECODER, W2A2, 4.5),
+        Goal("E3d", "whole decode step, 256-token cache, 80% w1a1+20% w4a4", "x best INT8", at_least=4),
+        slowest("E4a", W4A4),
+        slowest("E4b", W8A8),
+    ]
+
+
+def tables(rows: Sequence[Row]) -> Mapping[str, Sequence[Row]]:
+    """For the page: a table per network and number of threads."""
+    shown: dict[str, list[Row]] = {}
+    for row in rows:
+        many = row["threads"] > 1
+        heading = f"{row['network']}, {row['threads']} thread{'s' * many}"
+        shown.setdefault(heading, []).append(
+            {
+                "palette": row["palette"],
+                "us": row["us"],
+                "MAD us": row["MAD us"],
+                "best INT8": f"{row['best INT8']} {_us(row['its us'])}",
+                "x best INT8": f"{row['x best INT8']:.2f} ({row['lowest x']:.2f} to {row['highest x']:.2f})"
+                if row["x best INT8"]
+                else "",
+                "best FP32": f"{row['best FP32']} {_us(row['its FP32 us'])}",
+                "x best FP32": row["x best FP32"],
+                "weights KiB": row["weights KiB"],
+            }
+        )
+    return shown
+
+
+def _us(value: float | str) -> str:
+    return f"{value:.4g} us" if isinstance(value, float) else ""
+
+
+def notes() -> list[str]:
+    """How it was measured."""
+    from importlib import metadata
+
+    versions = []
+    for package in ("onnxruntime", "openvino", "torch"):
+        try:
+            versions.append(f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            versions.append(f"{package} missing")
+    return [
+        "Random weights everywhere: these networks are timed, not used, and have no accuracy. One sample a run, fp32 "
+        "in and out, the whole network: the first and the last layer are pinned to W8A8. Peers run the same graph, "
+        "BatchNorm folded away, every layer INT8 (u8 activations, s8 weights per output channel) or FP32: "
+        f"{', '.join(versions)}; the fastest of each kind counts.",
+        "",
+        "All palettes and peers of a network take turns in one process; microseconds are medians over rounds, MAD "
+        "their median absolute deviation, and a gain is the median of the gains of single rounds, with the lowest and "
+        "the highest. One thread: CPU time of the thread; two: the wall's clock. Weights lie as near as they stay "
+        "from run to run: those of the decoder, 42 million, take 5 MB at w1a1.",
+        "",
+        "Shares of a mix are rounded to segments of 64 channels in layers of 256 and more. Kernels are those that the "
+        "cost model chooses. MobileNetV2 has ReLU in place of ReLU6, ours and peers alike; ResNet-18 at 224x224 a max "
+        "pool of 2x2.",
+    ]  # fmt: skip
+
+
+def measure(quick: bool) -> Result:
+    """One small network by one thread, or all by one and two."""
+    measured: list[Measured] = []
+    for name in QUICK if quick else NETWORKS:
+        for threads in THREADS[:1] if quick else THREADS:
+            measured += measure_network(NETWORKS[name], threads, QUICK_ROUNDS if quick else ROUNDS)
+    return Result(goals_of(measured), [one.row() for one in measured], notes())
+
+
+if __name__ == "__main__":
+    main("end_to_end", "Whole networks, end to end", measure, tables=tables)
