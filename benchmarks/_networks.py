@@ -323,9 +323,14 @@ def _quantized(model: nn.Module, x: torch.Tensor, engine: str) -> nn.Module:
     return convert_fx(prepared)
 
 
+def set_peer_threads(threads: int) -> None:
+    """For libraries that keep one number for the whole process."""
+    torch.set_num_threads(threads)
+
+
 def peer_calls(network: Network, threads: int) -> tuple[dict[str, Call], dict[str, Call]]:
     """(INT8, FP32) calls by library, of those that are installed and take the network."""
-    torch.set_num_threads(threads)
+    set_peer_threads(threads)
     int8, f32 = {}, {}
     for engine in ("onednn", "fbgemm"):
         with contextlib.suppress(RuntimeError, ModuleNotFoundError):

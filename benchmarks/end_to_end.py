@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from benchmarks._frame import Goal, Result, Row, main
 from benchmarks._interleave import idle_share
-from benchmarks._networks import NETWORKS, Network, ours, peer_calls, random_network
+from benchmarks._networks import NETWORKS, Network, ours, peer_calls, random_network, set_peer_threads
 from benchmarks._ours import Mix
 from benchmarks._peers import Call
 from soniq_dse.native.timing import thread_seconds
@@ -108,29 +108,36 @@ def _repeats(call: Call, clock: Clock) -> int:
     return max(1, round(SAMPLE_S / max(clock() - start, 1e-6)))
 
 
-def measure_network(network: Network, threads: int, rounds: int) -> list[Measured]:
-    """Every palette of one network and all peers in one set of rounds."""
-    packed = {label: random_network(network.topology, mix) for label, mix in MIXES.items()}
-    executors = {label: ours(one, threads) for label, one in packed.items()}
-    int8, f32 = peer_calls(network, threads)
-    calls: dict[str, Call] = {label: executor.run_again for label, executor in executors.items()}
-    calls |= {f"INT8 {name}": call for name, call in int8.items()}
-    calls |= {f"FP32 {name}": call for name, call in f32.items()}
-    idle = idle_share()
-    seconds = in_turns(calls, rounds, thread_seconds if threads == 1 else time.perf_counter)
-    return [
-        Measured(
-            network.name,
-            label,
-            threads,
-            seconds[label],
-            {name: seconds[f"INT8 {name}"] for name in int8},
-            {name: seconds[f"FP32 {name}"] for name in f32},
-            packed[label].size_bytes,
-            idle,
-        )
-        for label in MIXES
-    ]
+class Prepared:
+    """A network in memory at every palette and in every library, for one number of threads."""
+
+    def __init__(self, network: Network, threads: int) -> None:
+        self.network, self.threads = network, threads
+        self._packed = {label: random_network(network.topology, mix) for label, mix in MIXES.items()}
+        self._int8, self._f32 = peer_calls(network, threads)
+        executors = {label: ours(one, threads) for label, one in self._packed.items()}
+        self.calls: dict[str, Call] = {label: executor.run_again for label, executor in executors.items()}
+        self.calls |= {f"INT8 {name}": call for name, call in self._int8.items()}
+        self.calls |= {f"FP32 {name}": call for name, call in self._f32.items()}
+
+    def measure(self, rounds: int) -> list[Measured]:
+        """Every palette, and all peers, in one set of rounds."""
+        set_peer_threads(self.threads)
+        idle = idle_share()
+        seconds = in_turns(self.calls, rounds, thread_seconds if self.threads == 1 else time.perf_counter)
+        return [
+            Measured(
+                self.network.name,
+                label,
+                self.threads,
+                seconds[label],
+                {name: seconds[f"INT8 {name}"] for name in self._int8},
+                {name: seconds[f"FP32 {name}"] for name in self._f32},
+                packed.size_bytes,
+                idle,
+            )
+            for label, packed in self._packed.items()
+        ]
 
 
 def goals_of(measured: Sequence[Measured]) -> list[Goal]:
@@ -221,10 +228,9 @@ def notes() -> list[str]:
 
 def measure(quick: bool) -> Result:
     """One small network by one thread, or all by one and two."""
-    measured: list[Measured] = []
-    for name in QUICK if quick else NETWORKS:
-        for threads in THREADS[:1] if quick else THREADS:
-            measured += measure_network(NETWORKS[name], threads, QUICK_ROUNDS if quick else ROUNDS)
+    names, counts = (QUICK, THREADS[:1]) if quick else (tuple(NETWORKS), THREADS)
+    prepared = [Prepared(NETWORKS[name], threads) for name in names for threads in counts]
+    measured = [row for one in prepared for row in one.measure(QUICK_ROUNDS if quick else ROUNDS)]
     return Result(goals_of(measured), [one.row() for one in measured], notes())
 
 

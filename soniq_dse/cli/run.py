@@ -37,6 +37,7 @@ ROOT = Path("reports") / "runs"
               "descriptor.  [default: the shipped one that matches this processor]")  # fmt: skip
 @click.option("--autotune", "tune", is_flag=True, help="Measure once which kernel is the fastest for each part of a "
               "layer; later runs use what was found.")  # fmt: skip
+@click.option("--breakdown", is_flag=True, help="Show every step of the run, and what the cost model says of layers.")
 @json_option
 def command(
     design: str,
@@ -47,6 +48,7 @@ def command(
     threads: int,
     hw_name: str | None,
     tune: bool,
+    breakdown: bool,
     as_json: bool,
 ) -> None:
     """Run one trained design on this CPU and check it against the golden arithmetic.
@@ -72,10 +74,11 @@ def command(
     run = at_full_length(partial(packed.run, threads=threads), packed.in_shape[0])
     metric = task.metric.of(run, task.test, RUN_BATCH)
     timed = latency(packed, batch=batch, threads=threads)
+    predicted = _predicted_us(packed, hw_name, batch, threads) if breakdown else None
     if as_json:
-        print_json(_as_json(path, packed, task, metric, parity, timed))
+        print_json(_as_json(path, packed, task, metric, parity, timed, predicted))
     else:
-        _show(path, packed, task, metric, parity, timed)
+        _show(path, packed, task, metric, parity, timed, predicted)
     if not parity.exact:
         sys.exit(1)
 
@@ -98,6 +101,21 @@ def _on_chosen_kernels(
     if hw_name or match_host(hardware, host)[0]:
         choices = choose_kernels(hardware, packed.shapes(batch), threads=threads, known=choices)
     return packed.with_choices(choices)
+
+
+def _predicted_us(packed: PackedNetwork, hw_name: str | None, batch: int, threads: int) -> dict[str, float]:
+    """What the cost model says of each layer; of none where no descriptor speaks of the host."""
+    from soniq_dse.cli._breakdown import predicted_us
+    from soniq_dse.cost.network import choose_kernels
+    from soniq_dse.hardware.host import default_descriptor, detect_host, match_host
+    from soniq_dse.hardware.load import load_hardware
+
+    host = detect_host()
+    hardware = load_hardware(hw_name or default_descriptor(host)[0])
+    if not (hw_name or match_host(hardware, host)[0]):
+        return {}
+    choices = choose_kernels(hardware, packed.shapes(batch), threads=threads)
+    return predicted_us(packed.executor(batch, threads=threads).plan.layers, choices)
 
 
 def find_design(design: str, root: Path) -> Path:
@@ -144,8 +162,16 @@ def _load_task(path: Path, data: str | None, limit: int | None) -> Task:
 
 
 def _as_json(
-    path: Path, packed: PackedNetwork, task: Task, metric: float, parity: Parity, timed: Latency
+    path: Path,
+    packed: PackedNetwork,
+    task: Task,
+    metric: float,
+    parity: Parity,
+    timed: Latency,
+    predicted: dict[str, float] | None,
 ) -> dict[str, Any]:
+    from soniq_dse.cli._breakdown import rows_of
+
     return {
         "design": path.stem,
         "metric": task.metric.name,
@@ -159,6 +185,7 @@ def _as_json(
         "peak_rss_bytes": _peak_rss_bytes(),
         "percentiles_us": timed.percentiles_us,
         "measurement": timed.measurement.to_json_value(),
+        "steps": None if predicted is None else rows_of(timed, predicted),
         "layers": [
             {"name": layer.node, "kernels": layer.kernels, "macs": layer.macs, "padded_macs": layer.padded_macs}
             for layer in packed.executor(timed.measurement.batch, threads=timed.measurement.threads).plan.layers
@@ -166,7 +193,17 @@ def _as_json(
     }
 
 
-def _show(path: Path, packed: PackedNetwork, task: Task, metric: float, parity: Parity, timed: Latency) -> None:
+def _show(
+    path: Path,
+    packed: PackedNetwork,
+    task: Task,
+    metric: float,
+    parity: Parity,
+    timed: Latency,
+    predicted: dict[str, float] | None,
+) -> None:
+    from soniq_dse.cli._breakdown import shown
+
     found = timed.measurement
     rows = [
         [
@@ -180,6 +217,10 @@ def _show(path: Path, packed: PackedNetwork, task: Task, metric: float, parity: 
     ]
     columns = {"layer": "left", "us": "right", "MMAC": "right", "padding": "right", "kernels": "left"}
     console().print(table(path.stem, columns, rows))
+    if predicted is not None and timed.steps:
+        steps, sums = shown(timed, predicted)
+        console().print(steps)
+        click.echo(sums)
     click.echo(f"{task.metric.name} {metric:.2f} {task.metric.unit} on {parity.samples} test examples")
     codes = sum(parity.unequal_codes.values())
     equal = f"{len(parity.unequal_codes)} quantised tensors and all outputs equal the golden arithmetic, bit for bit"

@@ -19,7 +19,7 @@ from soniq_dse.records.choice import Choices, PartShape
 from soniq_dse.records.cost import Estimate, Host, Measurement
 from soniq_dse.records.workload import Conv2dLayer, GemmLayer
 from soniq_dse.runtime.executor import driver_flags
-from soniq_dse.runtime.latency import per_layer
+from soniq_dse.runtime.latency import per_node, step_times
 from soniq_dse.runtime.pack import PackedNetwork
 from soniq_dse.runtime.solo import SoloLayer, random_layer
 
@@ -62,7 +62,7 @@ class Timer:
         executor = packed.executor(1)
         executor.set_input(executor.random_input())
         found = self._timed(executor.time_runs, 1, max_s)
-        return found.model_copy(update={"per_layer_us": per_layer(executor)})
+        return found.model_copy(update={"per_layer_us": per_node(step_times(executor))})
 
     def _timed(self, time_runs: Callable[[int], NDArray[np.float64]], threads: int, max_s: float) -> Measurement:
         timing = time_cycles(lambda n: n * float(np.median(time_runs(n))), max_s=max_s, one_thread=threads == 1)

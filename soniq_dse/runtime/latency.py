@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,11 +23,22 @@ MOST_RUNS = 50
 
 
 @dataclass(frozen=True)
+class StepTime:
+    """Wall time of one step; ``operation`` is its kind in small letters."""
+
+    node: str
+    operation: str
+    median_us: float
+
+
+@dataclass(frozen=True)
 class Latency:
-    """A measurement with the percentiles of single runs, in microseconds (the 50th is close to its median)."""
+    """A measurement with the percentiles of single runs, in microseconds (the 50th is close to its median), and the
+    median of every step."""
 
     measurement: Measurement
     percentiles_us: dict[int, float]
+    steps: tuple[StepTime, ...] = ()
 
 
 def measure(
@@ -51,6 +63,7 @@ def latency(packed: PackedNetwork, *, batch: int = 1, threads: int = 1, max_s: f
         return Latency(Measurement(batch=batch, threads=threads, skipped=str(error)), {})
     executor.set_input(executor.random_input(seed))
     timing, runs = _settled(executor, max_s)
+    steps = step_times(executor)
     measurement = Measurement(
         batch=batch,
         threads=threads,
@@ -58,12 +71,12 @@ def latency(packed: PackedNetwork, *, batch: int = 1, threads: int = 1, max_s: f
         mad_us=timing.mad_s * 1e6,
         samples=timing.samples,
         settled=timing.settled,
-        per_layer_us=per_layer(executor),
+        per_layer_us=per_node(steps),
         host=detect_host(),
         compiler=executor.compiler(),
         flags=executor.all_flags(),
     )
-    return Latency(measurement, {p: float(np.percentile(runs, p)) * 1e6 for p in (50, 90, 99)})
+    return Latency(measurement, {p: float(np.percentile(runs, p)) * 1e6 for p in (50, 90, 99)}, steps)
 
 
 def _settled(executor: Executor, max_s: float) -> tuple[Timing, NDArray[np.float64]]:
@@ -85,10 +98,18 @@ def _runs_per_sample(executor: Executor) -> int:
     return int(np.clip(SAMPLE_S / executor.time_runs(1)[0], 1, MOST_RUNS))
 
 
-def per_layer(executor: Executor) -> dict[str, float]:
-    """Median microseconds per node, packing with the layer that it serves."""
+def step_times(executor: Executor) -> tuple[StepTime, ...]:
+    """Every step of a run on the current input, in order."""
     medians = np.median(executor.time_steps(_runs_per_sample(executor)), axis=0) * 1e6
+    return tuple(
+        StepTime(step.node, step.kind.name.lower(), float(median))
+        for step, median in zip(executor.plan.steps, medians, strict=True)
+    )
+
+
+def per_node(steps: Iterable[StepTime]) -> dict[str, float]:
+    """Microseconds per node, packing with the layer that it serves."""
     found: dict[str, float] = {}
-    for step, median in zip(executor.plan.steps, medians, strict=True):
-        found[step.node] = found.get(step.node, 0.0) + float(median)
+    for step in steps:
+        found[step.node] = found.get(step.node, 0.0) + step.median_us
     return found

@@ -75,7 +75,7 @@ class LayerPlanner:
         for pool, reads, writes in pools:
             arguments = pool_arguments(self._graph, pool, self._plan.batch, reads, writes)
             self._plan.add(Kind.MAX_POOL_CODES, pool.name, reads=(reads,), writes=(writes,), arguments=arguments)
-        self._report(node, geometry, parts)
+        self._report(node, geometry, parts, () if depthwise else part_shapes(weights, geometry))
 
     def _geometry(self, node: Conv2dNode | LinearNode) -> Geometry:
         _, height, width = self._graph.shape(node.inputs[0])
@@ -200,11 +200,14 @@ class LayerPlanner:
             out=None if floats is None else address[floats],
         )
 
-    def _report(self, node: Conv2dNode | LinearNode, geometry: Geometry, parts: tuple[Part, ...]) -> None:
+    def _report(
+        self, node: Conv2dNode | LinearNode, geometry: Geometry, parts: tuple[Part, ...], shapes: tuple[PartShape, ...]
+    ) -> None:
         macs = geometry.rows * prod(self._arrays[node.weight.sha256].shape)
         padded = sum(geometry.rows * part.cols * part.padded_k for part in parts)
         kernels = tuple(dict.fromkeys(part.kernel.spec.symbol for part in parts))
-        self._plan.layers.append(LayerReport(node.name, kernels, macs, padded, any(part.folded for part in parts)))
+        folded = any(part.folded for part in parts)
+        self._plan.layers.append(LayerReport(node.name, kernels, macs, padded, folded, shapes))
 
 
 def first_fitting(shape: PartShape, features: Collection[str]) -> KernelSpec:

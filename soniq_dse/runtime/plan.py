@@ -6,6 +6,7 @@ import ctypes
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
+from soniq_dse.records.choice import PartShape
 from soniq_dse.runtime.buffers import Life
 from soniq_dse.runtime.structs import Kind
 
@@ -28,13 +29,15 @@ class Step:
 
 @dataclass(frozen=True)
 class LayerReport:
-    """How a layer was laid out: its kernels, its multiply-accumulates, and those including padding."""
+    """How a layer was laid out: its kernels, its multiply-accumulates, those including padding, and the parts that
+    kernels are chosen for."""
 
     node: str
     kernels: tuple[str, ...]
     macs: int
     padded_macs: int
     folded: bool
+    shapes: tuple[PartShape, ...]
 
 
 @dataclass

@@ -10,12 +10,17 @@ import pytest
 from click.testing import CliRunner
 from network_factory import NetworkFactory
 
-from soniq_dse.cli import run
+from soniq_dse.cli import _breakdown, run
 from soniq_dse.errors import UserError
+from soniq_dse.records.choice import Choices, KernelChoice, KernelOption, PartShape
+from soniq_dse.records.cost import Measurement
 from soniq_dse.records.front import RunInfo
+from soniq_dse.records.palette import Level
 from soniq_dse.runtime import autotune
 from soniq_dse.runtime.check import Parity
+from soniq_dse.runtime.latency import Latency, StepTime
 from soniq_dse.runtime.pack import PackedNetwork
+from soniq_dse.runtime.plan import LayerReport
 
 
 @pytest.fixture
@@ -59,6 +64,39 @@ def test_json(root: Path) -> None:
     assert 0 < found["size_bytes"] < found["buffer_bytes"] < found["peak_rss_bytes"]
     assert [layer["name"] for layer in found["layers"]] == ["conv2", "fc6"]
     assert found["layers"][0]["macs"] == 2 * 6 * 6 * 8 * 9
+
+
+def test_breakdown_lists_every_step(root: Path) -> None:
+    found = json.loads(invoke(root, "other", "--breakdown", "--json").stdout)
+    operations = [(row["node"], row["operation"]) for row in found["steps"]]
+    assert operations[0] == ("q1", "quantize")
+    assert operations[-1] == ("fc6", "copy")
+    assert [node for node, operation in operations if operation == "layer"] == ["conv2", "fc6"]
+    assert all(row["measured_us"] >= 0 for row in found["steps"])
+    shown = invoke(root, "other", "--breakdown").output
+    assert re.search(r"conv2 +layer +[\d.]+ +[\d.]+%", shown)
+    assert re.search(r"steps by operation: .*layer [\d.]+ us \([\d.]+%\)", shown)
+
+
+def test_a_layer_stands_beside_its_prediction_with_its_packing() -> None:
+    shape = PartShape(level=Level.parse("w1a1"), signed=False, rows=4, cols=8, taps=1, channels=64, pixels=4)
+    other = shape.model_copy(update={"cols": 9})
+    options = tuple(
+        KernelOption(symbol=name, folded=False, latency_us=us) for name, us in (("fast", 2.0), ("used", 3.0))
+    )
+    choices = Choices(made=(KernelChoice(shape=shape, source="predicted", options=options),))
+    layers = [
+        LayerReport("conv", ("used",), 1, 1, False, (shape, shape)),
+        LayerReport("unknown", ("used",), 1, 1, False, (shape, other)),
+        LayerReport("depthwise", ("driver",), 1, 1, False, ()),
+    ]
+    predicted = _breakdown.predicted_us(layers, choices)
+    assert predicted == {"conv": 6.0}
+    steps = (StepTime("conv", "pack", 1.0), StepTime("conv", "layer", 4.0), StepTime("pool", "max_pool", 5.0))
+    rows = _breakdown.rows_of(Latency(Measurement(median_us=9.0, mad_us=0.1, samples=5), {}, steps), predicted)
+    assert [row["predicted_us"] for row in rows] == [None, 6.0, None]
+    assert rows[1]["predicted_to_measured"] == 6.0 / 5.0
+    assert _breakdown.sums_of(steps) == {"max_pool": 5.0, "layer": 4.0, "pack": 1.0}
 
 
 def test_autotune_measures_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
