@@ -6,20 +6,25 @@ from dataclasses import dataclass
 from math import prod
 
 from soniq_dse.cost.vector_loops import (
+    ATTEND,
     COPY,
     EMIT,
+    LAYER_NORM,
+    LOOK_UP,
     NORM,
     OTHER,
     PART_CYCLES,
+    PLACES,
     POOL,
     POOL_CYCLES,
     RECTIFY,
     RESIDUAL,
+    SOFTEN,
     VectorLoops,
 )
 from soniq_dse.records.workload import Node, Workload
 
-_FREE = frozenset({"input", "flatten"})
+_FREE = frozenset({"input", "flatten", "slice", "tokens"})
 _MATMUL = frozenset({"conv2d", "linear"})
 _ABSORBED = frozenset({"batch_norm", "relu"})
 _FOLLOWS_LAYER = _MATMUL | _ABSORBED | {"add"}
@@ -45,12 +50,27 @@ class Operators:
             on_codes = self.quantised and node.op == "max_pool2d" and self._read_by_layers_only(node)
             vectors = (self.loops.bytes if on_codes else self.loops.floats)(window, POOL)
             return PART_CYCLES + float(pixels * taps) * POOL_CYCLES + vectors
+        if node.op == "attention":
+            return self._attention(node)
+        if node.op == "mean_tokens":
+            return self.loops.floats(prod(self.workload.node(node.inputs[0]).shape) * self.scale, POOL)
         loop = {
-            "add": RESIDUAL,
+            "add": PLACES if node.attributes.get("parameters") else RESIDUAL,
+            "layer_norm": LAYER_NORM,
+            "embedding": LOOK_UP,
             "relu": COPY,
             "batch_norm": NORM,
         }.get(node.op, OTHER)
         return self.loops.floats(elements, loop)
+
+    def _attention(self, node: Node) -> float:
+        """Scores of all heads, their exponentials, and the values they weigh; causal: half of it."""
+        n, tokens, channels = node.shape
+        others = float(self.workload.node(node.inputs[1]).shape[1])
+        counted = (others + 1) / 2 if node.attributes["causal"] else others
+        rows = n * tokens * self.scale
+        products = self.loops.floats(2 * rows * counted * channels, ATTEND)
+        return PART_CYCLES + products + self.loops.floats(rows * counted * node.attributes["heads"], SOFTEN)
 
     def requantise(self, tensor: str) -> float:
         """Cycles to turn a tensor into codes; before the max pools that made it, since they work on codes."""

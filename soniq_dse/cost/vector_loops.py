@@ -58,8 +58,18 @@ BUILD = Loop(1, 8, 1)
 """Bytes of a table that packing builds: a shuffle and an add per element of its step."""
 POOL = Loop(1, 1, 0)
 """Per element of a window: max or add."""
+ATTEND = Loop(1.25, 2, 0)
+"""fp32, per multiply-accumulate of attention (``runtime/tokens.cpp``): a vector that 4 rows share, a number of each."""
+SOFTEN = Loop(5, 28, 3)
+"""fp32, per score: scaled, the largest found, its exponential (20 operations) taken, added."""
+LAYER_NORM = Loop(6, 8, 2)
+"""fp32 of LayerNorm: sum; difference; sum of squares; scale, gain and bias."""
+LOOK_UP = Loop(1, 2, 1)
+"""fp32 of a table: bytes to numbers, times the row's scale."""
+PLACES = Loop(2, 1, 1)
+"""fp32: sum of two."""
 OTHER = Loop(2, 7, 1)
-"""fp32 of an operator without a model of its own (softmax, norms ...): order of magnitude."""
+"""fp32 of an operator without a model of its own (softmax, other norms ...): order of magnitude."""
 DEPTHWISE = Loop(0.5, 1.75, 0)
 """Per 8 multiply-accumulates (``depthwise.cpp``): of 64, two loads and half of the four of weights that two rows share;
 six unpackings, four products, four sums."""

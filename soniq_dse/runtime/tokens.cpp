@@ -8,7 +8,7 @@ namespace {
 
 constexpr int64_t kLanes = 16;
 typedef float Lanes __attribute__((vector_size(64)));
-typedef int32_t IntLanes __attribute__((vector_size(64)));
+typedef uint32_t IntLanes __attribute__((vector_size(64)));
 
 SONIQ_INLINE Lanes load(const float* from) {
   Lanes v;

@@ -156,3 +156,21 @@ def test_a_level_that_no_recipe_holds_is_named() -> None:
     assignment: Assignment = uniform_assignment(WORKLOAD, Level.parse("w8a8"))
     with pytest.raises(UserError, match=r"level w8a8: expected one that neon computes"):
         estimate(only_dot, WORKLOAD, assignment)
+
+
+@pytest.mark.parametrize(("others", "causal", "at_least", "at_most"), [(64, True, 0.4, 0.7), (128, False, 1.8, 2.1)])
+def test_attention_costs_its_products(others: int, causal: bool, at_least: float, at_most: float) -> None:
+    """Of 64 tokens to 64 others: half as much where it is causal, twice as much to twice as many."""
+
+    def cost(others: int, causal: bool) -> float:
+        attributes = {"heads": 4, "causal": causal, "scale": 1.0}
+        nodes = (
+            Node(name="x", op="input", inputs=(), shape=(1, 64, 128)),
+            Node(name="y", op="layer_norm", inputs=("x",), shape=(1, others, 128)),
+            Node(name="z", op="attention", inputs=("x", "y", "y"), shape=(1, 64, 128), attributes=attributes),
+        )
+        workload = Workload(name="w", input_shape=(1, 64, 128), nodes=nodes, tensor_classes=())
+        found = estimate(load_hardware("avx512"), workload, model="incore")
+        return next(part.latency_us for part in found.per_layer if part.name == "z")
+
+    assert at_least < cost(others, causal) / cost(64, False) < at_most

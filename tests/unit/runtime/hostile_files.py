@@ -32,8 +32,8 @@ Rng = np.random.Generator
 Tensors = dict[str, np.ndarray]
 
 
-def network() -> NetworkFactory:
-    """Small, with every kind of node."""
+def convolutions() -> NetworkFactory:
+    """Small, with every kind of node that works on images."""
     net = NetworkFactory((4, 6, 6), "w1a1+w4a4")
     trunk = net.relu(net.conv(net.quantize("x", signed=True, palette="w8a8"), 8, 3, padding=(1, 1)))
     inner = net.conv(net.quantize(trunk, signed=False), 8, 3, groups=2, padding=(1, 1))
@@ -43,13 +43,25 @@ def network() -> NetworkFactory:
     return net
 
 
+def transformer() -> NetworkFactory:
+    """Small, with every kind of node that works on tokens."""
+    net = NetworkFactory((8,), "w1a1+w4a4", n_tokens=6)
+    source, target = net.slice("x", 0, 3), net.slice("x", 3, 8)
+    context, x = net.embedding(source, 8), net.add_constant(net.embedding(target, 8))
+    codes = net.quantize(net.layer_norm(x), signed=True)
+    query, key, value = (net.linear(codes, 8) for _ in range(3))
+    x = net.add(x, net.attention(query, key, value, 2, causal=True))
+    x = net.attention(x, context, context, 4, numbers=source)
+    net.linear(net.quantize(net.mean_tokens(x), signed=True), 3)
+    return net
+
+
 def mutations(count: int, seed: int = 0) -> Iterator[bytes]:
     """``count`` changed files."""
-    net = network()
-    packed = PackedNetwork(net.network(), net.arrays)
+    whole = [PackedNetwork(net.network(), net.arrays) for net in (convolutions(), transformer())]
     kinds: tuple[Callable[[Rng, Tensors, Any], bytes], ...] = (_bytes, _leaf, _leaf, _leaf, _nodes, _size, _tensor)
     for index in range(count):
-        rng = np.random.default_rng((seed, index))
+        rng, packed = np.random.default_rng((seed, index)), whole[index // len(kinds) % 2]
         tensors = {name: tensor.copy() for name, tensor in packed.tensors.items()}
         yield kinds[index % len(kinds)](rng, tensors, json.loads(packed.network.model_dump_json()))
 
@@ -71,9 +83,10 @@ def outcome(path: Path, content: bytes) -> str:
 def _refusal_or_run(path: Path) -> str | None:
     try:
         packed = PackedNetwork.load(path)
-        x = np.random.default_rng(0).standard_normal((1, *packed.in_shape)).astype(np.float32)
+        rng, shape = np.random.default_rng(0), (1, *packed.in_shape)
+        x = rng.integers(0, packed.n_tokens, shape) if packed.n_tokens else rng.standard_normal(shape)
         with np.errstate(all="ignore"):
-            y = packed.run(x)
+            y = packed.run(packed.as_input(x))
     except UserError as error:
         return str(error)
     assert y.shape == (1, *packed.out_shape)
@@ -160,11 +173,12 @@ def _tensor(rng: Rng, tensors: Tensors, manifest: Any) -> bytes:
     elif how == 2:
         tensors[name] = tensor.reshape(-1, 1)
     else:
-        values = rng.choice([np.nan, np.inf, -np.inf, 3e38, 1e-45, 0.0]) if tensor.dtype == np.float32 else 255
+        integers = tensor.dtype != np.float32
+        values = np.iinfo(tensor.dtype).max if integers else rng.choice([np.nan, np.inf, -np.inf, 3e38, 1e-45, 0.0])
         tensor.reshape(-1)[int(rng.integers(tensor.size))] = values
     node_name, _, field = name.partition("/")
     node = next(node for node in manifest["nodes"] if node["name"] == node_name)
-    if field in ("scale", "bias"):
+    if "weight" not in field:
         found = tensors[name]
         node[field] = {"sha256": array_sha256(found), "shape": list(found.shape), "dtype": found.dtype.name}
     return _file(tensors, manifest)

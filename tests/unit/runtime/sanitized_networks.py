@@ -94,13 +94,29 @@ def random_network(rng: np.random.Generator) -> NetworkFactory:
     return net
 
 
+def random_transformer(rng: np.random.Generator) -> NetworkFactory:
+    """Attention to oneself and to others, some of them hidden, of sizes that fill no vector."""
+    length, others, of_head, heads = (int(rng.integers(1, high)) for high in (40, 40, 40, 4))
+    seed = int(rng.integers(2**31))
+    net = NetworkFactory((others + length,), str(rng.choice(PALETTES)), seed, n_tokens=int(rng.integers(1, 9)))
+    source, target = net.slice("x", 0, others), net.slice("x", others, others + length)
+    context, x = (net.add_constant(net.embedding(part, heads * of_head)) for part in (source, target))
+    codes = net.quantize(net.layer_norm(x), signed=True)
+    query, key, value = (net.linear(codes, heads * of_head) for _ in range(3))
+    x = net.add(x, net.attention(query, key, value, heads, causal=bool(rng.integers(2))))
+    mixed = net.attention(net.layer_norm(x), context, context, heads, numbers=source)
+    x = net.relu(net.linear(net.quantize(mixed, signed=True), int(rng.integers(1, 80))))
+    net.linear(net.quantize(net.mean_tokens(net.layer_norm(x)), signed=True), int(rng.integers(1, 20)))
+    return net
+
+
 def main(sanitizer: str, count: int) -> None:
     build_with(sanitizer)
     rng = np.random.default_rng(0)
     for index in range(count):
-        net = random_network(rng)
-        packed = PackedNetwork(net.network(), net.arrays, () if index % 4 == 3 else None)
-        x = rng.standard_normal((int(rng.integers(1, 4)), *packed.in_shape)).astype(np.float32)
+        net = random_transformer(rng) if index % 2 else random_network(rng)
+        packed = PackedNetwork(net.network(), net.arrays, () if index % 8 in (3, 6) else None)
+        x = net.inputs(int(rng.integers(1, 4)), index)
         for threads in (1, 2, 5):
             assert check(packed, x, threads=threads).exact, (index, threads)
             packed.run(x, threads=threads)
