@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
+
 from soniq_dse.cost.network import choose_kernels
 from soniq_dse.errors import MissingCapabilityError, UserError
 from soniq_dse.explore._plan import Plan, training_name
@@ -90,10 +92,9 @@ class Measurer:
         known = self._known(key)
         if known is not None:
             return known
-        shape = (self._plan.options.batch, *self._plan.task.input_shape)
-        found = measure_fp32(
-            self._plan.variants[candidate.model].build, shape, self._plan.host, threads=self._plan.options.threads
-        )
+        plan = self._plan
+        inputs = np.resize(plan.task.train.inputs, (plan.options.batch, *plan.task.input_shape))
+        found = measure_fp32(plan.variants[candidate.model].build, inputs, plan.host, threads=plan.options.threads)
         self.store.put("measurement", key, found)
         return found
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -15,7 +17,7 @@ from soniq_dse.records.cost import Host, Measurement
 
 def measure_fp32(
     build_model: Callable[[], nn.Module],
-    input_shape: tuple[int, ...],
+    inputs: npt.NDArray[Any],
     host: Host,
     *,
     threads: int = 1,
@@ -23,15 +25,15 @@ def measure_fp32(
 ) -> Measurement:
     """Latency of one forward pass by eager PyTorch in inference mode: CPU time of one thread, wall time of several.
 
-    Weights do not change it, so the model is timed as built. ``input_shape`` has the batch first.
+    Weights do not change it, so the model is timed as built, on ``inputs [batch, ...]``.
     """
     model = build_model().eval()
-    example = torch.rand(input_shape)
+    example = torch.tensor(inputs)
     clock = thread_seconds if threads == 1 else time.monotonic
     with deterministic(threads), torch.inference_mode():
         timing = time_call(lambda: model(example), max_s=max_s, clock=clock)
     return Measurement(
-        batch=input_shape[0],
+        batch=len(inputs),
         threads=threads,
         median_us=1e6 * timing.median_s,
         mad_us=1e6 * timing.mad_s,
