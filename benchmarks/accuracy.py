@@ -28,6 +28,7 @@ PARITY = tuple(map(Job, ("w4a4", "w4a4+w8a8@6", "w2a4", "w2a2+w4a4@2.5", "w2a2")
 """What Q1 to Q3 ask about."""
 PEERS = (Job("fp32", CONTROL), Job("w4a4", PEER), Job("w2a2", PEER))
 LOW = tuple(map(Job, ("w1a1", "w1a2", "w1a4", "w8a8", "w1a1+w4a4@2", "w1a1+w2a2+w4a4@2", "w3a3", "w2a3+w3a3@2.5")))
+LOW += (Job("w1a1+w2a2+w4a4+w8a8@2.5"),)
 ASSIGNED = tuple(Job("w2a2+w4a4@2.5", name) for name in CONTROLS if name != "uniform")
 ASSIGNED += tuple(Job("w1a1+w4a4@2", name) for name in CONTROLS if name != "uniform")
 """Q6: other allocators at the same palettes and budgets; uniform ones are the palettes of one level."""
@@ -38,6 +39,13 @@ SETTINGS = (
     "learning_rate=1e-3",
 )  # fmt: skip
 """One change each to how designs are trained."""
+CLAIMS = (
+    ("two levels or three", "w1a1+w4a4@2", "w1a1+w2a2+w4a4@2"),
+    ("two levels or four", "w2a2+w4a4@2.5", "w1a1+w2a2+w4a4+w8a8@2.5"),
+    ("powers of two or not", "w2a2+w4a4@2.5", "w2a3+w3a3@2.5"),
+    ("one level above 4 bits or FP32", "w8a8", "fp32 distilled"),
+)
+"""What the paper says of palettes (arXiv 2311.14114, abstract), as pairs of designs at equal bits."""
 AIDS = tuple(Job(palette, setting=setting) for setting in SETTINGS for palette in ("w1a1", "w2a2"))
 
 CPU = (
@@ -114,6 +122,19 @@ def changes(rows: Sequence[Row]) -> list[Row]:
                     "against FP32, points": _with_error([row["test"] - row["fp32 test"] for row in same], "+"),
                 }
             )
+    return lines
+
+
+def claims(rows: Sequence[Row]) -> list[Row]:
+    """A line per claim about palettes: the difference of its two designs on the same seeds."""
+    tests = {(row["design"], row["seed"]): row["test"] for row in rows}
+    seeds = sorted({row["seed"] for row in rows})
+    lines = []
+    for claim, first, second in CLAIMS:
+        gaps = [tests[first, s] - tests[second, s] for s in seeds if (first, s) in tests and (second, s) in tests]
+        if gaps:
+            what = {"claim": claim, "design": first, "against": second, "seeds": len(gaps)}
+            lines.append({**what, "difference, points": _with_error(gaps, "+")})
     return lines
 
 
@@ -246,6 +267,7 @@ def run() -> None:
             for heading, made in (
                 (describe(campaign), summary([row for row in kept[campaign.name] if "=" not in row["design"]])),
                 (f"{campaign.name}: one change to the training", changes(kept[campaign.name])),
+                (f"{campaign.name}: what is said of palettes", claims(kept[campaign.name])),
             )
             for line in made
         ]

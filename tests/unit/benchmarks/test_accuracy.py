@@ -98,6 +98,13 @@ def test_a_setting_is_paired_with_the_same_design_without_it() -> None:
     assert line["against FP32, points"] == "-2.00"
 
 
+def test_a_claim_is_a_difference_of_two_designs_on_the_same_seeds() -> None:
+    _, first, second = accuracy.CLAIMS[0]
+    rows = [row(first, 0, 90.0), row(first, 1, 91.0), row(second, 0, 89.0), row(second, 2, 95.0)]
+    (line,) = accuracy.claims(rows)
+    assert (line["design"], line["against"], line["difference, points"]) == (first, second, "+1.00")
+
+
 def test_rows_from_before_a_setting_existed_count(tmp_path: Path) -> None:
     old = row("w4a4", 0, 89.0)
     schedule = {name: value for name, value in old["recipe"]["schedule"].items() if name != "ema_decay"}
