@@ -60,7 +60,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Campaign:
-    """A model on data, all its designs for every seed. ``limit``: examples of each split, in proportion of classes."""
+    """A model on data, all its designs for every seed, some for more. ``limit``: examples of each split, by class."""
 
     name: str
     model: str
@@ -69,6 +69,9 @@ class Campaign:
     jobs: tuple[Job, ...]
     limit: int | None = None
     seeds: int = 5
+    repeated: tuple[Job, ...] = ()
+    repeats: int = 5
+    """Seeds of the jobs that are ``repeated``."""
 
     @property
     def recipe(self) -> Row:
@@ -107,8 +110,9 @@ def keep(campaign: Campaign, row: Row, folder: Path = FOLDER) -> None:
 def missing(campaign: Campaign, rows: Sequence[Row]) -> Iterator[tuple[int, list[Job]]]:
     """Seed by seed, the jobs without a row: a run that is stopped leaves whole seeds."""
     done = {(row["design"], row["seed"]) for row in rows}
-    for seed in range(campaign.seeds):
-        jobs = [job for job in campaign.jobs if (job.name, seed) not in done]
+    for seed in range(max(campaign.seeds, campaign.repeats)):
+        asked = campaign.jobs if seed < campaign.seeds else campaign.repeated
+        jobs = [job for job in asked if (job.name, seed) not in done]
         if jobs:
             yield seed, jobs
 

@@ -46,13 +46,13 @@ CLAIMS = (
     ("one level above 4 bits or FP32", "w8a8", "fp32 distilled"),
 )
 """What the paper says of palettes (arXiv 2311.14114, abstract), as pairs of designs at equal bits."""
-AIDS = tuple(Job(palette, setting=setting) for setting in SETTINGS for palette in ("w1a1", "w2a2"))
+AIDS = tuple(Job("w2a2", setting=setting) for setting in SETTINGS)
 
 CPU = (
     Campaign(
         "digits", "digits_cnn@0.5", "digits",
         Schedule(baseline_epochs=16, noise_epochs=6, finetune_epochs=14), (*PARITY, *PEERS, *LOW, *ASSIGNED, *AIDS),
-        seeds=10,
+        repeated=(*PARITY, PEERS[0]), repeats=15,
     ),
     Campaign(
         "fashion", "fashion_cnn@0.5", "fashion_mnist",

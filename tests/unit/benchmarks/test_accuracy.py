@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -41,6 +42,12 @@ def test_what_is_kept_is_not_done_again(tmp_path: Path) -> None:
     keep(CAMPAIGN, row("w4a4", 1, 91.0), tmp_path)
     left = [(seed, [job.name for job in jobs]) for seed, jobs in missing(CAMPAIGN, rows_of(CAMPAIGN, tmp_path))]
     assert left == [(0, ["w2a2 brevitas"]), (1, ["w2a2 brevitas"]), (2, ["w4a4", "w2a2 brevitas"])]
+
+
+def test_some_jobs_have_more_seeds_than_others(tmp_path: Path) -> None:
+    longer = dataclasses.replace(CAMPAIGN, seeds=1, repeated=CAMPAIGN.jobs[:1], repeats=3)
+    left = [(seed, len(jobs)) for seed, jobs in missing(longer, rows_of(longer, tmp_path))]
+    assert left == [(0, 2), (1, 1), (2, 1)]
 
 
 def test_a_line_cut_short_and_rows_of_another_recipe_do_not_count(tmp_path: Path) -> None:
