@@ -23,7 +23,7 @@ CHECKED_SAMPLES = 4
 @click.argument("run")
 @click.argument("design")
 @click.option("--to", "target", type=click.Path(dir_okay=False, path_type=Path), required=True,
-              help="File to write: NAME.soniq, the packed network; NAME.onnx, ONNX QDQ; NAME.zip, C++.")  # fmt: skip
+              help="File to write: NAME.soniq (packed network), .onnx (QDQ), .pt2 (PyTorch), .zip (C++).")  # fmt: skip
 @click.option("--hw", "hw_name", metavar="NAME", help="Machine that C++ is written for: path or name of a descriptor.  "
               "[default: this one]")  # fmt: skip
 @click.option("--portable", is_flag=True, help="Plain C++ for any processor.")

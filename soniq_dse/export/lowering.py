@@ -107,6 +107,12 @@ def window_starts(node: PoolNode) -> list[tuple[int, int]]:
     return [(row, column) for row in range(node.kernel[0]) for column in range(node.kernel[1])]
 
 
+def packed_bits(codes: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    """The low ``bits`` of each code in a stream of bytes, the first code in the lowest bits."""
+    each = np.unpackbits(codes.reshape(-1, 1), axis=1, count=bits, bitorder="little")
+    return np.packbits(each.reshape(-1), bitorder="little")
+
+
 def _blocks(weight: NDArray[np.int8], channels: Indices, groups: int) -> Iterator[Block]:
     out_group, in_group = weight.shape[0] // groups, weight.shape[1]
     counts = np.bincount(channels // in_group, minlength=groups)

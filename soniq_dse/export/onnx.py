@@ -28,6 +28,7 @@ from soniq_dse.export.lowering import (
     inexact_layers,
     layer_levels,
     level_channels,
+    packed_bits,
     window_starts,
 )
 from soniq_dse.formats import Grid, grid_of
@@ -319,8 +320,7 @@ class _Graph:
         if name not in self._initializers:
             bits = int(kind.lstrip("UINT"))
             codes = (values.reshape(-1).astype(np.int16) & (2**bits - 1)).astype(np.uint8)
-            each = np.unpackbits(codes[:, None], axis=1, count=bits, bitorder="little")
-            raw = np.packbits(each.reshape(-1), bitorder="little").tobytes()
+            raw = packed_bits(codes, bits).tobytes()
             type_number = getattr(self._types, kind)
             self._initializers[name] = self._helper.make_tensor(name, type_number, values.shape, raw, raw=True)
         return name

@@ -138,9 +138,15 @@ def _files(design: Design, fixed: StaticPlan, stem: str) -> dict[str, str]:
 
 
 def _unit(flags: Iterable[str], path: Path, before: str) -> str:
-    """A file that builds ``path`` for the instruction set of ``flags``."""
+    """A file that builds ``path`` for the instruction set of ``flags``.
+
+    GCC 12 reads a C++ file to its end before it heeds the pragma, so that macros of the set are defined here.
+    """
     targets = [flag.removeprefix("-m") for flag in flags]
-    target = f'#pragma GCC target("{",".join(targets)}")\n' if targets else ""
+    names = [name for name in targets if "=" not in name]
+    macros = [f"__{name.upper()}__" for name in (*names, *(["avx2"] if "avx512f" in names else []))]
+    defined = "".join(f"#ifndef {macro}\n#define {macro} 1\n#endif\n" for macro in macros)
+    target = f'#pragma GCC target("{",".join(targets)}")\n{defined}' if targets else ""
     return f'{target}{_OPTIMIZE}\n{before}#include "soniq/{path.name}"\n'
 
 

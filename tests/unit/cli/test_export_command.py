@@ -103,7 +103,7 @@ def test_the_page_works_as_it_stands(root: Path, tmp_path: Path, repository: Pat
     (root / "one").rename(tmp_path / "reports" / "runs" / "digits-avx512")
     page = (repository / "docs" / "export.md").read_text(encoding="utf-8")
     found = re.findall(r"^```(sh|python)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    assert [language for language, _ in found] == ["sh", "python", "sh", "python", "sh"]
+    assert [language for language, _ in found] == ["sh", "python"] * 3 + ["sh"]
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     for language, text in found:
         command = ["bash", "-ec", text] if language == "sh" else [sys.executable, "-c", text]
