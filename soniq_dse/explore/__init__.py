@@ -65,7 +65,7 @@ def explore(plan: Plan, notify: Notify, command: str = "") -> Outcome:
         found = search(plan, store, notify)
         failures = found.failures
         evaluations = list(_evaluate(plan, store, found, notify))
-        report = _report(plan, evaluations, failures, command, not_trained(plan, store, found), found.epochs)
+        report = _report(plan, evaluations, failures, command, not_trained(plan, store, found), found)
         page = _written(report, plan.folder)
     return Outcome(plan.folder, page, report, failures)
 
@@ -219,9 +219,10 @@ def _report(
     failures: dict[str, str],
     command: str,
     left_out: tuple[SkippedDesign, ...],
-    epochs: int,
+    found: Searched,
 ) -> Report:
     points = points_of(evaluations, plan.task_info)
+    spent = [(design_name(c), epochs_of(c)) for c in found.asked if not (c.palette == INT8 and plan.is_reference(c))]
     failed = tuple(SkippedDesign(name=name, reason=f"failed: {reason}") for name, reason in failures.items())
     return Report(
         title=f"{plan.task_info.model} on {plan.hardware.title}",
@@ -234,9 +235,9 @@ def _report(
         details=details_of(evaluations),
         skipped=plan.skipped + left_out + failed,
         workload=plan.graph(_widest_design(plan)) if plan.candidates else plan.workload,
-        notes=_notes(plan, evaluations, points, len(left_out), epochs),
+        notes=_notes(plan, evaluations, points, len(left_out), found.epochs),
         hypervolume=hypervolume_of(points, plan.task_info),
-        search=search_of(evaluations, points, plan.task_info),
+        search=search_of(spent, points, plan.task_info),
         machine=plan.hardware,
     )
 

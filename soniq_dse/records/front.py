@@ -118,8 +118,9 @@ class OtherRun(Record):
 
 
 class SearchStep(Record):
-    """How far the front had come after a design: epochs spent until then, those of FP32 and of all seeds included, and
-    the hypervolume of the designs so far, against the reference of ``Report.hypervolume``."""
+    """How far the front had come after a design: epochs that the search had spent until then, on trainings it cut short
+    too (FP32 starts and references apart), and the hypervolume of the designs so far, against the reference of
+    ``Report.hypervolume``."""
 
     id: str
     epochs: int

@@ -98,28 +98,35 @@ def hypervolume_of(points: Sequence[DesignPoint], task: TaskInfo) -> float | Non
 
 
 def search_of(
-    evaluations: Sequence[Evaluation], points: Sequence[DesignPoint], task: TaskInfo
+    spent: Sequence[tuple[str, int]], points: Sequence[DesignPoint], task: TaskInfo
 ) -> tuple[SearchStep, ...]:
-    """How the hypervolume grew over the epochs spent, design by design in the order of ``evaluations``.
+    """How the hypervolume grew over the epochs spent: a step for every design, after its last training.
 
     Empty where ``hypervolume_of`` gives None; else its last step ends there.
+
+    Args:
+        spent: every training in order, those that were cut short included: the design's name, and the epochs.
+        points: of the designs, and the references.
+        task: what was learned.
     """
-    if len(_placed(points, "design")) < 2:
+    designs = {point.name: point for point in _placed(points, "design")}
+    if len(designs) < 2:
         return ()
     directions: tuple[pareto.Direction, pareto.Direction] = (task.direction, "min")
-    reference, steps = _reference(points, task), []
+    reference, last = _reference(points, task), {name: i for i, (name, _) in enumerate(spent)}
     front: list[tuple[float, float | None]] = []
-    epochs, volume = 0, 0.0
-    for point, group in zip(points, _groups(evaluations), strict=True):
-        epochs += sum(len(seed.epochs) for seed in group)
-        if point.role != "design" or point.latency_predicted_us is None:
+    steps, volume = [], 0.0
+    epochs = 0
+    for i, (name, more) in enumerate(spent):
+        epochs += more
+        if last[name] != i or name not in designs:
             continue
-        values = _values(point)
+        values = _values(designs[name])
         grown = pareto.hypervolume([*front, values], reference, directions)
         if grown > volume:  # else it lies behind the front, which alone need be kept
             front = [*(other for other in front if not pareto.dominates(values, other, directions)), values]
             volume = grown
-        steps.append(SearchStep(id=point.id, epochs=epochs, hypervolume=volume))
+        steps.append(SearchStep(id=designs[name].id, epochs=epochs, hypervolume=volume))
     return tuple(steps)
 
 

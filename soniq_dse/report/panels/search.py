@@ -16,8 +16,8 @@ class SearchPanel(Base):
     title: ClassVar[str] = "How the front grew"
     help: ClassVar[str] = (
         "Hypervolume is the area between the front and the worst accuracy and latency of the run: it grows where a "
-        "design adds something. A mark is a design; spent epochs count all seeds and the FP32 reference, whatever the "
-        "store already held."
+        "design adds something. A mark is a design, after its last training; epochs count what the search trained, cut "
+        "short or not, but no FP32 start."
     )
     order: ClassVar[int] = 50
     fields: ClassVar[tuple[str, ...]] = ("front", "search")

@@ -129,6 +129,14 @@ def test_files_of_a_run(finished: Path) -> None:
     assert not any(point.dominated for point in front.points if point.role != "design")
     assert any(not point.dominated for point in front.points if point.role == "design")
     assert report.front == front
+    assert [step.id for step in report.search] == [point.id for point in front.points[2:]]
+    assert report.search[-1].hypervolume == report.hypervolume
+    assert report.machine is not None
+    assert report.machine.name == report.hardware
+    for point, detail in zip(front.points[1:], report.details[1:], strict=True):
+        assert detail.confusion is not None
+        right = sum(detail.confusion[i][i] for i in range(len(detail.confusion)))
+        assert 100 * right / front.task.n_test == pytest.approx(point.metric_test)
     assert (info.total, len(info.baselines), len(info.designs)) == (4, 1, 3)
     with open(finished / "designs.csv", newline="") as file:
         rows = list(csv.DictReader(file))

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from soniq_dse.records.cost import Agreement, Estimate, LayerEstimate, Measurement
-from soniq_dse.records.design import EpochRecord
 from soniq_dse.records.front import DesignPoint, TaskInfo
 from soniq_dse.report.points import (
     Evaluation,
@@ -134,24 +133,18 @@ def test_hypervolume_by_hand() -> None:
 
 
 def test_the_search_grows_to_the_hypervolume() -> None:
-    # The points of test_hypervolume_by_hand, and the worst of them, c, in between: it adds nothing.
-    epochs = (EpochRecord(phase="noise", epoch=1, loss=1.0), EpochRecord(phase="finetune", epoch=1, loss=1.0))
-    tried = [
-        evaluation("fp32", 99, 40, role="fp32", epochs=epochs[:1]),
-        evaluation("a", 95, 10, epochs=epochs),
-        evaluation("c", 90, 30, epochs=epochs),
-        evaluation("b", 96, 20, epochs=epochs),
-        evaluation("b", 98, 20, epochs=epochs),
-    ]
-    points = points_of(tried, TASK)
-    steps = search_of(tried, points, TASK)
+    # The points of test_hypervolume_by_hand. c adds nothing; b is there after its second seed; d was cut short.
+    seeds = [evaluation("a", 95, 10), evaluation("c", 90, 30), evaluation("b", 96, 20), evaluation("b", 98, 20)]
+    points = points_of([evaluation("fp32", 99, 40, role="fp32"), *seeds], TASK)
+    spent = [("a", 8), ("b", 8), ("d", 2), ("c", 8), ("b", 8)]
+    steps = search_of(spent, points, TASK)
     assert [(step.id, step.epochs, step.hypervolume) for step in steps] == [
-        (point_id("a"), 3, 150),
-        (point_id("c"), 5, 150),
-        (point_id("b"), 9, 190),
+        (point_id("a"), 8, 150),
+        (point_id("c"), 26, 150),
+        (point_id("b"), 34, 190),
     ]
     assert steps[-1].hypervolume == hypervolume_of(points, TASK)
-    assert search_of(tried[:2], points[:2], TASK) == ()
+    assert search_of(spent, points[:2], TASK) == ()
 
 
 def test_details() -> None:
