@@ -86,7 +86,7 @@ def _cache() -> Finding:
 
 def _gpu() -> Finding:
     if importlib.util.find_spec("cupy") is None:
-        return WARNING, "CuPy is not installed: no GPU kernels", "pip install 'soniq-dse[cuda]' on a machine with a GPU"
+        return WARNING, "CuPy is not installed: no GPU kernels", "pip install 'soniq-dse[gpu]' on a machine with a GPU"
     return OK, f"CuPy {importlib.metadata.version('cupy-cuda13x')}", ""
 
 

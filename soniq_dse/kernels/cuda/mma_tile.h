@@ -15,21 +15,24 @@ struct MmaTile {
   static constexpr int words_w = 32 * tiles_w, words_a = 16 * Op::words * tiles_a;  // uint4 of a stage
   static_assert(TR % Op::planes_w == 0 && TC % Op::planes_a == 0, "a thread holds all planes");
 
-  static SONIQ_INLINE void load(uint4* stage, const uint4* weights, const uint4* activations, int rows, int cols, int steps, int step) {
-    const int last_w = (cols + 15) / 16 - 1, last_a = (rows + 7) / 8 - 1;
-    for (int i = threadIdx.x; i < words_w + words_a; i += threads) {
-      const bool is_w = i < words_w;
-      const int per_tile = is_w ? 32 : 16 * Op::words, planes = is_w ? Op::planes_w : Op::planes_a;
-      const int j = is_w ? i : i - words_w, slot = j / per_tile;
-      int tile = (is_w ? blockIdx.x * (tiles_w / Op::planes_w) : blockIdx.y * (tiles_a / Op::planes_a)) + slot / planes;
-      tile = min(tile, is_w ? last_w : last_a);  // beyond the end: any tile, its result is not stored
-      const long long at = ((long long)tile * steps + step) * planes + slot % planes;
-      copy_async(stage + i, (is_w ? weights : activations) + at * per_tile + j % per_tile);
+  // PER_TILE: uint4 of a tile of one operand; TILES: of a stage; what lies beyond the end is any tile, its result is not stored.
+  template <unsigned PER_TILE, unsigned TILES, unsigned PLANES>
+  static SONIQ_INLINE void load(uint4* stage, const uint4* operand, unsigned block, unsigned last, unsigned steps, unsigned step) {
+#pragma unroll
+    for (unsigned i = threadIdx.x; i < PER_TILE * TILES; i += threads) {
+      const unsigned slot = i / PER_TILE, tile = min(block * (TILES / PLANES) + slot / PLANES, last);
+      const unsigned long long at = ((unsigned long long)tile * steps + step) * PLANES + slot % PLANES;
+      copy_async(stage + i, operand + at * PER_TILE + i % PER_TILE);
     }
   }
 
+  static SONIQ_INLINE void load(uint4* stage, const uint4* weights, const uint4* activations, int rows, int cols, int steps, int step) {
+    load<32, tiles_w, Op::planes_w>(stage, weights, blockIdx.x, (cols + 15) / 16 - 1, steps, step);
+    load<16 * Op::words, tiles_a, Op::planes_a>(stage + words_w, activations, blockIdx.y, (rows + 7) / 8 - 1, steps, step);
+  }
+
   static SONIQ_INLINE void multiply(int (&acc)[TR][TC][4], const uint4* stage) {
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const uint4* w = stage + warp / WC * TR * 32 + lane;
     const uint2* a = (const uint2*)(stage + words_w) + warp % WC * TC * 32 * Op::words + lane;
 #pragma unroll
@@ -52,7 +55,7 @@ struct MmaTile {
   }
 
   static SONIQ_INLINE void store(const int (&acc)[TR][TC][4], const int* row_sums, int* out, int rows, int cols) {
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32;
 #pragma unroll
     for (int i = 0; i < TR; i += Op::planes_w)
 #pragma unroll
@@ -64,9 +67,9 @@ struct MmaTile {
           for (int q = 0; q < Op::planes_w; ++q)
 #pragma unroll
             for (int p = 0; p < Op::planes_a; ++p) dot += acc[i + q][j + p][e] * (1 << (q + p));
-          const int n = ((blockIdx.x * tiles_w + warp / WC * TR + i) / Op::planes_w) * 16 + lane / 4 + 8 * (e >> 1);
-          const int m = ((blockIdx.y * tiles_a + warp % WC * TC + j) / Op::planes_a) * 8 + 2 * (lane % 4) + (e & 1);
-          if (n < cols && m < rows) out[(long long)m * cols + n] = Op::c_w ? finished(dot, Op::c_w, row_sums[m]) : dot;
+          const unsigned n = ((blockIdx.x * tiles_w + warp / WC * TR + i) / Op::planes_w) * 16 + lane / 4 + 8 * (e >> 1);
+          const unsigned m = ((blockIdx.y * tiles_a + warp % WC * TC + j) / Op::planes_a) * 8 + 2 * (lane % 4) + (e & 1);
+          if (n < unsigned(cols) && m < unsigned(rows)) out[(unsigned long long)m * cols + n] = Op::c_w ? finished(dot, Op::c_w, row_sums[m]) : dot;
         }
   }
 

@@ -1,0 +1,84 @@
+"""What the assembler makes of the CUDA kernels, for every architecture described; no GPU is needed."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+
+import pytest
+
+from soniq_dse.errors import MissingCapabilityError, UserError
+from soniq_dse.hardware.find import shipped_descriptors
+from soniq_dse.hardware.load import load_machine
+from soniq_dse.kernels.gpu_catalog import CUDA_FOLDER, gpu_catalog
+from soniq_dse.native.nvrtc import build_cubin, cuda_folder, mnemonics, resources
+from soniq_dse.records.gpu import GpuModel
+
+GPUS = [machine for path in shipped_descriptors() if isinstance(machine := load_machine(path), GpuModel)]
+ARCHITECTURES = sorted({gpu.architecture for gpu in GPUS})
+SOURCES = sorted({kernel.path for kernel in gpu_catalog()})
+REGISTERS, SHARED_BYTES = 65536, 48 << 10
+"""Of a multiprocessor, and of a block that asks for no more than every GPU grants."""
+PIPE = {"bmma": "BMMA.168256.AND.POPC", "imma": "IMMA.16832", "dp4a": "IDP.4A", "popc": "POPC"}
+"""By algorithm: the instruction that does the work."""
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiler() -> None:
+    try:
+        cuda_folder()
+    except MissingCapabilityError as error:
+        if os.environ.get("SONIQ_DSE_TESTS_REQUIRE") == "1":
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+
+
+def cubin(source: str, architecture: str) -> Path:
+    return build_cubin(CUDA_FOLDER / Path(source).name, architecture)
+
+
+code = functools.lru_cache(mnemonics)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: Path(path).stem)
+def test_every_kernel_fits_and_nothing_spills(source: str, architecture: str) -> None:
+    found = resources(cubin(source, architecture))
+    kernels = [kernel for kernel in gpu_catalog() if kernel.path == source]
+    assert set(found) >= {kernel.symbol for kernel in kernels}
+    for kernel in kernels:
+        used = found[kernel.symbol]
+        emulated = kernel.algorithm == "bmma" and architecture in ("sm_100", "sm_120")
+        assert used["local_bytes"] == 0 or emulated, kernel.symbol
+        assert used["registers"] * kernel.threads <= REGISTERS, kernel.symbol
+        assert used["shared_bytes"] <= SHARED_BYTES + 1024, kernel.symbol  # 1 KiB is the system's
+
+
+@pytest.mark.parametrize("gpu", GPUS, ids=lambda gpu: gpu.name)
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: Path(path).stem)
+def test_work_is_done_by_the_instruction_that_a_descriptor_calls_native(source: str, gpu: GpuModel) -> None:
+    """And not where it says that the operation is emulated."""
+    found = code(cubin(source, gpu.architecture))
+    for kernel in gpu_catalog():
+        if kernel.path == source:
+            native = any(name.startswith(PIPE[kernel.algorithm]) for name in found[kernel.symbol])
+            assert native == gpu.operations[kernel.operation].native, kernel.symbol
+
+
+def test_weights_are_read_16_bytes_at_a_time() -> None:
+    for kernel in gpu_catalog():
+        names = [name.split(".") for name in code(cubin(kernel.path, "sm_90"))[kernel.symbol]]
+        load = "LDGSTS" if kernel.op == "gemm" else "LDG"
+        assert any(name[0] == load and "128" in name for name in names), kernel.symbol
+
+
+def test_a_source_that_does_not_compile_is_refused_with_what_the_compiler_said(tmp_path: Path) -> None:
+    (tmp_path / "wrong.cu").write_text('extern "C" __global__ void f() { nonsense; }\n')
+    with pytest.raises(UserError, match=r"wrong.cu: expected NVRTC to compile it[^\n]*\n.*nonsense"):
+        build_cubin(tmp_path / "wrong.cu", "sm_90")
+    (tmp_path / "wrong.cubin").write_bytes(b"no code")
+    with pytest.raises(UserError, match="expected a cubin"):
+        mnemonics(tmp_path / "wrong.cubin")
