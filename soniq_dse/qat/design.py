@@ -15,7 +15,7 @@ from torch import nn
 
 from soniq_dse import registry
 from soniq_dse.errors import UserError
-from soniq_dse.qat.allocators import Base, Levels, Logits
+from soniq_dse.qat.allocators import Base, Levels
 from soniq_dse.qat.apply import QuantizedModel, quantize_model
 from soniq_dse.qat.augment import augment
 from soniq_dse.qat.average import Average
@@ -25,7 +25,7 @@ from soniq_dse.qat.deploy import deploy, size_bytes
 from soniq_dse.qat.evaluate import evaluate_network
 from soniq_dse.qat.sensitivity import Probe
 from soniq_dse.qat.soft_assignment import SoftAssignment
-from soniq_dse.qat.spending import spend
+from soniq_dse.qat.spending import within_budget
 from soniq_dse.qat.training import (
     Phase,
     PhaseName,
@@ -165,7 +165,7 @@ class _Training:
             return levels
         self._run("noise", first, epochs, soft=soft)
         if soft is not None:
-            levels = self._within_budget(allocator, soft.logits())
+            levels = within_budget(quantized, allocator, soft.logits(), self._cost_of)
         self._keep_levels(levels)  # again, now with the epochs of this phase
         return levels
 
@@ -181,17 +181,7 @@ class _Training:
         if len(problem.palette.levels) == 1 or not problem.classes:
             return {c.name: (0,) * c.channels for c in problem.classes}
         logits = allocator.measure(Probe(self.quantized, self.task)) if allocator.measured else None
-        return self._within_budget(allocator, logits)
-
-    def _within_budget(self, allocator: Base, logits: Logits | None) -> Levels:
-        problem, cost_of = self.quantized.problem, self._cost_of
-        if problem.costs is None or cost_of is None:
-            return allocator.allocate(problem, logits)
-        return spend(
-            problem,
-            lambda moved: allocator.allocate(moved, logits),
-            lambda levels: cost_of(self.quantized.assignment(levels)),
-        )
+        return within_budget(self.quantized, allocator, logits, self._cost_of)
 
     def finetune(self, levels: Levels) -> float:
         """Phase 2: train under rounding at fixed levels; gives the validation metric of the fake-quantized model."""

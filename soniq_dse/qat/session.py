@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from soniq_dse.qat.allocators import Base, Levels, Problem
 from soniq_dse.qat.apply import QuantizedModel, wrap
 from soniq_dse.qat.deploy import deploy
 from soniq_dse.qat.soft_assignment import SoftAssignment
+from soniq_dse.qat.spending import within_budget
 from soniq_dse.qat.training import STEP_LEARNING_RATE, WEIGHT_DECAY, parameter_groups
 from soniq_dse.records.base import ArrayRef
 from soniq_dse.records.channel_costs import ChannelCosts
@@ -34,6 +35,7 @@ def quantize(
     *,
     budget_bits: float | None = None,
     costs: ChannelCosts | None = None,
+    cost_of: Callable[[Assignment], float] | None = None,
     allocator: str = "soniq",
     pins: Mapping[str, Level | str] | None = None,
     granularity: Granularity = "class",
@@ -52,6 +54,8 @@ def quantize(
         budget_bits: the most that a weight may take on average, over weights that are not pinned.
         costs: in place of ``budget_bits``, a budget in bits, predicted latency or energy, with what a channel of every
             tensor class costs at each level.
+        cost_of: what the network really takes with an assignment, in the unit of ``costs``: where levels are fixed,
+            they are moved until that is within the budget.
         allocator: what assigns levels to channels; ``soniq`` learns it in phase 1.
         pins: module path -> level, as in ``{"head": "w8"}`` (weight-only); without, the first and last layer have w8a8.
         granularity: ``class`` gives every channel of a tensor class a level of its own, ``layer`` one level to all that
@@ -78,7 +82,7 @@ def quantize(
     training = model.training
     quantized.calibrate(example)
     model.train(training)
-    return Session(quantized, chosen)
+    return Session(quantized, chosen, cost_of)
 
 
 class Session:
@@ -87,8 +91,10 @@ class Session:
     The model does what its phase says whenever it runs; in phase 1 the loop must let ``attach`` see its optimizer.
     """
 
-    def __init__(self, quantized: QuantizedModel, allocator: Base) -> None:
-        self._quantized, self._allocator = quantized, allocator
+    def __init__(
+        self, quantized: QuantizedModel, allocator: Base, cost_of: Callable[[Assignment], float] | None = None
+    ) -> None:
+        self._quantized, self._allocator, self._cost_of = quantized, allocator, cost_of
         self._levels: Levels | None = None
         self._soft: SoftAssignment | None = None
         self._noise_steps, self._steps = 1, 0
@@ -194,7 +200,7 @@ class Session:
         problem = self._quantized.problem
         if len(problem.palette.levels) == 1:
             return {c.name: (0,) * c.channels for c in problem.classes}
-        return self._allocator.allocate(problem, logits)
+        return within_budget(self._quantized, self._allocator, logits, self._cost_of)
 
     def _mix(self) -> None:
         if self._soft is not None and self.phase == "noise":

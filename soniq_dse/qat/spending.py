@@ -6,12 +6,29 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from soniq_dse.qat.allocators import Levels, Problem
+from soniq_dse.qat.allocators import Base, Levels, Logits, Problem
+from soniq_dse.qat.apply import QuantizedModel
+from soniq_dse.records.design import Assignment
 
 TRIES = 12
 """Allocations at most; each is a fraction of a second."""
 CLOSE = 0.99
 """Of the budget: what is spent then needs no further try."""
+
+
+def within_budget(
+    quantized: QuantizedModel,
+    allocator: Base,
+    logits: Logits | None,
+    cost_of: Callable[[Assignment], float] | None,
+) -> Levels:
+    """What ``allocator`` makes of the model's budget; where that is of costs, within what ``cost_of`` says of it."""
+    problem = quantized.problem
+    if problem.costs is None or cost_of is None:
+        return allocator.allocate(problem, logits)
+    return spend(
+        problem, lambda moved: allocator.allocate(moved, logits), lambda levels: cost_of(quantized.assignment(levels))
+    )
 
 
 def spend(problem: Problem, allocate: Callable[[Problem], Levels], cost_of: Callable[[Levels], float]) -> Levels:

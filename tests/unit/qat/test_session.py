@@ -15,6 +15,8 @@ from soniq_dse.errors import UserError
 from soniq_dse.formats import network as golden
 from soniq_dse.qat.session import Session
 from soniq_dse.qat.training import deterministic
+from soniq_dse.records.channel_costs import ChannelCosts
+from soniq_dse.records.design import Assignment
 from soniq_dse.runtime.check import check
 from soniq_dse.runtime.pack import PackedNetwork
 
@@ -159,6 +161,22 @@ def test_a_grouped_convolution_mixes_levels_and_runs_code_for_code() -> None:
     assert len({levels[at : at + 4].count(1) for at in range(0, 16, 4)}) > 1
     inputs = BATCHES[0][0].numpy()
     assert check(PackedNetwork(*loop.session.deploy()), inputs, batch=4).exact
+
+
+def test_levels_are_fixed_by_what_they_really_cost() -> None:
+    """Everything costs twice what the table says, so that the assignment takes half of what it would."""
+    costs = ChannelCosts(unit="latency_us", budget=40.0, per_channel={"2": (0.5, 2.0), "5": (0.25, 1.0)})
+
+    def cost_of(assignment: Assignment) -> float:
+        table = costs.per_channel
+        return 2 * sum(table[name][level] for name in table for level in assignment.level_of_channel[name])
+
+    spent = []
+    for real in (None, cost_of):
+        session = soniq_dse.quantize(network(), "w1a1+w4a4", BATCHES[0][0], costs=costs, cost_of=real)
+        spent.append(cost_of(session.finetune()))
+    assert spent[0] > 40
+    assert 36 <= spent[1] <= 40
 
 
 def test_wrong_requests_are_told_in_one_line() -> None:
