@@ -44,6 +44,7 @@ from soniq_dse.records.network import (
     TensorQuantizer,
 )
 from soniq_dse.records.palette import Palette
+from soniq_dse.runtime.autotune import autotune, tuned_choices
 from soniq_dse.runtime.executor import Executor
 from soniq_dse.runtime.pack import PackedNetwork
 from soniq_dse.store import array_sha256
@@ -176,11 +177,14 @@ def _arrays(node: Conv2dNode | LinearNode, codes: QuantizeNode, rng: np.random.G
     }
 
 
-def ours(packed: PackedNetwork, threads: int) -> Executor:
-    """Ours on a random sample, on the kernels that the cost model chooses where a descriptor speaks of the host."""
+def ours(packed: PackedNetwork, threads: int, *, tune: bool) -> Executor:
+    """Ours on a random sample, on the kernels of ``soniq-dse run``: those measured on this machine (with ``tune``,
+    all are), then those that the cost model chooses where a descriptor speaks of the host."""
+    choices = autotune(packed, threads=threads) if tune else tuned_choices(threads=threads)
     hw = host_descriptor()
     if hw is not None:
-        packed = packed.with_choices(choose_kernels(hw, packed.shapes(1), threads=threads))
+        choices = choose_kernels(hw, packed.shapes(1), threads=threads, known=choices)
+    packed = packed.with_choices(choices)
     executor = packed.executor(1, threads=threads)
     executor.set_input(sample_of(packed.in_shape))
     return executor

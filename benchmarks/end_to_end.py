@@ -111,11 +111,11 @@ def _repeats(call: Call, clock: Clock) -> int:
 class Prepared:
     """A network in memory at every palette and in every library, for one number of threads."""
 
-    def __init__(self, network: Network, threads: int) -> None:
+    def __init__(self, network: Network, threads: int, *, tune: bool) -> None:
         self.network, self.threads = network, threads
         self._packed = {label: random_network(network.topology, mix) for label, mix in MIXES.items()}
         self._int8, self._f32 = peer_calls(network, threads)
-        executors = {label: ours(one, threads) for label, one in self._packed.items()}
+        executors = {label: ours(one, threads, tune=tune) for label, one in self._packed.items()}
         self.calls: dict[str, Call] = {label: executor.run_again for label, executor in executors.items()}
         self.calls |= {f"INT8 {name}": call for name, call in self._int8.items()}
         self.calls |= {f"FP32 {name}": call for name, call in self._f32.items()}
@@ -220,16 +220,17 @@ def notes() -> list[str]:
         "the highest. One thread: CPU time of the thread; two: the wall's clock. Weights lie as near as they stay "
         "from run to run: those of the decoder, 42 million, take 5 MB at w1a1.",
         "",
-        "Shares of a mix are rounded to segments of 64 channels in layers of 256 and more. Kernels are those that the "
-        "cost model chooses. MobileNetV2 has ReLU in place of ReLU6, ours and peers alike; ResNet-18 at 224x224 a max "
-        "pool of 2x2.",
+        "Shares of a mix are rounded to segments of 64 channels in layers of 256 and more. Kernels are the "
+        "fastest for each part of a layer, measured as `soniq-dse run --autotune` does; a quick run takes what is "
+        "known, then what the cost model chooses. MobileNetV2 has ReLU in place of ReLU6, ours and peers alike; "
+        "ResNet-18 at 224x224 has a max pool of 2x2.",
     ]  # fmt: skip
 
 
 def measure(quick: bool) -> Result:
     """One small network by one thread, or all by one and two."""
     names, counts = (QUICK, THREADS[:1]) if quick else (tuple(NETWORKS), THREADS)
-    prepared = [Prepared(NETWORKS[name], threads) for name in names for threads in counts]
+    prepared = [Prepared(NETWORKS[name], threads, tune=not quick) for name in names for threads in counts]
     measured = [row for one in prepared for row in one.measure(QUICK_ROUNDS if quick else ROUNDS)]
     return Result(goals_of(measured), [one.row() for one in measured], notes())
 

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from network_factory import NetworkFactory
 
+from soniq_dse.runtime import autotune
 from soniq_dse.runtime.check import check
+from soniq_dse.runtime.pack import PackedNetwork
 
 sys.path.append(str(Path(__file__).resolve().parents[3]))  # benchmarks are not installed
 networks = pytest.importorskip("benchmarks._networks")
@@ -69,6 +71,20 @@ def test_a_random_network_runs_as_the_golden_arithmetic_says(palette: str) -> No
     kinds = {node.quantizer.palette.name for node in packed.network.nodes if node.op == "quantize"}
     assert kinds == {"w8a8", "+".join(level.name for level, _ in end_to_end.MIXES[palette])}
     assert check(packed, networks.sample_of((3, 8, 8))).exact
+
+
+@pytest.mark.slow  # it builds and measures every kernel
+def test_tuning_gives_the_kernels_measured_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(autotune, "_default_file", lambda: tmp_path / "tuned.jsonl")
+    monkeypatch.setattr(autotune, "SETTLE_S", 1e-3)
+    net = NetworkFactory((64,), "w1a1")
+    net.linear(net.quantize(net.relu(net.linear(net.quantize("x", signed=True), 32)), signed=False), 5)
+    packed = PackedNetwork(net.network(), net.arrays)
+    executor = networks.ours(packed, 1, tune=True)
+    executor.run_again()
+    tuned = autotune.tuned_choices()
+    kernels = [kernel for layer in executor.plan.layers for kernel in layer.kernels]
+    assert kernels == [tuned.of(shape).taken.symbol for shape in packed.shapes(1)]
 
 
 def test_peers_run_the_graph_that_we_run() -> None:
