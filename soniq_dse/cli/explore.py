@@ -7,17 +7,19 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from soniq_dse.cli._common import console, json_option, pricing, print_json, table
+from soniq_dse.cli._run_file import RunFile, multiplied, read
 
 if TYPE_CHECKING:
-    from soniq_dse.explore import Notify, Outcome, Plan
+    from soniq_dse.explore import Forecast, Notify, Outcome, Plan
 
 LINE_SECONDS = 15.0
 """Without a terminal, a line of progress at most this often."""
@@ -58,6 +60,15 @@ def _widths(ctx: click.Context, option: click.Parameter, text: str | None) -> tu
         return tuple(float(part) for part in (text or "").split(",") if part.strip())
     except ValueError:
         raise click.BadParameter(f"expected numbers like 1,0.5, got {text!r}") from None
+
+
+def _run_file(ctx: click.Context, option: click.Parameter, path: Path | None) -> RunFile | None:
+    """What the file says becomes the defaults of the flags."""
+    if path is None:
+        return None
+    found = read(path, ctx.command.params)
+    ctx.default_map = {**(ctx.default_map or {}), **found.defaults}
+    return found
 
 
 @click.command(
@@ -104,6 +115,10 @@ def _widths(ctx: click.Context, option: click.Parameter, text: str | None) -> tu
 @click.option("--jobs", type=INT, metavar="N", help="Trainings at once.  [default: one per core]")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
               default=3600.0, show_default=True, help="Seconds after which one training is stopped.")  # fmt: skip
+@click.option("--memory-limit", "memory_mib", type=INT, metavar="MIB", help="Memory above which one training is "
+              "stopped.  [default: none]")  # fmt: skip
+@click.option("--executor", type=click.Choice(["process", "here"]), default="process", show_default=True,
+              help="Each training in a process of its own, or all in this one: no limits, for a debugger.")  # fmt: skip
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the run's files.  "
               "[default: reports/runs/...]")  # fmt: skip
 @click.option("--store", type=click.Path(file_okay=False, path_type=Path), help="Folder of finished results, to be "
@@ -115,8 +130,11 @@ def _widths(ctx: click.Context, option: click.Parameter, text: str | None) -> tu
 @click.option(
     "--dry-run", is_flag=True, help="Say what would be done, what is left out and why, and how long it takes."
 )
+@click.option("--run-file", type=click.Path(dir_okay=False, path_type=Path), is_eager=True, callback=_run_file,
+              metavar="FILE", help="YAML with these flags by name, and lists of machines, allocators and budgets, each "
+              "with each; flags override it.")  # fmt: skip
 @json_option
-def command(dry_run: bool, as_json: bool, **asked: Any) -> None:
+def command(dry_run: bool, as_json: bool, run_file: RunFile | None, **asked: Any) -> None:
     """Train designs for a machine's precision palettes and draw accuracy against latency.
 
     Trains every palette worth exploring with SONIQ, predicts and measures the latency of each design, and writes a
@@ -125,21 +143,26 @@ def command(dry_run: bool, as_json: bool, **asked: Any) -> None:
     from soniq_dse.explore import Options, explore, make_plan
 
     asked["jobs"] = asked["jobs"] or _cores()
+    ctx = click.get_current_context()
+    given = {name for name in asked if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
     with pricing():
-        plan = make_plan(Options(**asked))
+        plans = [make_plan(Options(**one)) for one in multiplied(asked, run_file, given)]
     if dry_run:
-        _print_plan(plan, as_json)
+        _print_plans(plans, as_json)
         return
-    try:
-        with _progress(plan, quiet=as_json) as notify:
-            outcome = explore(plan, notify, shlex.join(["soniq-dse", *sys.argv[1:]]))
-    except KeyboardInterrupt:
-        click.echo("interrupted; what is finished is kept: run the same command again to go on", err=True)
-        raise SystemExit(130) from None
-    _print_outcome(outcome, as_json)
-    for name, reason in outcome.failures.items():
-        click.echo(f"failed: {name}: {reason}", err=True)
-    if outcome.failures:
+    outcomes = []
+    for plan in plans:
+        try:
+            with _progress(plan, quiet=as_json) as notify:
+                outcomes.append(explore(plan, notify, shlex.join(["soniq-dse", *sys.argv[1:]])))
+        except KeyboardInterrupt:
+            click.echo("interrupted; what is finished is kept: run the same command again to go on", err=True)
+            raise SystemExit(130) from None
+    _print_outcomes(outcomes, as_json)
+    for outcome in outcomes:
+        for name, reason in outcome.failures.items():
+            click.echo(f"failed: {name}: {reason}", err=True)
+    if any(outcome.failures for outcome in outcomes):
         raise SystemExit(1)
 
 
@@ -215,24 +238,37 @@ def _left(seconds: float | None) -> str:
     return f"{hours} h {minutes:02d} min left" if hours else f"{minutes}:{rest:02d} left"
 
 
-def _print_plan(plan: Plan, as_json: bool) -> None:
+def _print_plans(plans: Sequence[Plan], as_json: bool) -> None:
     from soniq_dse.explore import forecast
 
-    ahead = forecast(plan)
+    ahead = [forecast(plan) for plan in plans]
     if as_json:
-        print_json(
-            {
-                "folder": str(plan.folder),
-                "trainings": [name for name, _ in ahead.trainings],
-                "missing": ahead.missing,
-                "skipped": [skip.to_json_value() for skip in plan.skipped],
-                "seconds": round(ahead.seconds, 1),
-                "jobs": plan.options.jobs,
-                "search": plan.search,
-                "search_epochs": plan.search_epochs,
-            }
-        )
+        found = [_plan_json(plan, one) for plan, one in zip(plans, ahead, strict=True)]
+        print_json(found[0] if len(found) == 1 else found)
         return
+    for plan, one in zip(plans, ahead, strict=True):
+        _print_plan(plan, one)
+    if len(plans) > 1:
+        n_trainings, left = sum(len(one.trainings) for one in ahead), _left(sum(one.seconds for one in ahead))
+        shared = "; what runs share is trained once" if len({plan.store_folder for plan in plans}) == 1 else ""
+        click.echo(f"{len(plans)} runs, {n_trainings} trainings, at most {left.removesuffix(' left')}{shared}")
+
+
+def _plan_json(plan: Plan, ahead: Forecast) -> dict[str, Any]:
+    return {
+        "folder": str(plan.folder),
+        "hardware": plan.hardware.name,
+        "trainings": [name for name, _ in ahead.trainings],
+        "missing": ahead.missing,
+        "skipped": [skip.to_json_value() for skip in plan.skipped],
+        "seconds": round(ahead.seconds, 1),
+        "jobs": plan.options.jobs,
+        "search": plan.search,
+        "search_epochs": plan.search_epochs,
+    }
+
+
+def _print_plan(plan: Plan, ahead: Forecast) -> None:
     reasons = {choice.palette.name: choice.reason for choice in plan.choices}
     rows = [
         [name, "finished" if is_finished else "to do", reasons.get(re.split("[@,]|-x", name)[0], "reference")]
@@ -249,12 +285,14 @@ def _print_plan(plan: Plan, as_json: bool) -> None:
     click.echo(f"about {about} (minutes:seconds) with {plan.options.jobs} at once; into {plan.folder}")
 
 
-def _print_outcome(outcome: Outcome, as_json: bool) -> None:
+def _print_outcomes(outcomes: Sequence[Outcome], as_json: bool) -> None:
     from soniq_dse.cli.runs import print_front
 
     if as_json:
-        print_json({"folder": str(outcome.folder), "page": str(outcome.page), "failures": outcome.failures,
-                    "front": outcome.report.front.to_json_value()})  # fmt: skip
+        found = [{"folder": str(one.folder), "page": str(one.page), "failures": one.failures,
+                  "front": one.report.front.to_json_value()} for one in outcomes]  # fmt: skip
+        print_json(found[0] if len(found) == 1 else found)
         return
-    print_front(outcome.report)
-    click.echo(f"report: {outcome.page}")
+    for outcome in outcomes:
+        print_front(outcome.report)
+        click.echo(f"report: {outcome.page}")

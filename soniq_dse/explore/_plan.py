@@ -55,9 +55,9 @@ class Options:
     ``pins`` are texts like ``head=w4a4``; ``first_last`` is a level or ``none``.
     ``widths`` multiply the model's channels, the widest first; empty: the model's own where ``palettes`` is empty too.
     ``epochs`` are those of the FP32 warm start, of phase 1 and of phase 2; ``recipe`` are ``FIELD=VALUE`` of the
-    schedule. ``limit`` bounds the examples of each split.
-    ``timeout_s`` bounds one training. ``search`` names the strategy, ``search_epochs`` bounds what it may ask for.
-    ``jobs``, ``timeout_s``, ``measure``, ``autotune``, ``out``, ``store`` and ``fresh`` do not change what is trained.
+    schedule. ``limit`` bounds the examples of each split. ``search`` names the strategy, ``search_epochs`` bounds what
+    it may ask for. ``timeout_s`` and ``memory_mib`` bound one training, ``executor`` runs it. What follows ``threads``
+    does not change what is trained.
     """
 
     hw: str | None = None
@@ -86,6 +86,8 @@ class Options:
     autotune: bool = False
     fresh: bool = False
     timeout_s: float = 3600.0
+    memory_mib: int | None = None
+    executor: str = "process"
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ class Plan:
     def key(self, kind: str, candidate: Candidate) -> str:
         """Where the store keeps the training of ``candidate``: all its inputs, the network's graph included."""
         if kind == "baseline":
-            shared = _bare(candidate).model_copy(update={"schedule": self.candidates[0].schedule})
+            shared = _bare(candidate).model_copy(update={"schedule": self.candidates[0].schedule.of_baseline})
             return result_key(kind, shared, self.variants[candidate.model].workload)
         return result_key(kind, candidate, self.variants[candidate.model].workload)
 
@@ -161,8 +163,7 @@ class Plan:
     def run_key(self) -> str:
         """The hash of all that decides the result of the run."""
         names: list[object] = [candidate.to_json_value() for candidate in self.candidates]
-        if self.search != "exhaustive" or self.search_epochs is not None:
-            names += [self.search, self.search_epochs]
+        names += [] if self.search_epochs is None else [self.search, self.search_epochs]
         return result_key(self.hardware, self.workload, names, self.options.batch, self.options.threads)
 
     @property
@@ -181,8 +182,8 @@ class Plan:
 
 def _bare(candidate: Candidate) -> Candidate:
     """All that the FP32 network depends on."""
-    update = {"budget_bits": None, "k_group": 1, "costs": None, "schedule": candidate.schedule.of_baseline}
-    return _reference(candidate).model_copy(update=update)
+    unused = {"budget_bits": None, "k_group": 1, "costs": None, "allocator": "soniq"}
+    return _reference(candidate).model_copy(update=unused | {"schedule": candidate.schedule.of_baseline})
 
 
 def _reference(candidate: Candidate) -> Candidate:

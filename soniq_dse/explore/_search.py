@@ -11,8 +11,8 @@ from soniq_dse import registry
 from soniq_dse.cost.network import estimate
 from soniq_dse.errors import UserError
 from soniq_dse.explore._plan import Plan, training_name
-from soniq_dse.explore._train import Notify, Tracker, name_in, search_share, stored, task_of, train, work_of
-from soniq_dse.native.processes import Job, run_jobs
+from soniq_dse.explore._train import PRELOAD, Notify, Tracker, name_in, search_share, stored, task_of, train, work_of
+from soniq_dse.native.processes import EXECUTORS, Job
 from soniq_dse.records.design import Assignment, Candidate, RoundedStart, TrainedBaseline, TrainedDesign
 from soniq_dse.records.front import SkippedDesign
 from soniq_dse.records.workload import Workload
@@ -154,8 +154,15 @@ def _round(plan: Plan, run: _Run, candidates: Sequence[Candidate]) -> None:
         args = (str(run.store.folder), asked, plan.options.limit, plan.key("baseline", start))
         jobs.append(Job(f"{training_name('baseline', start)}, rounded", _round_all, args))
     run.tracker.phase = "rounding the FP32 starts"
-    workers, timeout_s = plan.options.jobs, plan.options.timeout_s
-    for outcome in run_jobs(jobs, workers=workers, timeout_s=timeout_s, on_message=lambda *_: None):
+    options = plan.options
+    for outcome in EXECUTORS[options.executor](
+        jobs,
+        workers=options.jobs,
+        timeout_s=options.timeout_s,
+        memory_mib=options.memory_mib,
+        on_message=lambda *_: None,
+        preload=PRELOAD,
+    ):
         if outcome.error:
             run.found.failures[outcome.job.name] = outcome.error
 

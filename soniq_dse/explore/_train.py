@@ -12,7 +12,7 @@ from typing import Any
 from soniq_dse.cost.channel_table import assignment_cost
 from soniq_dse.errors import UserError
 from soniq_dse.explore._plan import Plan, training_name
-from soniq_dse.native.processes import Job, Outcome, run_jobs
+from soniq_dse.native.processes import EXECUTORS, Job, Outcome
 from soniq_dse.records.design import Assignment, Candidate, TrainedBaseline, TrainedDesign
 from soniq_dse.records.gpu import machine_from_json
 from soniq_dse.records.workload import Workload
@@ -21,6 +21,8 @@ from soniq_dse.store import Store
 from soniq_dse.workloads import load_task
 from soniq_dse.workloads.task import Task
 
+PRELOAD = ("soniq_dse.qat.baseline", "soniq_dse.qat.design")
+"""What every job imports."""
 TYPICAL_MACS_PER_SECOND = 4e10
 """Of an FP32 training (forward and backward) on one AVX-512 core; only for the first guess at the time left."""
 FIXED_SHARE = 0.2
@@ -143,12 +145,13 @@ def train(plan: Plan, store: Store, tracker: Tracker, kind: str, candidates: Ite
     tracker.phase = "training the FP32 start" if kind == "baseline" else "training designs"
     tracker.update(kind, 0.0, 0.0)
     failures: dict[str, str] = {}
-    for outcome in run_jobs(
+    for outcome in EXECUTORS[plan.options.executor](
         jobs,
         workers=plan.options.jobs,
         timeout_s=plan.options.timeout_s,
+        memory_mib=plan.options.memory_mib,
         on_message=lambda job, share: tracker.update(job.name, work[job.name], share),
-        preload=("soniq_dse.qat.baseline", "soniq_dse.qat.design"),
+        preload=PRELOAD,
     ):
         name = outcome.job.name
         record = None if outcome.error else stored(plan, store, kind, of_name[name])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import signal
@@ -15,6 +16,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
+
+MEMORY_LOOK_S = 0.1
+"""Between two looks at what jobs hold in memory, where that is bounded."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +66,15 @@ def run_jobs(
     timeout_s: float,
     on_message: Callable[[Job, Any], None],
     preload: Sequence[str] = (),
+    memory_mib: int | None = None,
 ) -> Iterator[Outcome]:
     """Run ``jobs`` in order, ``workers`` at once, and yield each outcome when it is there.
 
     Processes are forked from a clean server that has imported the modules ``preload`` and done nothing else, so that a
     job does not wait for them; what the first call in this process names holds for all.
 
-    A job that takes longer than ``timeout_s`` is killed. Closing the iterator, or an exception in its consumer, kills
-    all that run. Ctrl-C reaches the parent alone.
+    A job that takes longer than ``timeout_s``, or holds more than ``memory_mib`` in memory, is killed. Closing the
+    iterator, or an exception in its consumer, kills all that run. Ctrl-C reaches the parent alone.
     """
     multiprocessing.set_forkserver_preload(list(preload))
     waiting = list(reversed(jobs))
@@ -78,9 +83,9 @@ def run_jobs(
         while waiting or running:
             while waiting and len(running) < workers:
                 running.append(_start(waiting.pop()))
-            wait([one.messages for one in running], timeout=1.0)
+            wait([one.messages for one in running], timeout=1.0 if memory_mib is None else MEMORY_LOOK_S)
             for one in list(running):
-                if _has_ended(one, timeout_s, on_message):
+                if _has_ended(one, timeout_s, on_message) or _is_too_large(one, memory_mib):
                     running.remove(one)
                     yield _outcome(one)
     finally:
@@ -88,7 +93,43 @@ def run_jobs(
             one.stop()
 
 
+def run_here(
+    jobs: Sequence[Job],
+    *,
+    workers: int,
+    timeout_s: float,
+    on_message: Callable[[Job, Any], None],
+    preload: Sequence[str] = (),
+    memory_mib: int | None = None,
+) -> Iterator[Outcome]:
+    """``run_jobs`` in this process, one after the other: for a debugger, and where processes cannot be started.
+
+    Nothing bounds a job here: ``workers``, ``timeout_s`` and ``memory_mib`` are of no effect.
+    """
+    for job in jobs:
+        started, error = time.monotonic(), None
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                job.target(*job.args, functools.partial(on_message, job))
+        except Exception as raised:  # whatever a job raises is its outcome
+            if os.environ.get("SONIQ_DSE_DEBUG"):
+                traceback.print_exc()
+            error = _one_line(raised)
+        yield Outcome(job, error, time.monotonic() - started)
+
+
+EXECUTORS = {"process": run_jobs, "here": run_here}
+"""How jobs run, by name."""
+
+
 def _start(job: Job) -> _Running:
+    try:
+        return _started(job)
+    except (EOFError, ConnectionError):  # the fork server was killed; asked again, a new one is started
+        return _started(job)
+
+
+def _started(job: Job) -> _Running:
     context = multiprocessing.get_context("forkserver")
     messages, sender = context.Pipe(duplex=False)
     lifeline_end, lifeline = context.Pipe(duplex=False)
@@ -118,6 +159,19 @@ def _has_ended(one: _Running, timeout_s: float, on_message: Callable[[Job, Any],
         one.error = f"took longer than {timeout_s:g} s and was stopped"
         return True
     return False
+
+
+def _is_too_large(one: _Running, memory_mib: int | None) -> bool:
+    if memory_mib is None or one.process.pid is None:
+        return False
+    try:
+        with open(f"/proc/{one.process.pid}/statm", "rb") as file:
+            held_mib = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    except (OSError, IndexError):  # it has ended, or this system does not say
+        return False
+    if held_mib > memory_mib:
+        one.error = f"held {held_mib:.0f} MiB in memory, more than the {memory_mib} MiB allowed, and was stopped"
+    return held_mib > memory_mib
 
 
 def _outcome(one: _Running) -> Outcome:

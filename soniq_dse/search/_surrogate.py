@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 
 SLOPE = 0.15
 """Of what rounding takes from the metric, the part that training does not give back, at first."""
-SPREAD = 0.1
+SPREAD = 0.06
 """Standard deviation of what the line misses, as a part of that of the rounded metrics, at first."""
 NOISE = 0.15
 """Of a training, as a part of ``SPREAD``'s deviation."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from soniq_dse.errors import UserError
-from soniq_dse.native.processes import Job, Outcome, run_jobs
+from soniq_dse.native.processes import Job, Outcome, run_here, run_jobs
 
 Say = Callable[[Any], None]
 
@@ -140,3 +141,30 @@ def test_children_die_with_the_parent(tmp_path: Path, signal_number: int) -> Non
         time.sleep(0.05)
     os.kill(child, signal.SIGKILL)
     pytest.fail("the child outlived its parent")
+
+
+def hold(mib: int, say: Callable[[Any], None]) -> None:
+    held = bytearray(mib * 2**20)
+    say("held")
+    time.sleep(60)
+    del held
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="this system does not say what a process holds")
+def test_a_job_that_holds_too_much_is_killed_alone() -> None:
+    jobs = [Job("grows", hold, (600,)), Job("talks", talk, ("hello",))]
+    found = run_jobs(jobs, workers=2, timeout_s=50, on_message=lambda *_: None, memory_mib=500)
+    outcomes = {outcome.job.name: outcome for outcome in found}
+    error = outcomes["grows"].error or ""
+    assert re.fullmatch(r"held \d+ MiB in memory, more than the 500 MiB allowed, and was stopped", error)
+    assert outcomes["talks"].error is None
+
+
+def test_jobs_of_this_process_fail_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    messages: list[tuple[str, Any]] = []
+    jobs = [Job("fails", fail, ()), Job("refuses", refuse, ()), Job("talks", talk, ("hello",))]
+    found = run_here(jobs, workers=1, timeout_s=1, on_message=lambda job, value: messages.append((job.name, value)))
+    assert [outcome.error for outcome in found] == ["ZeroDivisionError: three lines of text", "expected a, got b", None]
+    assert ("talks", "hello") in messages
+    assert ("talks", os.getpid()) in messages
+    assert capfd.readouterr().out == ""

@@ -1,0 +1,87 @@
+"""Run files: flags by name, lists that multiply, flags before the file's values, mistakes with their line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import pytest
+
+from soniq_dse.cli._run_file import multiplied, read
+from soniq_dse.cli.explore import command
+from soniq_dse.errors import UserError
+
+FILE = """
+model: digits_cnn
+palettes: [w2a2, w1a1+w4a4, w2a2+w4a4@3]
+budgets: [1.5, 2]
+widths: [1, 0.5]
+epochs: [4, 2, 2]
+pin: [head=w4a4, stem=w8a8]
+measure: false
+search-budget: 40
+machines: [avx512, my/own.yaml]
+allocators: [soniq, uniform]
+"""
+
+
+def asked(folder: Path, *flags: str, text: str = FILE) -> list[dict[str, object]]:
+    """The options of every run that the file and ``flags`` ask for, by the command's own parser."""
+    path = folder / "space.yaml"
+    path.write_text(text)
+    context = command.make_context("explore", ["--run-file", str(path), *flags])
+    values = dict(context.params)
+    run_file = values.pop("run_file")
+    given = {n for n in values if context.get_parameter_source(n) is click.core.ParameterSource.COMMANDLINE}
+    return list(multiplied(values, run_file, given))
+
+
+def test_a_file_stands_for_flags(tmp_path: Path) -> None:
+    first = asked(tmp_path)[0]
+    assert first["palettes"] == ("w2a2", "w1a1+w4a4@1.5", "w1a1+w4a4@2", "w2a2+w4a4@3")
+    assert (first["widths"], first["epochs"], first["measure"]) == ((1.0, 0.5), (4, 2, 2), False)
+    assert (first["pins"], first["search_epochs"], first["seeds"]) == (("head=w4a4", "stem=w8a8"), 40, 1)
+
+
+def test_machines_and_allocators_multiply(tmp_path: Path) -> None:
+    runs = asked(tmp_path, "--out", "o")
+    assert [(run["hw"], run["allocator"]) for run in runs] == [
+        ("avx512", "soniq"), ("avx512", "uniform"), ("my/own.yaml", "soniq"), ("my/own.yaml", "uniform"),
+    ]  # fmt: skip
+    assert [str(run["out"]) for run in runs][-1] == "o/own-uniform"
+    assert {str(run["store"]) for run in runs} == {"o/store"}
+    assert {str(run["store"]) for run in asked(tmp_path)} == {"reports/runs/space-store"}
+
+
+def test_flags_override_the_file(tmp_path: Path) -> None:
+    (run,) = asked(tmp_path, "--hw", "neon", "--allocator", "fisher", "--palettes", "w4a4", "--search-budget", "7")
+    assert (run["hw"], run["allocator"], run["palettes"], run["search_epochs"]) == ("neon", "fisher", ("w4a4",), 7)
+    assert (run["out"], run["store"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: m\npalletes: [w2a2]\n", ":2 palletes: expected a flag of explore; nearest valid choice: 'palettes'"),
+        ("model: {a: 1}\n", ":1 model: expected a value or a list of values"),
+        ("machines: avx512\n", ":1 machines: expected a list such as [a, b], got 'avx512'"),
+        ("budgets: [2]\n", "budgets: expected palettes beside it, got none"),
+        ("- a\n", "expected flags like 'model: digits_cnn'"),
+        ("a: [\n", "expected YAML text"),
+        ("hw: avx2\n", ":1 hw: expected a flag of explore"),
+    ],
+)
+def test_mistakes_are_named_with_their_line(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        asked(tmp_path, text=text)
+    assert message in str(caught.value)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="No such file"):
+        read(tmp_path / "none.yaml", command.params)
+
+
+def test_a_wrong_value_is_refused_as_that_of_the_flag(tmp_path: Path) -> None:
+    with pytest.raises(click.BadParameter, match="expected three numbers of epochs"):
+        asked(tmp_path, text="epochs: [1, 2]\n")
