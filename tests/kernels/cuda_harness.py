@@ -42,6 +42,21 @@ def product(kernel: GpuKernel, codes: NDArray[np.uint8], weights: NDArray[np.int
     return out[:rows]
 
 
+def packed_on_device(
+    kernel: GpuKernel, x: NDArray[np.float32], scale: float, shift: float, seed: int = 0
+) -> tuple[NDArray[np.uint32], NDArray[np.int32]]:
+    """Packed codes and row sums of ``[rows, k]`` floats by the packing kernel that serves ``kernel``."""
+    rows, k = x.shape
+    n_words = pack_activations(kernel, np.zeros((rows, k), np.uint8))[0].size
+    packed, sums = np.full(n_words, 0xA5A5A5A5, np.uint32), np.zeros(rows, np.int32)
+    steps = padded_steps(kernel, k) * (1 if kernel.algorithm in ("bmma", "popc") else kernel.k_group // 32)
+    function = getattr(library("quant_pack.cu"), f"pack_f32_{kernel.act}__sm61_{kernel.op}{kernel.algorithm}")
+    pointers = [ctypes.c_void_p(array.ctypes.data) for array in (x, packed, sums)]
+    numbers = (ctypes.c_float(scale), ctypes.c_float(shift), rows, ctypes.c_uint(seed))
+    assert not function(*pointers, k, steps, *numbers), "threads wait at a barrier for others that never come"
+    return packed, sums
+
+
 def aligned(words: NDArray[np.uint32]) -> NDArray[np.uint32]:
     """A copy whose first byte is 16-byte aligned, as device memory is."""
     raw = np.empty(words.nbytes + 16, np.uint8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cuda_harness import product
+from cuda_harness import packed_on_device, product
 
 from soniq_dse.errors import UserError
 from soniq_dse.hardware.gpus import gpu_levels
@@ -57,6 +57,19 @@ def test_the_result_does_not_depend_on_the_order_of_threads(kernel: GpuKernel) -
     expected = raw_gemm(kernel.act, codes, weights)
     for seed in (1, 2):
         np.testing.assert_array_equal(product(kernel, codes, weights, seed), expected)
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.symbol)
+def test_activations_are_quantised_and_packed_on_the_device_as_in_numpy(kernel: GpuKernel) -> None:
+    """Ties to even, both ends of the range, padding along k; eight rows fill every tile."""
+    largest, k = 2**kernel.activation_bits - 1, kernel.k_group + 33
+    x = np.random.default_rng(1).uniform(-0.3 * largest, 0.8 * largest, (8, k)).astype(np.float32)
+    x[:, :4] = (0.25, 0.75, -1e30, 1e30)
+    codes = np.clip(np.rint(x * np.float32(2) + np.float32(1)), 0, largest).astype(np.uint8)
+    expected, expected_sums = pack_activations(kernel, codes)
+    packed, sums = packed_on_device(kernel, x, 2.0, 1.0, seed=3)
+    np.testing.assert_array_equal(sums, expected_sums)
+    np.testing.assert_array_equal(packed, expected)
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.symbol)

@@ -75,6 +75,14 @@ def test_weights_are_read_16_bytes_at_a_time() -> None:
         assert any(name[0] == load and "128" in name for name in names), kernel.symbol
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_packing_neither_spills_nor_divides(architecture: str) -> None:
+    file = cubin("quant_pack.cu", architecture)
+    assert all(used["local_bytes"] == 0 for used in resources(file).values())
+    for symbol, names in code(file).items():
+        assert not any(name.startswith("MUFU") for name in names), symbol
+
+
 def test_a_source_that_does_not_compile_is_refused_with_what_the_compiler_said(tmp_path: Path) -> None:
     (tmp_path / "wrong.cu").write_text('extern "C" __global__ void f() { nonsense; }\n')
     with pytest.raises(UserError, match=r"wrong.cu: expected NVRTC to compile it[^\n]*\n.*nonsense"):

@@ -2,6 +2,7 @@
 // or a warp's collective operation, which ends when all its threads are there. `seed` permutes blocks, warps and lanes: a kernel
 // whose result depends on it has a race. Static arrays stand for shared memory.
 #pragma once
+#include <math.h>
 #include <stdint.h>
 #include <ucontext.h>
 
