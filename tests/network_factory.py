@@ -26,6 +26,7 @@ from soniq_dse.records.network import (
     SliceNode,
     TensorQuantizer,
     TokensNode,
+    WeightOnlyNode,
 )
 from soniq_dse.records.palette import Palette
 from soniq_dse.store import array_sha256
@@ -83,6 +84,17 @@ class NetworkFactory:
         *tokens, channels = self.shape(source)
         refs = self._weights(source, (features, channels), 1)
         return self._add(LinearNode(name=self._name("fc"), inputs=(source,), shape=(*tokens, features), **refs))
+
+    def weight_only(self, source: str, features: int, bits: int) -> str:
+        *tokens, channels = self.shape(source)
+        weight = self._integers(bits, (features, channels)).astype(np.int8)
+        scale = self.rng.uniform(0.5, 1.5, features).astype(np.float32) / np.float32(2.0**bits)
+        bias = self.rng.standard_normal(features).astype(np.float32)
+        node = WeightOnlyNode(
+            name=self._name("float"), inputs=(source,), shape=(*tokens, features), bits=bits,
+            weight=self._keep(weight), scale=self._keep(scale), bias=self._keep(bias),
+        )  # fmt: skip
+        return self._add(node)
 
     def slice(self, source: str, start: int, stop: int) -> str:
         node = SliceNode(name=self._name("slice"), inputs=(source,), shape=(stop - start,), start=start, stop=stop)

@@ -31,7 +31,12 @@ def parse_ends(text: str | None) -> Ends:
     """What ``--first-last w4a4`` or ``none`` asks for; the 8 bits that it is anyway are None."""
     if text is None or text == "w8a8":
         return None
-    return "free" if text == "none" else _level("--first-last", text)
+    level = None if text == "none" else _level("--first-last", text)
+    if level is not None and level.is_weight_only:
+        raise UserError(
+            f"--first-last: expected a level with activation bits, got {text}; nearest valid choice: '{text}a8'"
+        )
+    return "free" if level is None else level
 
 
 def words_of(candidate: Candidate) -> list[str]:
@@ -43,11 +48,6 @@ def words_of(candidate: Candidate) -> list[str]:
 
 def _level(option: str, name: str) -> Level:
     try:
-        level = Level.parse(name)
+        return Level.parse(name)
     except ValueError as error:
         raise UserError(f"{option}: {error}") from error
-    if level.is_weight_only:
-        raise UserError(
-            f"{option}: expected a level with activation bits, got {name}; nearest valid choice: '{name}a8'"
-        )
-    return level

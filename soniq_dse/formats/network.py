@@ -5,6 +5,7 @@ slice               some of the token numbers
 embedding           f32(table[token]) * scale[token]
 quantize            requantisation (``deployment.requantize``) -> uint8 codes
 conv2d, linear      exact int32 sum per level, then the fp32 epilogue (``deployment.epilogue``)
+weight_only         fp32 (``weight_only.weight_only``)
 relu, add           fp32
 add_constant        fp32
 layer_norm          fp32 (``normalisation.layer_norm``)
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from soniq_dse.formats import attention, deployment, normalisation
+from soniq_dse.formats import weight_only as weights
 from soniq_dse.formats.deployment import Array, ChannelGrids, Window
 from soniq_dse.records.network import (
     AddConstantNode,
@@ -39,6 +41,7 @@ from soniq_dse.records.network import (
     QuantizeNode,
     SliceNode,
     TensorQuantizer,
+    WeightOnlyNode,
 )
 
 CHUNK_BYTES = 64 * 2**20
@@ -117,7 +120,7 @@ def _evaluate_chunk(network: IntegerNetwork, arrays: Mapping[str, Array], x: Arr
         if isinstance(node, Conv2dNode | LinearNode):
             grids = deployment.channel_grids(quantizer_of(network, node.inputs[0]))
             values[node.name] = _matmul(node, inputs[0], grids, arrays)
-        elif isinstance(node, EmbeddingNode | AddConstantNode | LayerNormNode):
+        elif isinstance(node, EmbeddingNode | AddConstantNode | LayerNormNode | WeightOnlyNode):
             values[node.name] = _WITH_ARRAYS[node.op](node, arrays, inputs[0])
         else:
             values[node.name] = _OPS[node.op](node, *inputs)
@@ -137,6 +140,10 @@ def _matmul(node: Conv2dNode | LinearNode, codes: Array, grids: ChannelGrids, ar
 def _embedding(node: EmbeddingNode, arrays: Mapping[str, Array], tokens: Array) -> Array:
     rows = arrays[node.table.sha256][tokens].astype(np.float32)
     return np.asarray(rows * arrays[node.scale.sha256][tokens][..., None])
+
+
+def _weight_only(node: WeightOnlyNode, arrays: Mapping[str, Array], x: Array) -> Array:
+    return weights.weight_only(x, *(arrays[ref.sha256] for ref in (node.weight, node.scale, node.bias)))
 
 
 def _add_constant(node: AddConstantNode, arrays: Mapping[str, Array], x: Array) -> Array:
@@ -199,6 +206,7 @@ def _flatten(_: NetworkNode, x: Array) -> Array:
 
 _WITH_ARRAYS: dict[str, Callable[..., Array]] = {
     "embedding": _embedding,
+    "weight_only": _weight_only,
     "add_constant": _add_constant,
     "layer_norm": _layer_norm,
 }

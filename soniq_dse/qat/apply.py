@@ -20,6 +20,9 @@ from soniq_dse.records.palette import FLOAT_BITS, Level, Palette
 from soniq_dse.records.workload import Node, TensorClass, Workload
 from soniq_dse.workloads.pins import graph_of
 
+WEIGHT_ONLY_BITS = (2, 4, 8)
+"""Weights that deployed layers have beside fp32 activations."""
+
 
 @dataclass
 class QuantizedModel:
@@ -102,10 +105,11 @@ def check_trainable(workload: Workload, palette: Palette) -> None:
     """Refuse what could be trained but not deployed, so that a run need not begin.
 
     Raises:
-        UserError: a level is weight-only, the network has an operator that stays in floating point, or a linear layer
-            reads more than rows of features, or of tokens.
+        UserError: a level is weight-only but that of pinned linear layers, the network has an operator that stays in
+            floating point, or a linear layer reads more than rows of features, or of tokens.
     """
     _refuse_weight_only(palette)
+    _refuse_weight_only_windows(workload)
     _refuse_unsupported(workload)
     for node in workload.nodes:
         shape = workload.node(node.inputs[0]).shape if node.op == "linear" else ()
@@ -328,3 +332,16 @@ def _refuse_weight_only(palette: Palette) -> None:
                 f"palette {palette.name}: expected levels with activation bits, got the weight-only level {level.name}"
                 f"; nearest valid choice: {level.name}a8"
             )
+
+
+def _refuse_weight_only_windows(workload: Workload) -> None:
+    for tensor_class in workload.tensor_classes:
+        level = tensor_class.pinned_level
+        if level is None or not level.is_weight_only:
+            continue
+        for reader in tensor_class.consumers:
+            if workload.node(reader).op != "linear" or level.weight_bits not in WEIGHT_ONLY_BITS:
+                raise UserError(
+                    f"pin {workload.node(reader).module}: expected a level with activation bits, or w2, w4 or w8 for a "
+                    f"linear layer, got {level.name} for {workload.node(reader).op}"
+                )

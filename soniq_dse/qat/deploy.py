@@ -23,6 +23,7 @@ from soniq_dse.records.network import (
     QuantizeNode,
     ReluNode,
     TensorQuantizer,
+    WeightOnlyNode,
 )
 from soniq_dse.records.workload import Conv2dLayer, Node
 
@@ -35,10 +36,11 @@ def deploy(quantized: QuantizedModel, put_array: PutArray) -> IntegerNetwork:
     Scale and bias are folded in float64 and rounded to fp32 once; weights are rounded by ``formats``.
 
     Raises:
-        UserError: a level is weight-only, or an operator has no integer node.
+        UserError: a level is weight-only but that of pinned linear layers, or an operator has no integer node.
     """
     for tensor_class in quantized.workload.tensor_classes:
-        check_trainable(quantized.workload, quantized.mixtures[tensor_class.name].palette)
+        if tensor_class.pinned_level is None:
+            check_trainable(quantized.workload, quantized.mixtures[tensor_class.name].palette)
     return _Deployment(quantized, put_array).network()
 
 
@@ -51,7 +53,9 @@ def size_bytes(network: IntegerNetwork) -> int:
         total += 4 * len(quantizer.segments)
         total += 2 * len(quantizer.level_of_channel) if len(quantizer.segments) > 1 else 0
     for node in network.nodes:
-        if not isinstance(node, Conv2dNode | LinearNode):
+        if isinstance(node, WeightOnlyNode):
+            total += -(-node.bits * math.prod(node.weight.shape) // 8) + node.scale.size_bytes + node.bias.size_bytes
+        elif not isinstance(node, Conv2dNode | LinearNode):
             total += sum(ref.size_bytes for ref in node.refs.values())
         else:
             quantizer = quantizers[node.inputs[0]]
@@ -127,6 +131,8 @@ class _Deployment:
         return self._codes_of[tensor]
 
     def _matmul(self, node: Node) -> None:
+        if self._quantized.weights[node.name].mixture.weight_only:
+            return self._weight_only(node)
         codes = self._codes(node)
         module = self._quantized.model.get_submodule(node.module)
         weight_quantizer = self._quantized.weights[node.name]
@@ -153,6 +159,22 @@ class _Deployment:
             self._nodes.append(Conv2dNode(**common, **window))
         else:
             self._nodes.append(LinearNode(**common))
+        self._name_of[node.name] = node.name
+
+    def _weight_only(self, node: Node) -> None:
+        module, quantizer = self._quantized.model.get_submodule(node.module), self._quantized.weights[node.name]
+        gain, bias = self._affine(node, module)
+        self._nodes.append(
+            WeightOnlyNode(
+                name=node.name,
+                inputs=(self._name_of[node.inputs[0]],),
+                shape=node.shape[1:],
+                bits=quantizer.mixture.palette.levels[0].weight_bits,
+                weight=self._put(integer_weight(module.parametrizations.weight.original.detach(), quantizer)),
+                scale=self._put((_double(quantizer.log_step.exp()[0]) * gain).astype(np.float32)),
+                bias=self._put(bias.astype(np.float32)),
+            )
+        )
         self._name_of[node.name] = node.name
 
     def _affine(self, node: Node, module: Any) -> tuple[Array, Array]:

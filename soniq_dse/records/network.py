@@ -137,6 +137,14 @@ class LinearNode(_MatmulNode):
     op: Literal["linear"] = "linear"
 
 
+class WeightOnlyNode(_MatmulNode):
+    """A linear layer that reads fp32: weight int8 ``[out_features, in_features]`` as of other layers, all of ``bits``;
+    ``scale`` is fp32 ``[out_features]``. See ``formats/weight_only.py``."""
+
+    op: Literal["weight_only"] = "weight_only"
+    bits: Literal[2, 4, 8]
+
+
 class ReluNode(_NetworkNode):
     """``max(x, 0)``."""
 
@@ -221,6 +229,7 @@ NetworkNode = Annotated[
     | QuantizeNode
     | Conv2dNode
     | LinearNode
+    | WeightOnlyNode
     | ReluNode
     | AddNode
     | AddConstantNode

@@ -10,6 +10,7 @@
 #include "layer.h"
 #include "team.h"
 #include "tokens.h"
+#include "weight_only.h"
 
 struct SoniqQuantize {  // fp32 -> codes; channel c of a pixel is read at source[c], or at c where source is null
   const float* in;
@@ -49,7 +50,8 @@ struct SoniqStep {
 namespace {
 
 enum Kind : int64_t {
-  kPack, kLayer, kQuantize, kCopy, kMaxPoolCodes, kMaxPool, kAveragePool, kRelu, kAdd, kEmbedding, kAddConstant, kLayerNorm, kAttention
+  kPack, kLayer, kQuantize, kCopy, kMaxPoolCodes, kMaxPool, kAveragePool, kRelu, kAdd, kEmbedding, kAddConstant, kLayerNorm, kAttention,
+  kWeightOnly
 };
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -218,6 +220,7 @@ void run_step(const SoniqStep& step, SoniqShare share) {
     case kAddConstant: return soniq_add_constant(as<SoniqAddConstant>(step), share);
     case kLayerNorm: return soniq_layer_norm(as<SoniqLayerNorm>(step), share);
     case kAttention: return soniq_attention(as<SoniqAttention>(step), share);
+    case kWeightOnly: return soniq_weight_only(as<SoniqWeightOnly>(step), share);
   }
 }
 

@@ -27,8 +27,8 @@ from soniq_dse.hardware.host import detect_host
 from soniq_dse.kernels.strips import Geometry
 from soniq_dse.records.base import ArrayRef
 from soniq_dse.records.choice import Choices, PartShape
-from soniq_dse.records.network import Conv2dNode, InputNode, IntegerNetwork, LinearNode
-from soniq_dse.records.palette import Level
+from soniq_dse.records.network import Conv2dNode, InputNode, IntegerNetwork, LinearNode, WeightOnlyNode
+from soniq_dse.records.palette import FLOAT_BITS, Level
 from soniq_dse.runtime.executor import Executor
 from soniq_dse.runtime.graph import Graph
 from soniq_dse.runtime.layer_steps import NO_CHOICES
@@ -106,6 +106,8 @@ class PackedNetwork:
             for name, level, rows, columns in _blocks(graph, node):
                 block = np.ascontiguousarray(weight[rows][:, columns]).reshape(rows.stop - rows.start, -1)
                 tensors[name] = _packed(level, block)
+        for layer in _weight_only(self.network):
+            tensors[f"{layer.name}/weight"] = _packed(_level(layer), self.arrays[layer.weight.sha256])
         return tensors | {name: self.arrays[ref.sha256] for name, ref in _whole(self.network).items()}
 
     @property
@@ -205,8 +207,18 @@ def _layers(network: IntegerNetwork) -> Iterator[MatmulNode]:
 
 def _whole(network: IntegerNetwork) -> dict[str, ArrayRef]:
     """The arrays that are stored as they are, by the names of their tensors."""
-    others = (node for node in network.nodes if not isinstance(node, Conv2dNode | LinearNode))
-    return {f"{node.name}/{field}": ref for node in others for field, ref in node.refs.items()}
+    others = [node for node in network.nodes if not isinstance(node, Conv2dNode | LinearNode)]
+    refs = {f"{node.name}/{field}": ref for node in others for field, ref in node.refs.items()}
+    packed = {f"{node.name}/weight" for node in _weight_only(network)}
+    return {name: ref for name, ref in refs.items() if name not in packed}
+
+
+def _weight_only(network: IntegerNetwork) -> list[WeightOnlyNode]:
+    return [node for node in network.nodes if isinstance(node, WeightOnlyNode)]
+
+
+def _level(node: WeightOnlyNode) -> Level:
+    return Level(weight_bits=node.bits, activation_bits=FLOAT_BITS)
 
 
 def _blocks(graph: Graph, node: MatmulNode) -> Iterator[tuple[str, Level, slice, NDArray[np.int64]]]:
@@ -241,6 +253,9 @@ def _unpacked_arrays(network: IntegerNetwork, tensors: Arrays) -> dict[str, NDAr
             count = len(columns) * prod(kernel)
             weight[rows, columns] = _unpacked(level, tensors[name], count).reshape(-1, len(columns), *kernel)
         arrays[node.weight.sha256] = weight
+    for layer in _weight_only(network):
+        packed = tensors[f"{layer.name}/weight"]
+        arrays[layer.weight.sha256] = _unpacked(_level(layer), packed, layer.weight.shape[1]).astype(np.int8)
     arrays |= {ref.sha256: tensors[name] for name, ref in _whole(network).items()}
     for sha256, array in arrays.items():
         if array_sha256(array) != sha256:
@@ -257,6 +272,9 @@ def _expect_tensors(graph: Graph, network: IntegerNetwork, tensors: Arrays) -> N
         for name, level, rows, columns in _blocks(graph, node):
             bits = len(columns) * prod(node.weight.shape[2:]) * level.weight_bits
             expected[name] = "uint8", (rows.stop - rows.start, -(-bits // 8))
+    for layer in _weight_only(network):
+        out_features, in_features = layer.weight.shape
+        expected[f"{layer.name}/weight"] = "uint8", (out_features, -(-in_features * layer.bits // 8))
     expected |= {name: (ref.dtype, ref.shape) for name, ref in _whole(network).items()}
     for name in sorted(expected.keys() ^ tensors.keys()):
         got = "none" if name in expected else "one more"

@@ -29,6 +29,7 @@ from soniq_dse.records.network import (
     QuantizeNode,
     ReluNode,
     TokensNode,
+    WeightOnlyNode,
 )
 from soniq_dse.runtime.graph import Graph
 from soniq_dse.runtime.layer_steps import NO_CHOICES, Arrays, LayerPlanner, pool_arguments
@@ -36,6 +37,7 @@ from soniq_dse.runtime.plan import INPUT, OUTPUT, Plan
 from soniq_dse.runtime.structs import CopyStruct, ElementwiseStruct, Kind, QuantizeStruct
 from soniq_dse.runtime.token_steps import TokenPlanner
 from soniq_dse.runtime.validate import validate, validate_arrays
+from soniq_dse.runtime.weight_only import WeightOnlyPlanner
 
 MOST_THREADS = 256
 
@@ -88,6 +90,7 @@ class _Planner:
         self._graph, self._batch, self._plan = Graph(network), plan.batch, plan
         self._layers = LayerPlanner(self._graph, arrays, self._plan, features, choices)
         self._tokens = TokenPlanner(self._graph, arrays, self._plan)
+        self._weight_only = WeightOnlyPlanner(self._graph, arrays, self._plan, features)
 
     def plan(self) -> Plan:
         emit: dict[type, Callable[[Any], None]] = {
@@ -99,6 +102,7 @@ class _Planner:
             AddNode: self._elementwise,
             FlattenNode: self._same_buffer,
             TokensNode: self._same_buffer,
+            WeightOnlyNode: self._weight_only.emit,
             MeanTokensNode: self._pool,
             **self._tokens.emit,
         }

@@ -24,6 +24,7 @@ class Kind(IntEnum):
     ADD_CONSTANT = 10
     LAYER_NORM = 11
     ATTENTION = 12
+    WEIGHT_ONLY = 13
 
 
 _I64, _PTR = ctypes.c_int64, ctypes.c_void_p
@@ -107,6 +108,17 @@ class AttentionStruct(Struct):
         *((name, ctypes.c_int32) for name in ("hidden_token", "causal")),
         *((name, _PTR) for name in ("out", "scratch")),
         ("scratch_floats", _I64),
+    )
+
+
+class WeightOnlyStruct(Struct):
+    """``SoniqWeightOnly``."""
+
+    _fields_ = (
+        *((name, _PTR) for name in ("kernel", "in_")),
+        *((name, _I64) for name in ("rows", "cols", "k", "ld_packed", "block_columns")),
+        *((name, _PTR) for name in ("weights", "scale", "bias", "out", "scratch")),
+        ("scratch_bytes", _I64),
     )
 
 

@@ -23,7 +23,7 @@ from soniq_dse.records.network import (
     QuantizeNode,
     TensorQuantizer,
 )
-from soniq_dse.runtime.validate_tokens import TOKEN_SHAPES, error_at, validate_numbers
+from soniq_dse.runtime.validate_tokens import OTHER_SHAPES, error_at, validate_numbers
 
 MOST_ELEMENTS = 2**31
 """Of one tensor of one sample."""
@@ -166,5 +166,5 @@ _SHAPES: dict[str, Callable[..., Shape]] = {
     "max_pool2d": _pool,
     "avg_pool2d": _pool,
     "flatten": _flatten,
-    **TOKEN_SHAPES,
+    **OTHER_SHAPES,
 }

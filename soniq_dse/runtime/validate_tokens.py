@@ -1,4 +1,4 @@
-"""The shapes of what only Transformers have: each follows from the ones before it (``validate.py``)."""
+"""The shapes of what Transformers have besides: each follows from the ones before it (``validate.py``)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from soniq_dse.records.network import (
     LayerNormNode,
     NetworkNode,
     SliceNode,
+    WeightOnlyNode,
 )
 
 Shape = tuple[int, ...]
@@ -79,6 +80,16 @@ def _attention(node: AttentionNode, query: Shape, key: Shape, value: Shape, numb
     return query
 
 
+def _weight_only(node: WeightOnlyNode, source: Shape) -> Shape:
+    weight = node.weight.shape
+    if len(source) > 2 or len(weight) != 2 or min(weight) < 1 or weight[1] != source[-1]:
+        raise error_at(node, f"a weight for {list(source)}", f"{list(weight)}")
+    for name, ref in (("scale", node.scale), ("bias", node.bias)):
+        if ref.shape != weight[:1]:
+            raise error_at(node, f"a {name} of {list(weight[:1])}", f"{list(ref.shape)}")
+    return *source[:-1], weight[0]
+
+
 def _tokens(node: NetworkNode, source: Shape) -> Shape:
     if len(source) != 3:
         raise error_at(node, "an image to read", f"{list(source)}")
@@ -91,12 +102,13 @@ def _mean_tokens(node: NetworkNode, source: Shape) -> Shape:
     return source[1:]
 
 
-TOKEN_SHAPES: dict[str, Callable[..., Shape]] = {
+OTHER_SHAPES: dict[str, Callable[..., Shape]] = {
     "slice": _slice,
     "embedding": _embedding,
     "add_constant": _add_constant,
     "layer_norm": _layer_norm,
     "attention": _attention,
+    "weight_only": _weight_only,
     "tokens": _tokens,
     "mean_tokens": _mean_tokens,
 }

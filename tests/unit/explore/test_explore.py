@@ -365,7 +365,7 @@ def test_dry_run_trains_nothing(copied: Path, tmp_path: Path) -> None:
         (["--hw", "x60", "--palettes", "w1a1+w4a4@5uj"], "expected a machine with figures of energy, got x60"),
         (["--pin", "nope=w4a4"], "pin: layer: expected a known name, got 'nope'; valid choices: 0, 3, 7"),
         (["--pin", "7"], "--pin: expected MODULE=LEVEL such as head=w4a4, got '7'"),
-        (["--pin", "7=w4"], "expected a level with activation bits, got w4; nearest valid choice: 'w4a8'"),
+        (["--first-last", "w4"], "expected a level with activation bits, got w4; nearest valid choice: 'w4a8'"),
         (["--pin", "7=w4a4", "--pin", "7=w2a2"], "expected every module once, got 7 twice"),
         (["--first-last", "w9a9"], "--first-last: expected 1 to 8 bits, got 'w9a9'; nearest valid choice: 'w8a8'"),
         (["--epochs", "1,2"], "expected three numbers of epochs like 12,4,8"),

@@ -52,7 +52,7 @@ def transformer() -> NetworkFactory:
     query, key, value = (net.linear(codes, 8) for _ in range(3))
     x = net.add(x, net.attention(query, key, value, 2, causal=True))
     x = net.attention(x, context, context, 4, numbers=source)
-    net.linear(net.quantize(net.mean_tokens(x), signed=True), 3)
+    net.weight_only(net.linear(net.quantize(net.mean_tokens(x), signed=True), 3), 4, 4)
     return net
 
 

@@ -94,7 +94,7 @@ def random_network(rng: np.random.Generator) -> NetworkFactory:
     return net
 
 
-def random_transformer(rng: np.random.Generator) -> NetworkFactory:
+def random_transformer(rng: np.random.Generator, *, weight_only: bool) -> NetworkFactory:
     """Attention to oneself and to others, some of them hidden, of sizes that fill no vector."""
     length, others, of_head, heads = (int(rng.integers(1, high)) for high in (40, 40, 40, 4))
     seed = int(rng.integers(2**31))
@@ -106,7 +106,11 @@ def random_transformer(rng: np.random.Generator) -> NetworkFactory:
     x = net.add(x, net.attention(query, key, value, heads, causal=bool(rng.integers(2))))
     mixed = net.attention(net.layer_norm(x), context, context, heads, numbers=source)
     x = net.relu(net.linear(net.quantize(mixed, signed=True), int(rng.integers(1, 80))))
-    net.linear(net.quantize(net.mean_tokens(net.layer_norm(x)), signed=True), int(rng.integers(1, 20)))
+    x = net.mean_tokens(net.layer_norm(x))
+    if weight_only:
+        net.weight_only(x, int(rng.integers(1, 300)), int(rng.choice([2, 4, 8])))
+    else:
+        net.linear(net.quantize(x, signed=True), int(rng.integers(1, 20)))
     return net
 
 
@@ -114,8 +118,9 @@ def main(sanitizer: str, count: int) -> None:
     build_with(sanitizer)
     rng = np.random.default_rng(0)
     for index in range(count):
-        net = random_transformer(rng) if index % 2 else random_network(rng)
-        packed = PackedNetwork(net.network(), net.arrays, () if index % 8 in (3, 6) else None)
+        scalar = index % 8 in (3, 6)
+        net = random_transformer(rng, weight_only=not scalar) if index % 2 else random_network(rng)
+        packed = PackedNetwork(net.network(), net.arrays, () if scalar else None)
         x = net.inputs(int(rng.integers(1, 4)), index)
         for threads in (1, 2, 5):
             assert check(packed, x, threads=threads).exact, (index, threads)

@@ -12,10 +12,12 @@ from network_factory import NetworkFactory
 
 import soniq_dse.runtime
 from soniq_dse.errors import UserError
+from soniq_dse.hardware.host import detect_host
 from soniq_dse.runtime.check import check
 from soniq_dse.runtime.pack import PackedNetwork
 
 FEATURES = {"host": None, "scalar": ()}
+NARROW = {**FEATURES, "avx2": ("avx2", "fma")}
 
 
 def block(net: NetworkFactory, x: str, width: int, heads: int, *, causal: bool) -> str:
@@ -36,7 +38,7 @@ def decoder(width: int, heads: int, length: int) -> NetworkFactory:
 
 
 def assert_exact(net: NetworkFactory, features: str = "host", samples: int = 3, threads: int = 1) -> PackedNetwork:
-    packed = PackedNetwork(net.network(), net.arrays, FEATURES[features])
+    packed = PackedNetwork(net.network(), net.arrays, NARROW[features])
     parity = check(packed, net.inputs(samples), batch=2, threads=threads)
     assert parity.exact, parity
     assert parity.unequal_codes
@@ -95,6 +97,28 @@ def test_any_layer_norm(channels: int, tokens: int, features: str) -> None:
     net = NetworkFactory((tokens, channels), "w4a4")
     net.linear(net.quantize(net.layer_norm("x"), signed=True), 3)
     assert_exact(net, features)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize(("tokens", "features"), [(1, 70), (5, 9), (37, 300)])
+def test_weight_only_layers(bits: int, tokens: int, features: int, tmp_path: Path) -> None:
+    net = NetworkFactory((tokens, 21), "w4a4")
+    x = net.linear(net.quantize("x", signed=True), 45)
+    net.weight_only(net.layer_norm(x), features, bits)
+    if {"avx2", "fma"} <= set(detect_host().features):
+        assert_exact(net, "avx2")
+    for threads in (1, 3):
+        packed = assert_exact(net, threads=threads)
+    packed.save(tmp_path / "net.soniq")
+    x = net.inputs(2)
+    np.testing.assert_array_equal(PackedNetwork.load(tmp_path / "net.soniq").run(x), packed.run(x))
+
+
+def test_a_processor_without_a_kernel_is_told() -> None:
+    net = NetworkFactory((5, 8), "w4a4")
+    net.weight_only("x", 3, 4)
+    with pytest.raises(UserError, match="expected a processor with a kernel for w4"):
+        PackedNetwork(net.network(), net.arrays, ()).run(net.inputs(1))
 
 
 def test_a_packed_transformer_comes_back(tmp_path: Path) -> None:
