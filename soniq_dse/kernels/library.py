@@ -99,7 +99,7 @@ def build_kernel_library(spec: KernelSpec, folder: Path = CPU_FOLDER, compiler: 
     source = folder / Path(spec.path).name
     only = ("-DSONIQ_SELECT", f"-DSONIQ_SELECT_{spec.symbol}=,")
     if compiler is None and instruction_set(spec) == "aarch64" != platform.machine():
-        return build_library([source], flags=only, include=[EMULATED_FOLDER, CPU_FOLDER])
+        return build_library([source], flags=("-O1", *only), include=[EMULATED_FOLDER, CPU_FOLDER])
     return build_library([source], flags=(*isa_flags(spec.features), *only), include=[CPU_FOLDER], compiler=compiler)
 
 
