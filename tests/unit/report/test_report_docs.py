@@ -10,6 +10,7 @@ from report_factory import toy_report
 from soniq_dse.records.cost import Host
 from soniq_dse.records.front import DesignPoint, Objective, ParetoFront, Report, TaskInfo
 from soniq_dse.report.build import build_report
+from soniq_dse.report.page import all_panels
 
 
 @pytest.fixture
@@ -40,3 +41,9 @@ def test_the_named_files_are_the_files(page: str, tmp_path: Path) -> None:
     build_report(toy_report(1), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} <= set(re.findall(r"`([a-z]+\.[a-z]+)`", page))
     assert json.loads((tmp_path / "front.json").read_text(encoding="utf-8"))["schema_version"] == 1
+
+
+def test_the_page_on_reading_it_names_every_panel(repository: Path) -> None:
+    page = (repository / "docs" / "read-the-report.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([^|]+?) \| ", page, re.MULTILINE)
+    assert [row for row in rows if row != "panel"] == [panel.title for panel in all_panels()]
