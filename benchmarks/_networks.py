@@ -133,7 +133,7 @@ def random_network(topology: IntegerNetwork, mix: Mix) -> PackedNetwork:
     nodes: dict[str, NetworkNode] = {}
     for node in topology.nodes:
         made = node
-        if isinstance(node, QuantizeNode) and node.quantizer.palette == FREE:
+        if isinstance(node, QuantizeNode) and node.quantizer.palette.levels == FREE.levels:
             made = node.model_copy(update={"quantizer": _quantizer(node, mix)})
         elif isinstance(node, Conv2dNode | LinearNode):
             codes = nodes[node.inputs[0]]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from network_factory import NetworkFactory
 
+from soniq_dse.records.palette import Palette
 from soniq_dse.runtime import autotune
 from soniq_dse.runtime.check import check
 from soniq_dse.runtime.pack import PackedNetwork
@@ -62,6 +63,7 @@ def test_shares_are_whole_segments_in_wide_tensors() -> None:
 @pytest.mark.parametrize("palette", end_to_end.MIXES)
 def test_a_random_network_runs_as_the_golden_arithmetic_says(palette: str) -> None:
     net = NetworkFactory((3, 8, 8), "w1a1")
+    net.palette = Palette(levels=net.palette.levels, source="another source than that of FREE")
     trunk = net.relu(net.conv(net.quantize("x", signed=True, palette="w8a8"), 16, 3, padding=(1, 1)))
     inner = net.relu(net.conv(net.quantize(trunk, signed=False), 16, 3, padding=(1, 1), groups=16))
     trunk = net.relu(net.add(net.conv(net.quantize(inner, signed=False), 16, 1), trunk))
