@@ -98,6 +98,7 @@ def test_a_file_that_computes_something_else_is_told(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_page_works_as_it_stands(root: Path, tmp_path: Path, repository: Path) -> None:
     (tmp_path / "reports" / "runs").mkdir(parents=True)
     (root / "one").rename(tmp_path / "reports" / "runs" / "digits-avx512")

@@ -53,6 +53,7 @@ def test_it_holds_the_sources_of_the_runtime_unchanged_and_is_the_same_each_time
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("palette", PALETTES)
 def test_kernels_of_this_processor(palette: str, tmp_path: Path) -> None:
     net = network(palette)
@@ -60,6 +61,7 @@ def test_kernels_of_this_processor(palette: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_no_flag_of_the_compiler_changes_a_bit(tmp_path: Path) -> None:
     net = network("w1a1+w4a4")
     held(
@@ -85,6 +87,7 @@ def test_features_that_this_machine_lacks_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("features", [(), ("neon",), ("neon", "dotprod"), ("neon", "dotprod", "i8mm")], ids="-".join)
 @pytest.mark.parametrize("palette", PALETTES)
 def test_arm_under_emulation(
