@@ -64,9 +64,13 @@ def command(
     Example:  soniq-dse estimate --hw avx512.yaml --model digits_cnn --palette w1a1+w4a4 --set simd_width_bits=1024
     """
     from soniq_dse.cost.network import estimate
+    from soniq_dse.errors import UserError
+    from soniq_dse.records.gpu import GpuModel
     from soniq_dse.workloads import load_workload
 
     hardware = machine(hw_name, settings)
+    if timeline and isinstance(hardware, GpuModel):
+        raise UserError(f"--timeline: expected a descriptor of kind cpu, got kind gpu ({hardware.title})")
     if timeline and _is_kernel(timeline):
         _print_timeline(hardware, timeline, page)
         return
@@ -118,8 +122,7 @@ def _print_timeline(hardware: Machine, symbol: str, page: str | None) -> None:
     from soniq_dse.kernels.loops import kept_loop
     from soniq_dse.records.gpu import GpuModel
 
-    if isinstance(hardware, GpuModel):
-        raise UserError(f"--timeline: expected a descriptor of kind cpu, got kind gpu ({hardware.title})")
+    assert not isinstance(hardware, GpuModel)  # the command has refused it
     loop = kept_loop(symbol)
     if loop is None:
         raise UserError(f"--timeline {symbol}: expected a kernel whose loop is kept, got one without")

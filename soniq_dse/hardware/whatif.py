@@ -85,7 +85,7 @@ def _found(tree: _Tree, setting: str, path: str) -> tuple[Any, Any]:
         choices = dict(_children(node))
         part = max((name for name in choices if rest == name or rest.startswith(f"{name}.")), key=len, default=None)
         if part is None or choices[part][1] is None:
-            known = [*KNOBS, *_paths(tree, "")]
+            known = [*(KNOBS if tree["kind"] == "cpu" else ()), *_paths(tree, "")]
             raise UserError(f"--set {setting}: expected a field of the descriptor, got {path!r}{nearest(path, known)}")
         owner, key, rest = node, choices[part][0], rest[len(part) + 1 :]
         node = choices[part][1]

@@ -118,6 +118,10 @@ def test_what_a_gpu_does_not_do_is_refused() -> None:
     workload = load_workload("digits_cnn")
     with pytest.raises(UserError, match="threads: expected 1 or more, and 1 on a GPU, got 1 and 2"):
         estimate(gpu("h200"), workload, threads=2)
+    with pytest.raises(
+        UserError, match=r"expected a field of the descriptor, got 'simd_width_bits'(?!.*simd_width_bits)"
+    ):
+        gpu("h200", "simd_width_bits=512")
     weight_only = uniform_assignment(workload, Level(weight_bits=4, activation_bits=32))
     with pytest.raises(UserError, match=r"level w4: expected one that h200 computes natively \(w1a1, "):
         estimate(gpu("h200"), workload, weight_only)
