@@ -13,6 +13,10 @@ from soniq_dse.records.palette import Level, Palette
 from soniq_dse.records.workload import Segment
 
 
+FIRST_SETTINGS = ("baseline_epochs", "noise_epochs", "finetune_epochs", "batch_size", "learning_rate")
+"""Of ``Schedule``: what every serialised one holds."""
+
+
 class Schedule(Record):
     """How long each part trains, and how; epochs are passes over the training split.
 
@@ -43,11 +47,18 @@ class Schedule(Record):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Of the running average of phase 2's weights, which is what is deployed; 0: the last weights are."""
 
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Fields that came later are left out where they say nothing: results keep their keys."""
+        plain: dict[str, Any] = handler(self)
+        fields = type(self).model_fields
+        return {k: v for k, v in plain.items() if k in FIRST_SETTINGS or v != fields[k].default}
+
     @property
     def of_baseline(self) -> Schedule:
         """As far as the FP32 network depends on it: everything else at its default."""
-        shared = {"baseline_epochs", "noise_epochs", "finetune_epochs", "batch_size", "learning_rate", "augment"}
-        return Schedule(**self.model_dump(include=shared))
+        shared = {name: getattr(self, name) for name in FIRST_SETTINGS}
+        return Schedule(**shared, augment=self.augment)
 
 
 Granularity = Literal["class", "layer"]
