@@ -12,7 +12,6 @@ from soniq_dse.records.network import IntegerNetwork
 from soniq_dse.records.palette import Level, Palette
 from soniq_dse.records.workload import Segment
 
-
 FIRST_SETTINGS = ("baseline_epochs", "noise_epochs", "finetune_epochs", "batch_size", "learning_rate")
 """Of ``Schedule``: what every serialised one holds."""
 
