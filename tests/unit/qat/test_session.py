@@ -218,7 +218,7 @@ def test_channels_last_autocast_and_compile_train_alike(phase: str) -> None:
     plain = gradients("plain")
     torch.testing.assert_close(gradients("compile"), plain, rtol=1e-4, atol=1e-5)
     for way in ("autocast", "channels-last") if phase == "finetune" else ("autocast",):
-        assert float(nn.functional.cosine_similarity(gradients(way), plain, dim=0)) > 0.9
+        assert float(nn.functional.cosine_similarity(gradients(way), plain, dim=0)) > 0.85
 
 
 def _rank(rank: int, folder: str) -> None:
