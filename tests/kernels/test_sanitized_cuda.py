@@ -24,7 +24,6 @@ def test_no_sanitizer_complains(need_program: Callable[[str, str], str], reposit
             sys.executable,
             "-m",
             "pytest",
-            "-q",
             "-x",
             "-n",
             "0",

@@ -1,6 +1,6 @@
 """Loads and runs packed files that were changed at random: a program too, for a build with the address sanitizer.
 
-Usage: ``LD_PRELOAD=.../libasan.so python hostile_files.py MUTATIONS``. A changed manifest or tensor gets the hashes
+Usage: ``LD_PRELOAD=.../libasan.so python hostile_files.py MUTATIONS [SEED]``. A changed manifest or tensor gets the hashes
 that belong to it, so that the checks behind the hashes are what is tried.
 """
 
@@ -191,16 +191,16 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
         yield from _places(inner)
 
 
-def main(count: int) -> None:
+def main(count: int, seed: int = 0) -> None:
     import tempfile
 
     from sanitized_networks import build_with
 
     build_with("address")
     with tempfile.TemporaryDirectory() as folder:
-        found = Counter(outcome(Path(folder) / "net.soniq", content) for content in mutations(count))
+        found = Counter(outcome(Path(folder) / "net.soniq", content) for content in mutations(count, seed))
     print(f"{count} files: {found['refused']} refused, {found['ran']} ran")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(*map(int, sys.argv[1:]))
