@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+OPTIONS = ("-x", "-n", "0", "-p", "no:cacheprovider")
 FLAGS = "-g -fsanitize=address,undefined -fno-sanitize-recover=all"
 
 

@@ -1,7 +1,7 @@
 """Loads and runs packed files that were changed at random: a program too, for a build with the address sanitizer.
 
-Usage: ``LD_PRELOAD=.../libasan.so python hostile_files.py MUTATIONS [SEED]``. A changed manifest or tensor gets the hashes
-that belong to it, so that the checks behind the hashes are what is tried.
+Usage: ``LD_PRELOAD=.../libasan.so python hostile_files.py MUTATIONS [SEED]``. A changed manifest or tensor gets the
+hashes that belong to it, so that the checks behind the hashes are what is tried.
 """
 
 from __future__ import annotations
