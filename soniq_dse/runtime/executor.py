@@ -32,6 +32,8 @@ DEPTHWISE = KernelSpec(
     symbol="soniq_depthwise", op="depthwise", act="u8", wgt="s8", acc="s32", tile=(2, 32, 1), isa="driver",
     algorithm="direct", features=(), k_group=1, k_max=66310, path="cpu/depthwise.cpp",
 )  # fmt: skip
+SHARE_OF_MEMORY = 0.9
+"""Of what is available, that one network's buffers may take: the kernel ends processes that use it up."""
 _VECTOR_SETS = (
     ("avx512f", "avx512bw", "avx512vl", "avx512dq"),
     ("avx2",),
@@ -93,12 +95,20 @@ class Team:
         return self._process == os.getpid()
 
 
+def _available_bytes() -> int:
+    """Memory that can be had without taking any from other programs; all of it where the system does not say."""
+    try:
+        text = Path("/proc/meminfo").read_text()
+        return 1024 * int(text.split("MemAvailable:")[1].split()[0])
+    except (OSError, IndexError, ValueError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def _zeros(size_bytes: int) -> NDArray[np.uint8]:
     """Memory whose pages are touched now, not in the first run. More than there is would end the process, so it is
     refused first."""
-    present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
-        if size_bytes > present:
+        if size_bytes > SHARE_OF_MEMORY * _available_bytes():
             raise MemoryError
         memory: NDArray[np.uint8] = aligned_empty((size_bytes,))
         memory[:] = 0

@@ -156,3 +156,11 @@ def test_what_does_not_fit_in_a_transformer_is_named(
     validate(transformer.network())
     with pytest.raises(UserError, match=message):
         PackedNetwork(changed(transformer.network(), name, **fields), transformer.arrays, ()).executor(1)
+
+
+def test_buffers_that_would_take_all_available_memory_are_refused() -> None:
+    from soniq_dse.runtime.executor import _available_bytes, _zeros
+
+    with pytest.raises(UserError, match="memory: expected room for"):
+        _zeros(_available_bytes())
+    assert not _zeros(64).any()
