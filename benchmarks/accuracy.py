@@ -235,7 +235,8 @@ NOTE = (
     "over seeds; FP32 has as many epochs, and differences are paired by seed. Validation and test data choose nothing "
     "here. Equal epochs, not equal recipes: designs and Brevitas also learn from the outputs of the warm FP32 network "
     "(distillation), the FP32 reference does not; `fp32 distilled` does. The designs that parity on digits is asked of "
-    "were extended once, from 5 to 15 seeds. No data are augmented but where a setting says so. Bounds are "
+    "were extended once, from 5 to 15 seeds, when the bounds of 5 had missed. "
+    "No data are augmented but where a setting says so. Bounds are "
     "one-sided. Seconds are wall time on a shared machine, pauses included. Each training's host, versions and commit "
     "are in reports/benchmarks/accuracy/rows."
 )
