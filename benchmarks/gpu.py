@@ -120,10 +120,11 @@ def _tau(rows: Sequence[Row]) -> float | None:
 
 
 def operands(kernel: GpuKernel, rows: int, cols: int, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Uniform codes and weights."""
+    """Uniform codes and weights; for floats those of one bit, whose sums they hold."""
     rng = np.random.default_rng(SEED)
-    largest = 127 if kernel.wgt == "s8" else 2**kernel.weight_bits - 1
-    codes = rng.integers(0, 2**kernel.activation_bits, (rows, k), dtype=np.uint8)
+    floats = kernel.act == "f16"
+    largest = 127 if kernel.wgt == "s8" else 2 ** (1 if floats else kernel.weight_bits) - 1
+    codes = rng.integers(0, 2 if floats else 2**kernel.activation_bits, (rows, k), dtype=np.uint8)
     if kernel.wgt == "s8":
         return codes, rng.integers(-127, 128, (cols, k), dtype=np.int8)
     return codes, (2 * rng.integers(0, largest + 1, (cols, k), dtype=np.int16) - largest).astype(np.int8)

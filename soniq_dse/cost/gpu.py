@@ -105,22 +105,33 @@ def _in_block(gpu: GpuModel, kernel: GpuKernel, k: int, weight_bytes: float, row
     if kernel.algorithm == "popc":
         words = rows * cols * k * planes / 32
         return {"alu": max(words / lanes["popc"], 2 * words / lanes["lop3"])}
+    shared = _shared(gpu, kernel, weight_bytes, row_bytes)
+    if kernel.algorithm == "csa":  # two words: four LOP3, one POPC
+        words = rows * cols * k * planes / 32
+        return {"alu": words * max(2 / lanes["lop3"], 0.5 / lanes["popc"]), "shared": shared}
+    if kernel.algorithm == "hfma2":
+        return {"alu": rows * cols * k / 2 / lanes["hfma2"], "shared": shared}
     if kernel.op == "gemv":  # all eight columns are multiplied, whatever rows there are
         return {"tensor": 8 * cols * k * kernel.weight_bits / rate}
-    across, along = _warps(kernel)
-    read = weight_bytes * along + row_bytes * across
-    busy: dict[Bound, float] = {
-        "tensor": rows * cols * k * (planes if kernel.algorithm == "bmma" else 1) / rate,
-        "shared": (read + weight_bytes + row_bytes) / gpu.multiprocessor.shared_bytes_per_cycle.value,
-    }
+    macs = rows * cols * k * (planes if kernel.algorithm == "bmma" else 1)
+    busy: dict[Bound, float] = {"tensor": macs / rate, "shared": shared}
     if kernel.algorithm == "imma" and kernel.weight_bits < 8:  # a shift and a mask a word, in every column of warps
-        busy["alu"] = 2 * along * cols * k / 4 / lanes["lop3"]
+        busy["alu"] = 2 * _warps(kernel)[1] * cols * k / 4 / lanes["lop3"]
     return busy
 
 
+def _shared(gpu: GpuModel, kernel: GpuKernel, weight_bytes: float, row_bytes: float) -> float:
+    """Cycles of shared memory: every operand is written once and read by every warp that needs it; on vector units the
+    lanes that share a word read it again, four of weights and two of activations at a time."""
+    across, along = _warps(kernel)
+    again = (4, 2) if kernel.algorithm in ("csa", "hfma2") else (1, 1)
+    read = weight_bytes * (along * again[0] + 1) + row_bytes * (across * again[1] + 1)
+    return read / gpu.multiprocessor.shared_bytes_per_cycle.value
+
+
 def _warps(kernel: GpuKernel) -> tuple[int, int]:
-    """Warps of a block along output channels and along rows (``MmaTile`` of ``cuda/mma_tile.h``)."""
-    along = 2
+    """Warps of a block along output channels and along rows (``WR`` and ``WC`` of ``cuda/staged_tile.h``)."""
+    along = 4 if kernel.algorithm == "csa" else 2
     return kernel.threads // WARP_THREADS // along, along
 
 

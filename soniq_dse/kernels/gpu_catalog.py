@@ -14,7 +14,7 @@ CUDA_FOLDER = Path(__file__).parent / "cuda"
 
 _INSTANCE = re.compile(r'^SONIQ_CUDA_KERNEL\((\w+), "(\w+)", (\d+), (\d+), (\d+), [^;]+?\)$', re.MULTILINE)
 _SYMBOL = re.compile(
-    r"(?P<op>gemm|gemv)_(?P<act>u[1-8])_(?P<wgt>z[1-7]|s8)_(?P<acc>s32)"
+    r"(?P<op>gemm|gemv)_(?P<act>u[1-8]|f16)_(?P<wgt>z[1-7]|s8|f16)_(?P<acc>s32|f16)"
     r"_(?P<mr>\d+)x(?P<nr>\d+)x(?P<kr>\d+)__(?P<arch>sm\d+)_(?P<algorithm>[a-z0-9]+)"
 )
 

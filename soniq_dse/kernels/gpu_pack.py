@@ -46,6 +46,8 @@ def pack_weights(kernel: GpuKernel, weights: NDArray[np.int8]) -> Words:
     Raises:
         UserError: a weight that the format does not have, or k beyond the kernel's limit.
     """
+    if kernel.wgt == "f16":
+        return _a_order(_halves(kernel, weights, CHANNELS), padded_steps(kernel, weights.shape[1]))
     bits, largest = kernel.weight_bits, 127 if kernel.wgt == "s8" else 2**kernel.weight_bits - 1
     wide = weights.astype(np.int16)
     if np.abs(wide).max(initial=0) > largest or (kernel.wgt != "s8" and not (wide & 1).all()):
@@ -54,7 +56,7 @@ def pack_weights(kernel: GpuKernel, weights: NDArray[np.int8]) -> Words:
     steps = padded_steps(kernel, weights.shape[1])
     codes = (weights.view(np.uint8) if kernel.wgt == "s8" else (wide + largest) // 2).astype(np.uint8)
     codes = _padded(codes, CHANNELS, steps * kernel.k_group)
-    if kernel.algorithm == "bmma":
+    if kernel.algorithm in ("bmma", "csa"):
         return _a_order(_planes(codes, bits), steps)
     if kernel.algorithm == "popc":
         return _by_step(_planes(codes, bits), steps)
@@ -73,6 +75,9 @@ def pack_activations(kernel: GpuKernel, codes: Codes) -> tuple[Words, NDArray[np
         UserError: a code that the format does not have, or k beyond the kernel's limit.
     """
     bits = kernel.activation_bits
+    if kernel.act == "f16":
+        sums = np.zeros(len(codes), np.int32)  # not read
+        return _b_order(_halves(kernel, codes, 8), padded_steps(kernel, codes.shape[1])), sums
     if codes.max(initial=0) >= 2**bits:
         raise UserError(f"{kernel.symbol}: codes: expected below {2**bits}, got {codes.max()}")
     steps = padded_steps(kernel, codes.shape[1])
@@ -89,6 +94,19 @@ def pack_activations(kernel: GpuKernel, codes: Codes) -> tuple[Words, NDArray[np
         return _b_order(_planes(_padded(codes, 8, steps * kernel.k_group), bits), steps), sums
     planes = _planes(_padded(codes, 8 // bits, steps * kernel.k_group), bits)
     return _b_order(planes.reshape(-1, 1, planes.shape[2]), steps), sums
+
+
+def pack_symbol(kernel: GpuKernel) -> str:
+    """The function of ``cuda/quant_pack.cu`` that packs what ``kernel`` reads; there is none for floats."""
+    algorithm = "bmma" if kernel.algorithm == "csa" else kernel.algorithm
+    return f"pack_f32_{kernel.act}__sm61_{kernel.op}{algorithm}"
+
+
+def _halves(kernel: GpuKernel, values: NDArray[np.int8] | Codes, rows: int) -> Words:
+    """``[rows, k]`` integers -> ``[rows, 1, k / 2]`` words of two 16-bit floats."""
+    padded = np.zeros((-(-len(values) // rows) * rows, padded_steps(kernel, values.shape[1]) * kernel.k_group), "f2")
+    padded[: len(values), : values.shape[1]] = values
+    return padded.view(np.uint32)[:, None]
 
 
 def _padded(codes: Codes, rows: int, k: int) -> Codes:

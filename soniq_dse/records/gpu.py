@@ -110,7 +110,8 @@ class GpuKernel(Record):
     ``<op>_<act>_<wgt>_<acc>_<MR>x<NR>x<KR>__<arch>_<algorithm>``; a block of ``threads`` makes MR rows of NR output
     channels, KR input channels at a time. ``arch`` is the first architecture that has its instructions, ``operation``
     that of a descriptor which it needs natively. ``k_group`` is the multiple to which k is padded, ``k_max`` the
-    largest padded k before its accumulator can overflow, ``path`` its source below ``soniq_dse/kernels``.
+    largest padded k before its accumulator can overflow, ``path`` its source below ``soniq_dse/kernels``. Kernels of
+    16-bit floats (``f16``) are what others are compared with: they serve no level.
     """
 
     symbol: str

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soniq_dse.kernels.gpu_catalog import CUDA_FOLDER
-from soniq_dse.kernels.gpu_pack import grid_of, pack_activations, pack_weights, padded_steps
+from soniq_dse.kernels.gpu_pack import grid_of, pack_activations, pack_symbol, pack_weights, padded_steps
 from soniq_dse.native.compiler import build_library
 from soniq_dse.records.gpu import GpuKernel
 
@@ -49,8 +49,8 @@ def packed_on_device(
     rows, k = x.shape
     n_words = pack_activations(kernel, np.zeros((rows, k), np.uint8))[0].size
     packed, sums = np.full(n_words, 0xA5A5A5A5, np.uint32), np.zeros(rows, np.int32)
-    steps = padded_steps(kernel, k) * (1 if kernel.algorithm in ("bmma", "popc") else kernel.k_group // 32)
-    function = getattr(library("quant_pack.cu"), f"pack_f32_{kernel.act}__sm61_{kernel.op}{kernel.algorithm}")
+    steps = padded_steps(kernel, k) * (1 if kernel.algorithm in ("bmma", "csa", "popc") else kernel.k_group // 32)
+    function = getattr(library("quant_pack.cu"), pack_symbol(kernel))
     pointers = [ctypes.c_void_p(array.ctypes.data) for array in (x, packed, sums)]
     numbers = (ctypes.c_float(scale), ctypes.c_float(shift), rows, ctypes.c_uint(seed))
     assert not function(*pointers, k, steps, *numbers), "threads wait at a barrier for others that never come"

@@ -15,6 +15,7 @@ from soniq_dse.kernels.reference import raw_gemm
 from soniq_dse.records.gpu import GpuKernel, GpuModel
 
 KERNELS = gpu_catalog()
+QUANTISED = [kernel for kernel in KERNELS if kernel.act != "f16"]
 
 
 def operands(
@@ -22,6 +23,10 @@ def operands(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Random codes and weights; ``extreme``: the largest codes and weights of both signs only."""
     rng = np.random.default_rng(rows * 1_000_003 + cols * 1009 + k)
+    if kernel.act == "f16":  # of one bit, so that 16-bit floats hold every sum
+        assert k <= 4096
+        codes, weights = rng.integers(0, 2, (rows, k)), 2 * rng.integers(0, 2, (cols, k)) - 1
+        return (codes * 0 + 1 if extreme else codes).astype(np.uint8), weights.astype(np.int8)
     largest = 127 if kernel.wgt == "s8" else 2**kernel.weight_bits - 1
     codes = rng.integers(0, 2**kernel.activation_bits, (rows, k)).astype(np.uint8)
     weights = (
@@ -46,7 +51,7 @@ def shapes(kernel: GpuKernel) -> list[tuple[int, int, int]]:
 def test_a_kernel_equals_the_reference_at_every_edge(kernel: GpuKernel) -> None:
     for rows, cols, k in shapes(kernel):
         codes, weights = operands(kernel, rows, cols, k)
-        np.testing.assert_array_equal(product(kernel, codes, weights), raw_gemm(kernel.act, codes, weights))
+        np.testing.assert_array_equal(product(kernel, codes, weights), raw_gemm("u8", codes, weights))
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.symbol)
@@ -54,12 +59,12 @@ def test_the_result_does_not_depend_on_the_order_of_threads(kernel: GpuKernel) -
     """Long enough that every stage of a pipeline is used again."""
     rows, cols, k = min(kernel.tile[0], 9), 17, 5 * kernel.k_group + 1
     codes, weights = operands(kernel, rows, cols, k, extreme=True)
-    expected = raw_gemm(kernel.act, codes, weights)
+    expected = raw_gemm("u8", codes, weights)
     for seed in (1, 2):
         np.testing.assert_array_equal(product(kernel, codes, weights, seed), expected)
 
 
-@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.symbol)
+@pytest.mark.parametrize("kernel", QUANTISED, ids=lambda kernel: kernel.symbol)
 def test_activations_are_quantised_and_packed_on_the_device_as_in_numpy(kernel: GpuKernel) -> None:
     """Ties to even, both ends of the range, padding along k; eight rows fill every tile."""
     largest, k = 2**kernel.activation_bits - 1, kernel.k_group + 33
@@ -72,7 +77,7 @@ def test_activations_are_quantised_and_packed_on_the_device_as_in_numpy(kernel: 
     np.testing.assert_array_equal(packed, expected)
 
 
-@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.symbol)
+@pytest.mark.parametrize("kernel", QUANTISED, ids=lambda kernel: kernel.symbol)
 def test_no_accumulator_overflows_up_to_the_kernels_limit(kernel: GpuKernel) -> None:
     largest_w = 127 if kernel.wgt == "s8" else 2**kernel.weight_bits - 1
     limit = (2**31 - 1) // (largest_w * (2**kernel.activation_bits - 1))
@@ -94,9 +99,20 @@ def test_no_kernel_uses_what_a_gpu_only_emulates(name: str) -> None:
     gpu = load_machine(name)
     assert isinstance(gpu, GpuModel)
     serving = [kernel for native in gpu_levels(gpu) for kernel in gpu_kernels_for(native.level, gpu)]
-    assert {kernel.algorithm for kernel in serving} == {"imma", "dp4a", "popc"} | (
+    assert {kernel.algorithm for kernel in serving} == {"imma", "dp4a", "popc", "csa"} | (
         {"bmma"} if name == "h200" else set()
     )
+
+
+def test_the_float_baseline_rounds_as_16_bit_floats_do() -> None:
+    """Even k: 2048 + 1 is 2048, a tie going to even; odd k: sixteen ones. It serves no level."""
+    kernel = next(kernel for kernel in KERNELS if kernel.act == "f16")
+    codes, weights = np.ones((1, 32), np.uint8), np.tile(np.array([0, 1], np.int8), (1, 16))
+    codes[0, 0], weights[0, 0], weights[0, 4] = 128, 16, 1
+    assert product(kernel, codes, weights)[0, 0] == 2048 + 16
+    h200 = load_machine("h200")
+    assert isinstance(h200, GpuModel)
+    assert kernel not in [k for native in gpu_levels(h200) for k in gpu_kernels_for(native.level, h200)]
 
 
 def test_what_a_format_does_not_have_is_refused() -> None:

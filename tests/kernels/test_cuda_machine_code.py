@@ -20,7 +20,14 @@ ARCHITECTURES = sorted({gpu.architecture for gpu in GPUS})
 SOURCES = sorted({kernel.path for kernel in gpu_catalog()})
 REGISTERS, SHARED_BYTES = 65536, 48 << 10
 """Of a multiprocessor, and of a block that asks for no more than every GPU grants."""
-PIPE = {"bmma": "BMMA.168256.AND.POPC", "imma": "IMMA.16832", "dp4a": "IDP.4A", "popc": "POPC"}
+PIPE = {
+    "bmma": "BMMA.168256.AND.POPC",
+    "imma": "IMMA.16832",
+    "dp4a": "IDP.4A",
+    "popc": "POPC",
+    "csa": "POPC",
+    "hfma2": "HFMA2",
+}
 """By algorithm: the instruction that does the work."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -73,6 +80,24 @@ def test_weights_are_read_16_bytes_at_a_time() -> None:
         names = [name.split(".") for name in code(cubin(kernel.path, "sm_90"))[kernel.symbol]]
         load = "LDGSTS" if kernel.op == "gemm" else "LDG"
         assert any(name[0] == load and "128" in name for name in names), kernel.symbol
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_vector_units_are_compared_at_their_best(architecture: str) -> None:
+    """Of 32 x 4 words a step: two LOP3 each and half a POPC, in a kernel with room for two blocks; and of 128 x 8 pairs
+    of floats an HFMA2 each, which on sm_80 and sm_90 take turns between two units."""
+    for kernel in gpu_catalog():
+        names = code(cubin(kernel.path, architecture))[kernel.symbol]
+        if kernel.algorithm == "csa":
+            finishing, words = 32, 32 * 8
+            assert names.count("POPC") == words // 2 + finishing
+            assert sum(name.startswith("LOP3") for name in names) <= 2 * words + 2 * finishing
+            assert resources(cubin(kernel.path, architecture))[kernel.symbol]["registers"] <= REGISTERS // 2 // 256
+        if kernel.algorithm == "hfma2":
+            plain, other = names.count("HFMA2"), names.count("HFMA2.MMA")
+            assert plain + other >= 1024
+            assert plain + other <= 1024 * 1.2
+            assert other == 0 or plain >= 512
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

