@@ -22,6 +22,7 @@ import torch
 
 from benchmarks._controls import train_control, train_peer
 from benchmarks._frame import KEPT, ROOT, Row
+from soniq_dse.explore._pins import parse_pins
 from soniq_dse.explore._recipe import schedule_of
 from soniq_dse.hardware.host import detect_host
 from soniq_dse.qat.baseline import train_baseline
@@ -32,6 +33,7 @@ from soniq_dse.records.palette import Palette
 from soniq_dse.records.workload import Workload
 from soniq_dse.store import Store, result_key
 from soniq_dse.workloads import load_model, load_task
+from soniq_dse.workloads.pins import graph_of
 from soniq_dse.workloads.task import Task
 from soniq_dse.workloads.trace import trace
 
@@ -45,16 +47,22 @@ K_GROUP = 16
 
 @dataclass(frozen=True)
 class Job:
-    """One design: ``w2a2+w4a4@2.5`` by an allocator, or by the peer; ``setting`` changes the campaign's schedule."""
+    """One design: ``w2a2+w4a4@2.5`` by an allocator, or by the peer.
+
+    ``setting`` changes the campaign's schedule, ``pin`` (``head=w2``) keeps a layer at a level of its own.
+    """
 
     palette: str
     allocator: str = "soniq"
     setting: str = ""
+    pin: str = ""
 
     @property
     def name(self) -> str:
-        """``w2a2+w4a4@2.5``, with the allocator behind it where that is not SONIQ's, and the setting."""
-        more = [word for word in (self.allocator.replace("soniq", ""), self.setting) if word]
+        """``w2a2+w4a4@2.5``, with the allocator behind it where that is not SONIQ's, pin (``head w2``) and setting."""
+        more = [
+            word for word in (self.allocator.replace("soniq", ""), self.pin.replace("=", " "), self.setting) if word
+        ]
         return " ".join([self.palette, *more])
 
 
@@ -179,12 +187,13 @@ class Trainer:
             model=self.campaign.model, data=self.campaign.data, data_sha256=self._task.data_sha256, palette=palette,
             budget_bits=float(budget) if budget else None, allocator=job.allocator, seed=seed,
             schedule=schedule, k_group=K_GROUP if len(palette.levels) > 1 else 1,
+            pins=parse_pins((job.pin,) if job.pin else ()),
         )  # fmt: skip
         build, _ = load_model(self.campaign.model)
         key = result_key("accuracy", candidate, self._graph)
         checkpoint = Checkpoint(store, "design", key)
         how = {"progress": self._watch, "checkpoint": checkpoint, "device": self._device}
-        made = train_design(candidate, self._graph, build, self._task, baseline, store, **how)
+        made = train_design(candidate, graph_of(self._graph, candidate), build, self._task, baseline, store, **how)
         store.put("design", key, made)  # and its checkpoint goes
         return {
             "val": made.metric_val, "test": made.metric_test, "bits": made.assignment.bits_per_weight,

@@ -30,7 +30,7 @@ CAMPAIGN = Campaign(
 def row(design: str, seed: int, test: float, fp32: float = 90.0, campaign: object = CAMPAIGN) -> dict:
     return {
         "design": design, "seed": seed, "test": test, "fp32 test": fp32, "fp32 bytes": 800, "bytes": 100, "bits": 4.0,
-        "seconds": 1.0, "host": "a host", "date": "2026-01-01", "recipe": campaign.recipe,
+        "seconds": 1.0, "metric": "accuracy", "host": "a host", "date": "2026-01-01", "recipe": campaign.recipe,
     }  # fmt: skip
 
 
@@ -124,3 +124,18 @@ def test_a_table_says_how_far_from_fp32() -> None:
     (line,) = accuracy.summary([row("w4a4", 0, 89.0), row("w4a4", 1, 90.0)])
     assert line["against FP32, points"] == "-0.50 +- 0.50"
     assert line["whole file, x smaller"] == "8.0"
+
+
+def test_a_perplexity_is_compared_in_percent_and_better_below() -> None:
+    rows = [{**row("w2a4 head w2", seed, 5.1, fp32=5.0), "metric": "perplexity"} for seed in range(5)]
+    assert accuracy.parity_of(rows, "w2a4 head w2") == pytest.approx(-2.0)
+    (line,) = accuracy.summary(rows)
+    assert line["against FP32, %"] == "-2.00 +- 0.00"
+
+
+def test_a_small_transformer_counts_only_where_its_file_is_small() -> None:
+    rows = [{**row("w2a4 head w2", seed, 5.0, fp32=5.0), "metric": "perplexity"} for seed in range(5)]
+    large = [{**row, "bytes": 120} for row in rows]  # of 800: 6.7 times smaller
+    name = "Q4 w2a4 head w2 against FP32, a file 7 times smaller, WikiText-2"
+    assert {goal.id: goal.met for goal in accuracy.goals_of({"wikitext2": rows})}[name]
+    assert not {goal.id: goal.met for goal in accuracy.goals_of({"wikitext2": large})}[name]
