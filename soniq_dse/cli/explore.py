@@ -105,8 +105,9 @@ def _run_file(ctx: click.Context, option: click.Parameter, path: Path | None) ->
               "proxy_milp, halving, nsga2 or tpe.  [default: exhaustive; combined with --search-budget]")  # fmt: skip
 @click.option("--search-budget", "search_epochs", type=INT, metavar="EPOCHS", help="Epochs (noise and fine-tuning) "
               "that the search may spend.  [default: a tenth of those of all designs, unless exhaustive]")  # fmt: skip
-@click.option("--granularity", type=click.Choice(("class", "layer")), default="class", show_default=True,
-              help="What has a level of its own: a channel of a tensor class, or all that a layer reads.")  # fmt: skip
+@click.option("--granularity", type=click.Choice(("class", "free", "layer")), default="class", show_default=True,
+              help="What has a level of its own: a channel of tensors that adds join, a channel of each of them, or "
+              "all that a layer reads.")  # fmt: skip
 @click.option("--limit", type=INT, metavar="N", help="At most so many examples of each split, for a quick try.")
 @click.option("--batch", type=INT, metavar="N", default=1, show_default=True, help="Inputs per call whose latency "
               "counts.")  # fmt: skip

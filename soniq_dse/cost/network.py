@@ -15,7 +15,7 @@ from soniq_dse import registry
 from soniq_dse.cost.choice import Chooser
 from soniq_dse.cost.energy import Energy
 from soniq_dse.cost.gpu import gpu_estimate, gpu_level_costs
-from soniq_dse.cost.graph import MatmulLayer, at_batch, is_free, is_signed, segments_of
+from soniq_dse.cost.graph import MatmulLayer, at_batch, is_free, is_signed, reordered, segments_of
 from soniq_dse.cost.intervals import Intervals, are_current, read_kept, regime_of, span
 from soniq_dse.cost.layers import LayerCoster, PartCost
 from soniq_dse.cost.operators import Operators
@@ -215,6 +215,7 @@ def _requantisation(workload: Workload, assignment: Assignment | None, operators
     """Layer -> cycles to write codes for its readers, once per tensor; the network's input is charged to its reader."""
     cycles: dict[str, float] = {}
     done: set[str] = set()
+    moved = reordered(workload, assignment)
     for node in workload.nodes:
         if node.layer is None or node.inputs[0] in done or segments_of(workload, node, assignment) is None:
             continue
@@ -223,7 +224,7 @@ def _requantisation(workload: Workload, assignment: Assignment | None, operators
         while maker.layer is None and maker.inputs:
             maker = workload.node(maker.inputs[0])
         owner = maker.name if maker.layer is not None else node.name
-        cycles[owner] = cycles.get(owner, 0.0) + operators.requantise(node.inputs[0])
+        cycles[owner] = cycles.get(owner, 0.0) + operators.requantise(node.inputs[0], reordered=node.inputs[0] in moved)
     return cycles
 
 

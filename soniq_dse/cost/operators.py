@@ -18,6 +18,7 @@ from soniq_dse.cost.vector_loops import (
     POOL,
     POOL_CYCLES,
     RECTIFY,
+    REORDER_CYCLES,
     RESIDUAL,
     SOFTEN,
     VectorLoops,
@@ -72,15 +73,19 @@ class Operators:
         products = self.loops.floats(2 * rows * counted * channels, ATTEND)
         return PART_CYCLES + products + self.loops.floats(rows * counted * node.attributes["heads"], SOFTEN)
 
-    def requantise(self, tensor: str) -> float:
-        """Cycles to turn a tensor into codes; before the max pools that made it, since they work on codes."""
+    def requantise(self, tensor: str, *, reordered: bool) -> float:
+        """Cycles to turn a tensor into codes; before the max pools that made it, since they work on codes.
+
+        ``reordered``: its channels are put into another order on the way.
+        """
         node = self.workload.node(tensor)
         while node.op == "max_pool2d" or node.op in _FREE - {"input"}:
             node = self.workload.node(node.inputs[0])
         found = self.workload.class_of(tensor)
         loop = RECTIFY if found is not None and found.nonnegative else EMIT
         alone = PART_CYCLES if node.op == "input" else 0.0
-        return alone + self.loops.floats(self._elements(node), loop)
+        moved = REORDER_CYCLES * self._elements(node) if reordered else 0.0
+        return alone + moved + self.loops.floats(self._elements(node), loop)
 
     def _elements(self, node: Node) -> float:
         return prod(node.shape) * self.scale

@@ -58,8 +58,8 @@ def quantize(
             they are moved until that is within the budget.
         allocator: what assigns levels to channels; ``soniq`` learns it in phase 1.
         pins: module path -> level, as in ``{"head": "w8"}`` (weight-only); without, the first and last layer have w8a8.
-        granularity: ``class`` gives every channel of a tensor class a level of its own, ``layer`` one level to all that
-            a layer reads.
+        granularity: ``class`` gives every channel of a tensor class a level of its own, ``free`` every channel of every
+            tensor that layers read, ``layer`` one level to all that a layer reads.
         k_group: the channels of a level come in multiples of this, the group of the kernels to be used.
         seed: of noise and random allocators.
         name: of the design.

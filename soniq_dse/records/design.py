@@ -60,8 +60,9 @@ class Schedule(Record):
         return Schedule(**shared, augment=self.augment)
 
 
-Granularity = Literal["class", "layer"]
-"""Every channel of a tensor class has a level of its own, or all that a layer reads has one."""
+Granularity = Literal["class", "free", "layer"]
+"""Every channel of a tensor class has a level of its own; or every channel of every tensor that layers read; or all
+that a layer reads has one."""
 LATER_DEFAULTS: dict[str, Any] = {"costs": None, "first_last": None, "granularity": "class", "pins": {}}
 """Of ``Candidate``: fields that came later, and what stands for nothing."""
 

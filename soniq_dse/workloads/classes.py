@@ -131,16 +131,16 @@ def classes_of(
     nonnegative: Mapping[str, bool],
     pins: Mapping[str, PinnedBits],
     *,
-    per_layer: bool = False,
+    apart: bool = False,
 ) -> tuple[TensorClass, ...]:
     """The classes where ``pins`` fix tensors: each of these is a class of its own, as one level has no order to share.
 
-    ``nonnegative`` says of every tensor whether it is at least 0; ``per_layer``: every tensor that a layer reads is to
-    have one level, and so is a class of its own.
+    ``nonnegative`` says of every tensor whether it is at least 0; ``apart``: every tensor that a layer reads is a class
+    of its own, whatever joins it to others.
     """
     layers = [node for node in nodes if node.layer is not None and node.name not in floating]
     axes = _channel_axes(nodes, floating)
-    alone = set(pins) | ({node.inputs[0] for node in layers} if per_layer else set())
+    alone = set(pins) | ({node.inputs[0] for node in layers} if apart else set())
     root_of = _joined(nodes, axes, alone)
     consumers: dict[str, list[Node]] = defaultdict(list)
     for node in layers:

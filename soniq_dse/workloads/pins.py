@@ -32,7 +32,7 @@ def with_pins(
         workload: a trace.
         pins: module path -> level. Layers that read the same tensor share its codes, and so the level.
         first_last: level of what the first and the last layers read: 8 bits (None), another, or that of the palette.
-        granularity: ``layer`` makes a class of every tensor that a layer reads.
+        granularity: other than ``class``, every tensor that a layer reads is a class of its own.
 
     Raises:
         UserError: a module is no quantised layer, or two pins of one tensor differ.
@@ -46,7 +46,7 @@ def with_pins(
     known = {by_name[reader].inputs[0] for c in workload.tensor_classes if c.nonnegative for reader in c.consumers}
     # Whether the input may be negative is no part of a trace: what its classes say of tensors is kept.
     signs = {tensor: sign or tensor in known for tensor, sign in nonnegative(nodes, floating, False).items()}
-    found = classes_of(nodes, floating, signs, fixed, per_layer=granularity == "layer")
+    found = classes_of(nodes, floating, signs, fixed, apart=granularity != "class")
     return workload.model_copy(update={"tensor_classes": found})
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from soniq_dse.errors import UserError
+from soniq_dse.records.design import Granularity
 from soniq_dse.records.palette import Level
 from soniq_dse.records.workload import TensorClass, Workload
 from soniq_dse.workloads.pins import Ends, with_pins
@@ -71,8 +72,9 @@ def test_first_and_last(workload: Workload, ends: Ends, bits: object) -> None:
     assert [class_read_by(explicit, name).pinned_bits for name in ("stem", "head", "depthwise")] == [bits, 2, 4]
 
 
-def test_per_layer_every_tensor_that_is_read_is_a_class(workload: Workload) -> None:
-    found = with_pins(workload, {"last": W4A4}, granularity="layer")
+@pytest.mark.parametrize("granularity", ["layer", "free"])
+def test_apart_every_tensor_that_is_read_is_a_class(workload: Workload, granularity: Granularity) -> None:
+    found = with_pins(workload, {"last": W4A4}, granularity=granularity)
     readers = [c.consumers for c in found.tensor_classes]
     assert readers == [("stem",), ("one",), ("two", "shortcut"), ("depthwise",), ("last",), ("head",)]
     assert [c.pinned_bits for c in found.tensor_classes] == [8, None, None, 8, 4, 8]
