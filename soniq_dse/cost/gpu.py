@@ -6,8 +6,8 @@ to multiprocessors in equal numbers, so the last ones leave some idle. What the 
 kernel of its geometry is faster than that alone. Weights of the run before are still in the cache where those of the
 whole network fit.
 
-Not modelled: the instructions around the multiply-accumulates, bank conflicts, clocks under load. A convolution is
-priced as the implicit GEMM that no kernel does yet, a segment as a launch of its own.
+A convolution, and a layer of several segments, are one launch of the layer kernel. Not modelled: the instructions
+around the multiply-accumulates, bank conflicts, clocks under load.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from soniq_dse.cost.graph import MatmulLayer, at_batch, is_free, segments_of
 from soniq_dse.errors import UserError
 from soniq_dse.hardware.gpus import gpu_levels
-from soniq_dse.kernels.gpu_catalog import gpu_kernels_for
+from soniq_dse.kernels.gpu_catalog import gpu_kernels_for, gpu_layer_kernel_for, part_for
 from soniq_dse.kernels.gpu_pack import grid_of
 from soniq_dse.records.cost import Bound, CostTerm, Estimate, LayerEstimate
 from soniq_dse.records.design import Assignment
 from soniq_dse.records.gpu import WARP_THREADS, GpuKernel, GpuModel
 from soniq_dse.records.palette import Level, LevelCost
-from soniq_dse.records.workload import Conv2dLayer, Node, Segment, Workload
+from soniq_dse.records.workload import Conv2dLayer, GemmLayer, Node, Segment, Workload
 
 FACTOR = 2.0
 """From half to twice: what is said of the error of a model that nothing was held against."""
@@ -66,14 +66,23 @@ class GpuCost:
 
 
 def kernel_cost(
-    gpu: GpuModel, kernel: GpuKernel, rows: int, cols: int, k: int, *, groups: int = 1, cached: bool = False
+    gpu: GpuModel,
+    kernel: GpuKernel,
+    rows: int,
+    cols: int,
+    k: int,
+    *,
+    groups: int = 1,
+    cached: bool = False,
+    taps: int = 1,
 ) -> GpuCost:
     """One launch of ``kernel`` for ``[rows, k] x [cols, k]``, ``groups`` times side by side.
 
     Args:
         cached: whether the weights are in the shared cache from before.
+        taps: that share k; every tap is padded, and reads the same rows again.
     """
-    padded_k = -(-k // kernel.k_group) * kernel.k_group
+    padded_k = _padded_k(kernel, k, taps)
     blocks_x, blocks_y = grid_of(kernel, rows, cols)
     blocks = blocks_x * blocks_y * groups
     here = math.ceil(blocks / gpu.multiprocessors.value)
@@ -83,7 +92,7 @@ def kernel_cost(
     busy = {name: cycles * here for name, cycles in _in_block(gpu, kernel, padded_k, weight_bytes, row_bytes).items()}
     busy["l2"] = (blocks * (weight_bytes + row_bytes) + results) / gpu.l2.read_bytes_per_cycle.value
     stored = blocks_x * weight_bytes * groups
-    beyond = blocks_y * row_bytes * groups + results
+    beyond = blocks_y * row_bytes * groups / taps + results
     from_memory = (0.0 if cached else stored) + (beyond if beyond > gpu.l2.size_bytes.value else 0.0)
     busy["dram"] = from_memory / _memory_bytes_per_cycle(gpu)
     first = gpu.l2.latency_cycles.value if not from_memory else gpu.memory.latency_ns.value * gpu.clock_ghz.value
@@ -131,7 +140,7 @@ def _shared(gpu: GpuModel, kernel: GpuKernel, weight_bytes: float, row_bytes: fl
 
 def _warps(kernel: GpuKernel) -> tuple[int, int]:
     """Warps of a block along output channels and along rows (``WR`` and ``WC`` of ``cuda/staged_tile.h``)."""
-    along = 4 if kernel.algorithm == "csa" else 2
+    along = 4 if kernel.algorithm == "csa" or kernel.symbol.startswith("layer") else 2
     return kernel.threads // WARP_THREADS // along, along
 
 
@@ -246,15 +255,43 @@ def gpu_level_costs(gpu: GpuModel, workload: Workload, *, batch: int = 1, thread
 
 def _cheapest(gpu: GpuModel, layer: MatmulLayer, level: Level, channels: int, *, cached: bool) -> GpuCost:
     """The kernel that is predicted to take least for ``channels`` input channels of each group."""
-    kernels = gpu_kernels_for(level, gpu)
-    cols, groups = layer.out_channels // layer.n_groups, layer.n_groups
-    k = max(1, channels) * layer.taps
-    fitting = [kernel for kernel in kernels if -(-k // kernel.k_group) * kernel.k_group <= kernel.k_max]
+    kernels: list[GpuKernel] = []
+    if level in [native.level for native in gpu_levels(gpu)]:
+        plain = isinstance(layer, GemmLayer) or _is_pointwise(layer)
+        kernels = [part_for(gpu_layer_kernel_for(gpu), level), *(gpu_kernels_for(level, gpu) if plain else ())]
+    k = layer.taps * max(1, channels)
+    fitting = [kernel for kernel in kernels if _padded_k(kernel, k, layer.taps) <= kernel.k_max]
     if not fitting:
         known = ", ".join(dict.fromkeys(native.level.name for native in gpu_levels(gpu)))
         raise UserError(f"level {level.name}: expected one that {gpu.name} computes natively ({known})")
-    costs = (kernel_cost(gpu, kernel, layer.rows, cols, k, groups=groups, cached=cached) for kernel in fitting)
-    return min(costs, key=lambda cost: cost.cycles)
+    return min((_cost_of(gpu, kernel, layer, k, cached=cached) for kernel in fitting), key=lambda cost: cost.cycles)
+
+
+def _in_one_launch(gpu: GpuModel, layer: MatmulLayer, segments: Sequence[Segment], *, cached: bool) -> list[GpuCost]:
+    """Several segments by the layer kernel: what comes before is paid once."""
+    if len(segments) == 1:
+        return [_cheapest(gpu, layer, segments[0].level, segments[0].channels // layer.n_groups, cached=cached)]
+    costs: list[GpuCost] = []
+    for segment in segments:
+        part = part_for(gpu_layer_kernel_for(gpu), segment.level)
+        k = layer.taps * max(1, segment.channels // layer.n_groups)
+        cost = _cost_of(gpu, part, layer, k, cached=cached)
+        costs.append(replace(cost, launch=0.0, first_access=0.0) if costs else cost)
+    return costs
+
+
+def _cost_of(gpu: GpuModel, kernel: GpuKernel, layer: MatmulLayer, k: int, *, cached: bool) -> GpuCost:
+    cols, groups = layer.out_channels // layer.n_groups, layer.n_groups
+    return kernel_cost(gpu, kernel, layer.rows, cols, k, groups=groups, cached=cached, taps=layer.taps)
+
+
+def _padded_k(kernel: GpuKernel, k: int, taps: int) -> int:
+    return taps * -(-(k // taps) // kernel.k_group) * kernel.k_group
+
+
+def _is_pointwise(layer: Conv2dLayer) -> bool:
+    """A matrix product of its pixels as they lie."""
+    return layer.kernel == (1, 1) and layer.stride == (1, 1) and layer.padding == (0, 0)
 
 
 def _layer(
@@ -275,11 +312,10 @@ def _layer(
         cost = float_cost(gpu, layer.rows, cols, k, groups=groups, cached=cached)
         note = "16-bit floats at the rate of tensor units: a library at its best"
         return _estimate_of(gpu, node.name, node.op, [cost], [], layer.macs, note)
-    parts = [_cheapest(gpu, layer, s.level, s.channels // groups, cached=cached) for s in segments]
+    parts = _in_one_launch(gpu, layer, segments, cached=cached)
     elements = prod(workload.node(node.inputs[0]).shape) * batch / workload.input_shape[0]
     passes = [pass_cost(gpu, "pack", elements * 5.0)] if pack else []
-    note = "priced as an implicit GEMM, for which there is no kernel yet" if isinstance(layer, Conv2dLayer) else ""
-    return _estimate_of(gpu, node.name, node.op, parts, passes, layer.macs, note)
+    return _estimate_of(gpu, node.name, node.op, parts, passes, layer.macs, "")
 
 
 def _estimate_of(

@@ -137,3 +137,18 @@ class GpuKernel(Record):
     def activation_bits(self) -> int:
         """Bits of an activation's code."""
         return int(self.act[1:])
+
+
+class GpuLayerKernel(Record):
+    """A CUDA kernel of whole layers: any number of segments, each by one of ``parts``, in one launch.
+
+    A block of ``threads`` makes ``tile`` rows of ``tile`` output channels; ``operation`` and ``path`` as of
+    ``GpuKernel``. ``parts`` say how operands of a segment are packed; each bears the symbol of the whole.
+    """
+
+    symbol: str
+    operation: str
+    threads: PositiveInt
+    tile: PositiveInt
+    parts: tuple[GpuKernel, ...]
+    path: str

@@ -15,7 +15,7 @@ from soniq_dse.kernels.gpu_pack import grid_of, pack_activations, pack_symbol, p
 from soniq_dse.native.compiler import build_library
 from soniq_dse.records.gpu import GpuKernel
 
-FLAGS = ("-x", "c++", "-DSONIQ_SHIM", "-O1", "-std=c++17", "-Wno-unknown-pragmas")
+FLAGS = ("-x", "c++", "-DSONIQ_SHIM", "-O1", "-std=c++17", "-ffp-contract=off", "-Wno-unknown-pragmas")
 
 
 @functools.lru_cache(maxsize=32)

@@ -11,7 +11,7 @@ import pytest
 from soniq_dse.errors import MissingCapabilityError, UserError
 from soniq_dse.hardware.find import shipped_descriptors
 from soniq_dse.hardware.load import load_machine
-from soniq_dse.kernels.gpu_catalog import CUDA_FOLDER, gpu_catalog
+from soniq_dse.kernels.gpu_catalog import CUDA_FOLDER, gpu_catalog, gpu_layer_kernel_for
 from soniq_dse.native.nvrtc import build_cubin, cuda_folder, mnemonics, resources
 from soniq_dse.records.gpu import GpuModel
 
@@ -80,6 +80,18 @@ def test_weights_are_read_16_bytes_at_a_time() -> None:
         names = [name.split(".") for name in code(cubin(kernel.path, "sm_90"))[kernel.symbol]]
         load = "LDGSTS" if kernel.op == "gemm" else "LDG"
         assert any(name[0] == load and "128" in name for name in names), kernel.symbol
+
+
+@pytest.mark.parametrize("gpu", [gpu for gpu in GPUS if gpu.name in ("h200", "rtx_5090")], ids=lambda gpu: gpu.name)
+def test_the_layer_kernel_fits_and_does_its_work_by_every_native_instruction(gpu: GpuModel) -> None:
+    kernel = gpu_layer_kernel_for(gpu)
+    file = cubin(kernel.path, gpu.architecture)
+    used = resources(file)[kernel.symbol]
+    assert used["local_bytes"] == 0
+    assert used["registers"] * kernel.threads <= REGISTERS
+    assert used["shared_bytes"] <= SHARED_BYTES
+    for algorithm in {part.algorithm for part in kernel.parts}:
+        assert any(name.startswith(PIPE[algorithm]) for name in code(file)[kernel.symbol])
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -5,16 +5,7 @@
 // Packing. Weights [channel tile of 16][step of 256][plane][lane] of 16 bytes; activations [row tile of 8][step][plane][lane] of 8.
 // Bound. Tensor units: planes_w x planes_a mma a tile; a block's tile of 256 x 128 plane rows and columns reads 12 KiB from L2 for
 //   2^23 products of bits, which on an H200 comes near to what L2 delivers.
-#include "mma_tile.h"
-
-template <int PW, int PA>
-struct Planes {
-  static constexpr int planes_w = PW, planes_a = PA, words = 1, c_w = (1 << PW) - 1;
-  static SONIQ_INLINE void fragment(unsigned (&a)[4], uint4 packed, int) {
-    a[0] = packed.x, a[1] = packed.y, a[2] = packed.z, a[3] = packed.w;
-  }
-  static SONIQ_INLINE void mma(int (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { mma_b1_and(c, a, b); }
-};
+#include "mma_ops.h"
 
 template <int PW, int PA>
 using Large = MmaTile<Planes<PW, PA>, 4, 2, 4, 8, 4>;

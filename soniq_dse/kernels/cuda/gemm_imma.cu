@@ -5,23 +5,7 @@
 // Packing. Field g (of the weight's bits) of every byte of a packed word belongs to mma step g of the 8 / bits steps that the word
 //   serves: weights [channel tile of 16][step of 32 x 8/bits][lane] of 16 bytes; activations [row tile of 8][step][mma step][lane] of 8.
 // Bound. Tensor units; unpacking takes two instructions for a fragment register that TC mma instructions use.
-#include "mma_tile.h"
-
-template <int BITS>
-struct Bytes {
-  static constexpr int planes_w = 1, planes_a = 1, words = 8 / BITS, c_w = BITS == 8 ? 0 : (1 << BITS) - 1;
-  static SONIQ_INLINE void fragment(unsigned (&a)[4], uint4 packed, int step) {
-    constexpr unsigned mask = 0x01010101u * ((1u << BITS) - 1);
-    a[0] = packed.x >> step * BITS & mask, a[1] = packed.y >> step * BITS & mask;
-    a[2] = packed.z >> step * BITS & mask, a[3] = packed.w >> step * BITS & mask;
-  }
-  static SONIQ_INLINE void mma(int (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
-    if (BITS == 8)
-      mma_s8_u8(c, a, b);
-    else
-      mma_u8_u8(c, a, b);
-  }
-};
+#include "mma_ops.h"
 
 SONIQ_CUDA_KERNEL(gemm_u8_z1_s32_64x128x256__sm80_imma, "imma_s8", 256, 8421376, 256, MmaTile<Bytes<1>, 4, 2, 2, 4, 2>)
 SONIQ_CUDA_KERNEL(gemm_u8_z2_s32_64x128x128__sm80_imma, "imma_s8", 128, 2807168, 256, MmaTile<Bytes<2>, 4, 2, 2, 4, 3>)

@@ -280,3 +280,7 @@ static inline unsigned __ballot_sync(unsigned, int predicate) {
 }
 
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
+
+// Built without contraction.
+static inline float __fmul_rn(float x, float y) { return x * y; }
+static inline float __fadd_rn(float x, float y) { return x + y; }

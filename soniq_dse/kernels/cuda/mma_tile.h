@@ -30,7 +30,9 @@ struct MmaTile : StagedTile<Op, WR, WC, TR, TC, STAGES> {
     }
   }
 
-  static SONIQ_INLINE void store(const int (&acc)[TR][TC][4], const int* row_sums, int* out, int rows, int cols) {
+  // use(channel, row, dot, i, j, e) for every output of this thread: its place in the block, and in the thread.
+  template <class Use>
+  static SONIQ_INLINE void each(const int (&acc)[TR][TC][4], Use use) {
     const unsigned lane = threadIdx.x % 32;
 #pragma unroll
     for (int i = 0; i < TR; i += Op::planes_w)
@@ -43,14 +45,13 @@ struct MmaTile : StagedTile<Op, WR, WC, TR, TC, STAGES> {
           for (int q = 0; q < Op::planes_w; ++q)
 #pragma unroll
             for (int p = 0; p < Op::planes_a; ++p) dot += acc[i + q][j + p][e] * (1 << (q + p));
-          const unsigned n = Tile::channel(i, lane / 4 + 8 * (e >> 1)), m = Tile::row(j, 2 * (lane % 4) + (e & 1));
-          if (n < unsigned(cols) && m < unsigned(rows)) out[(unsigned long long)m * cols + n] = Op::c_w ? finished(dot, Op::c_w, row_sums[m]) : dot;
+          use(Tile::channel(i, lane / 4 + 8 * (e >> 1)), Tile::row(j, 2 * (lane % 4) + (e & 1)), dot, i / Op::planes_w, j / Op::planes_a, e);
         }
   }
 
   static SONIQ_INLINE void run(SONIQ_ARGUMENTS) {
     int acc[TR][TC][4] = {};
-    Tile::walk(weights, activations, rows, cols, steps, [&](const uint4* w, const uint4* a) { multiply(acc, w, a); });
-    store(acc, row_sums, out, rows, cols);
+    Tile::product(weights, activations, rows, cols, steps, [&](const uint4* w, const uint4* a) { multiply(acc, w, a); });
+    each(acc, [&](unsigned n, unsigned m, int dot, int, int, int) { Tile::store(n, m, dot, row_sums, out, rows, cols); });
   }
 };

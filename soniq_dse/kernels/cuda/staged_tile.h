@@ -12,6 +12,7 @@ struct StagedTile {
   static constexpr int threads = 32 * WR * WC;
   static constexpr int tiles_w = WR * TR, tiles_a = WC * TC;  // of 16 channels x a plane, of 8 rows x a plane
   static constexpr int words_w = 32 * tiles_w, words_a = 16 * Op::words * tiles_a;  // uint4 of a stage
+  static constexpr int stage_words = words_w + words_a;
   static_assert(TR % Op::planes_w == 0 && TC % Op::planes_a == 0, "a thread holds all planes");
 
   // PER_TILE: uint4 of a tile of one operand; TILES: of a stage; what lies beyond the end is any tile, its result is not stored.
@@ -30,31 +31,38 @@ struct StagedTile {
     load<16 * Op::words, tiles_a, Op::planes_a>(stage + words_w, activations, blockIdx.y, (rows + 7) / 8 - 1, steps, step);
   }
 
-  // Every step of k in turn: multiply(staged weights of this warp's first tile, its staged activations).
-  template <class Multiply>
-  static SONIQ_INLINE void walk(const uint4* weights, const uint4* activations, int rows, int cols, int steps, Multiply multiply) {
-    __shared__ uint4 stages[STAGES][words_w + words_a];
+  // Every step of k in turn: load(stage, step) starts its copies, multiply(weights, activations) gets those of this warp. `stages` has
+  // STAGES * stage_words.
+  template <class Load, class Multiply>
+  static SONIQ_INLINE void walk(uint4* stages, int steps, Load load_step, Multiply multiply) {
     const unsigned warp = threadIdx.x / 32;
     for (int s = 0; s < STAGES - 1; ++s) {
-      if (s < steps) load(stages[s], weights, activations, rows, cols, steps, s);
+      if (s < steps) load_step(stages + s * stage_words, s);
       commit_copies();
     }
     for (int step = 0; step < steps; ++step) {
       wait_copies<STAGES - 2>();
       __syncthreads();  // this step is there, and all have done with the one before it
       const int next = step + STAGES - 1;
-      if (next < steps) load(stages[next % STAGES], weights, activations, rows, cols, steps, next);
+      if (next < steps) load_step(stages + next % STAGES * stage_words, next);
       commit_copies();
-      const uint4* stage = stages[step % STAGES];
+      const uint4* stage = stages + step % STAGES * stage_words;
       multiply(stage + warp / WC * TR * 32, stage + words_w + warp % WC * TC * 16 * Op::words);
     }
   }
 
-  // The output channel of row `r` of this warp's tile i, and the output row of column `c` of its tile j.
-  static SONIQ_INLINE unsigned channel(int i, unsigned r) {
-    return ((blockIdx.x * tiles_w + threadIdx.x / 32 / WC * TR + i) / Op::planes_w) * 16 + r;
+  template <class Multiply>
+  static SONIQ_INLINE void product(const uint4* weights, const uint4* activations, int rows, int cols, int steps, Multiply multiply) {
+    __shared__ uint4 stages[STAGES * stage_words];
+    walk(stages, steps, [&](uint4* stage, int step) { load(stage, weights, activations, rows, cols, steps, step); }, multiply);
   }
-  static SONIQ_INLINE unsigned row(int j, unsigned c) {
-    return ((blockIdx.y * tiles_a + threadIdx.x / 32 % WC * TC + j) / Op::planes_a) * 8 + c;
+
+  // Of the block's outputs: the channel of row r of this warp's tile i, the row of column c of its tile j.
+  static SONIQ_INLINE unsigned channel(int i, unsigned r) { return (threadIdx.x / 32 / WC * TR + i) / Op::planes_w * 16 + r; }
+  static SONIQ_INLINE unsigned row(int j, unsigned c) { return (threadIdx.x / 32 % WC * TC + j) / Op::planes_a * 8 + c; }
+
+  static SONIQ_INLINE void store(unsigned channel, unsigned row, int dot, const int* row_sums, int* out, int rows, int cols) {
+    const unsigned n = blockIdx.x * (tiles_w / Op::planes_w * 16) + channel, m = blockIdx.y * (tiles_a / Op::planes_a * 8) + row;
+    if (n < unsigned(cols) && m < unsigned(rows)) out[(unsigned long long)m * cols + n] = Op::c_w ? finished(dot, Op::c_w, row_sums[m]) : dot;
   }
 };

@@ -35,7 +35,7 @@ struct VectorTile : StagedTile<Op, WR, WC, TR, TC, STAGES> {
 
   static SONIQ_INLINE void run(SONIQ_ARGUMENTS) {
     Sum acc[2 * TR][2 * TC] = {};
-    Tile::walk(weights, activations, rows, cols, steps, [&](const uint4* w, const uint4* a) { multiply(acc, w, a); });
+    Tile::product(weights, activations, rows, cols, steps, [&](const uint4* w, const uint4* a) { multiply(acc, w, a); });
     const unsigned c = threadIdx.x % 8, r = threadIdx.x % 32 / 8;
 #pragma unroll
     for (int i = 0; i < 2 * TR; ++i)
@@ -47,8 +47,7 @@ struct VectorTile : StagedTile<Op, WR, WC, TR, TC, STAGES> {
         for (int q = 0; q < Op::planes_w; ++q)
 #pragma unroll
           for (int p = 0; p < Op::planes_a; ++p) dot += Op::total(acc[i + 2 * q][j + 2 * p]) * (1 << (q + p));
-        const unsigned n = Tile::channel(i / 2, c + i % 2 * 8), m = Tile::row(j / 2, r + j % 2 * 4);
-        if (n < unsigned(cols) && m < unsigned(rows)) out[(unsigned long long)m * cols + n] = Op::c_w ? finished(dot, Op::c_w, row_sums[m]) : dot;
+        Tile::store(Tile::channel(i / 2, c + i % 2 * 8), Tile::row(j / 2, r + j % 2 * 4), dot, row_sums, out, rows, cols);
       }
   }
 };

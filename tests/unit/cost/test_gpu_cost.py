@@ -11,7 +11,7 @@ from soniq_dse.errors import UserError
 from soniq_dse.hardware.gpus import gpu_levels
 from soniq_dse.hardware.load import load_machine
 from soniq_dse.hardware.whatif import what_if
-from soniq_dse.kernels.gpu_catalog import gpu_catalog, gpu_kernels_for
+from soniq_dse.kernels.gpu_catalog import gpu_catalog, gpu_kernels_for, gpu_layer_kernel_for
 from soniq_dse.records.gpu import GpuKernel, GpuModel
 from soniq_dse.records.palette import Level, Palette
 from soniq_dse.workloads import load_workload
@@ -125,3 +125,25 @@ def test_what_a_gpu_does_not_do_is_refused() -> None:
     weight_only = uniform_assignment(workload, Level(weight_bits=4, activation_bits=32))
     with pytest.raises(UserError, match=r"level w4: expected one that h200 computes natively \(w1a1, "):
         estimate(gpu("h200"), workload, weight_only)
+
+
+def test_segments_of_a_layer_share_one_launch_and_a_convolution_has_a_kernel() -> None:
+    workload, h200 = load_workload("digits_cnn"), gpu("h200")
+    found = gpu_estimate(h200, workload, even_assignment(workload, Palette.parse("w1a1+w2a2+w4a4")))
+    launch = h200.overhead.launch_us.value * 1000 * h200.clock_ghz.value
+    convolutions = [layer for layer in found.per_layer if layer.op == "conv2d"]
+    assert convolutions
+    for layer in convolutions:
+        launches = 1 + ("pack" in layer.kernels)
+        assert next(term.cycles for term in layer.terms if term.name == "overhead") == pytest.approx(launches * launch)
+        assert layer.kernels[0] == "layer_f32__sm80_bmma"
+
+
+def test_every_tap_is_padded_and_reads_its_pixels_again() -> None:
+    """9 taps of 100 channels in groups of 256: 2304 products an output; 64 rows of them from the cache a block."""
+    h200 = gpu("h200")
+    part = gpu_layer_kernel_for(h200).parts[0]
+    cost = kernel_cost(h200, part, 64, 64, 900, taps=9, cached=True)
+    assert cost.macs == 64 * 64 * 9 * 256
+    read = 2 * 64 * 9 * 256 / 8 + 4 * 64 * 64
+    assert cost.busy["l2"] == pytest.approx(read / h200.l2.read_bytes_per_cycle.value)
