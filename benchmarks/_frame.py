@@ -91,6 +91,17 @@ def kept_documents(name: str, folder: Path = KEPT) -> list[Document]:
     return sorted(found, key=lambda document: str(document["date"]), reverse=True)
 
 
+def kept_here(name: str) -> list[Row]:
+    """The rows that are kept of a benchmark for this processor."""
+    path = KEPT / name / f"{processor_slug(detect_host().to_json_value())}.json"
+    return list(json.loads(path.read_text())["rows"]) if path.exists() else []
+
+
+def keep(name: str, title: str, result: Result, tables: Tables | None = None) -> None:
+    """Keep a result before the end of a run, for one that measures for long."""
+    _keep(name, title, _document(name, result, 1, quick=False), tables)
+
+
 def combined(passes: Sequence[Result]) -> Result:
     """The median of several passes: of each goal with its spread, of each number in each row; words: the commonest."""
     if len(passes) == 1:

@@ -15,17 +15,28 @@ from soniq_dse.runtime.check import check
 from soniq_dse.runtime.pack import PackedNetwork
 
 sys.path.append(str(Path(__file__).resolve().parents[3]))  # benchmarks are not installed
+frame = pytest.importorskip("benchmarks._frame")
 networks = pytest.importorskip("benchmarks._networks")
 end_to_end = pytest.importorskip("benchmarks.end_to_end")
 
 
+WHEN = "2026-01-02T03:04+00:00 on this"
+
+
 def measured(network: str, palette: str, ours_s: tuple[float, ...] = (1.0, 2.0, 1.0), threads: int = 1) -> object:
     int8 = {"slow": (9.0, 9.0, 9.0), "best": (4.0, 6.0, 5.0)}
-    return end_to_end.Measured(network, palette, threads, ours_s, int8, {"torch": (8.0, 8.0, 8.0)}, 2048, 1.0)
+    return end_to_end.Measured(network, palette, threads, ours_s, int8, {"torch": (8.0, 8.0, 8.0)}, 2048, 1.0, WHEN)
+
+
+def by_part(*found: object) -> dict[tuple[str, int], list[dict[str, object]]]:
+    rows: dict[tuple[str, int], list[dict[str, object]]] = {}
+    for one in found:
+        rows.setdefault((one.network, one.threads), []).append(one.row())
+    return rows
 
 
 def test_every_goal_is_listed_and_unmet_when_nothing_was_measured() -> None:
-    goals = end_to_end.goals_of([])
+    goals = end_to_end.goals_of({})
     assert len({goal.id for goal in goals}) == len(goals)
     assert {goal.id[:2] for goal in goals} == {"E1", "E2", "E3", "E4"}
     assert not any(goal.met or goal.value is not None for goal in goals)
@@ -38,7 +49,9 @@ def test_a_gain_is_the_median_of_rounds_over_the_best_int8_library() -> None:
     row = one.row()
     assert (row["best INT8"], row["x best INT8"], row["lowest x"], row["highest x"]) == ("best", 4.0, 3.0, 5.0)
     assert (row["best FP32"], row["x best FP32"], row["weights KiB"]) == ("torch", 8.0, 2.0)
-    found = {goal.id: goal.value for goal in end_to_end.goals_of([one, measured(one.network, "w2a2", threads=2)])}
+    found = {
+        goal.id: goal.value for goal in end_to_end.goals_of(by_part(one, measured(one.network, "w2a2", threads=2)))
+    }
     assert found["E2a"] == 4.0
     assert found["E2b"] is None  # measured by two threads only
     shown = end_to_end.tables([row])
@@ -48,10 +61,31 @@ def test_a_gain_is_the_median_of_rounds_over_the_best_int8_library() -> None:
 def test_nowhere_slower_speaks_of_the_slowest_and_only_once_all_are_there() -> None:
     all_of_them = [measured(name, "w4a4") for name in end_to_end.CONVOLUTIONAL]
     all_of_them[1] = measured(end_to_end.CONVOLUTIONAL[1], "w4a4", (8.0, 8.0, 8.0))
-    found = {goal.id: goal for goal in end_to_end.goals_of(all_of_them)}
+    found = {goal.id: goal for goal in end_to_end.goals_of(by_part(*all_of_them))}
     assert found["E4a"].value == 5 / 8
     assert not found["E4a"].met
-    assert {goal.id: goal.value for goal in end_to_end.goals_of(all_of_them[1:])}["E4a"] is None
+    assert {goal.id: goal.value for goal in end_to_end.goals_of(by_part(*all_of_them[1:]))}["E4a"] is None
+
+
+def test_a_part_is_kept_at_once_and_others_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Prepared:
+        def __init__(self, network: object, threads: int, *, tune: bool) -> None:
+            if network.name == end_to_end.RESNET20:
+                raise KeyboardInterrupt
+            self.network, self.threads = network, threads
+
+        def measure(self, rounds: int) -> list[object]:
+            return [measured(self.network.name, "w1a1", threads=self.threads)]
+
+    monkeypatch.setattr(frame, "KEPT", tmp_path)
+    monkeypatch.setattr(frame, "PAGES", tmp_path)
+    monkeypatch.setattr(end_to_end, "Prepared", Prepared)
+    end_to_end.measure_parts([(end_to_end.RESNET18, 2)], 60)
+    with pytest.raises(KeyboardInterrupt):
+        end_to_end.measure_parts([(end_to_end.RESNET18, 2), (end_to_end.RESNET18, 1), (end_to_end.RESNET20, 1)], 60)
+    assert set(end_to_end.kept_rows()) == {(end_to_end.RESNET18, 2), (end_to_end.RESNET18, 1)}
+    goals = {goal.id: goal for goal in end_to_end.measure_parts([(end_to_end.RESNET20, 1)], 0).goals}
+    assert (goals["E1a"].value, goals["E1a"].measured) == (4.0, WHEN)
 
 
 def test_shares_are_whole_segments_in_wide_tensors() -> None:
