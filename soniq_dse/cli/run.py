@@ -58,6 +58,7 @@ def command(
     the latency (CPU time of one thread, wall time of several) and the memory. Exit code 1 where something differs.
     """
     from soniq_dse.runtime.check import check
+    from soniq_dse.runtime.decoder import by_token
     from soniq_dse.runtime.latency import latency
     from soniq_dse.runtime.pack import RUN_BATCH, PackedNetwork
     from soniq_dse.workloads.task import at_full_length
@@ -71,7 +72,8 @@ def command(
             f"data {task.name}: expected examples of shape {list(packed.in_shape)}, got {list(inputs.shape[1:])}"
         )
     parity = check(packed, inputs, batch=batch, threads=threads)
-    run = at_full_length(partial(packed.run, threads=threads), packed.in_shape[0])
+    whole = at_full_length(partial(packed.run, threads=threads), packed.in_shape[0])
+    run = by_token(packed, whole, threads=threads)
     metric = task.metric.of(run, task.test, RUN_BATCH)
     timed = latency(packed, batch=batch, threads=threads)
     predicted = _predicted_us(packed, hw_name, batch, threads) if breakdown else None

@@ -16,6 +16,7 @@ from soniq_dse.records.design import Candidate, TrainedDesign
 from soniq_dse.records.gpu import GpuModel
 from soniq_dse.runtime.autotune import autotune, sources_sha256, tuned_choices
 from soniq_dse.runtime.check import check
+from soniq_dse.runtime.decoder import by_token
 from soniq_dse.runtime.latency import measure
 from soniq_dse.runtime.pack import RUN_BATCH, PackedNetwork
 from soniq_dse.store import Store, result_key
@@ -124,7 +125,8 @@ class Measurer:
             codes = sum(parity.unequal_codes.values())
             return f"the runtime differs from the golden arithmetic in {codes} codes of {parity.samples} examples"
         expected, task = self.store.get_array(trained.predictions_test), self._plan.task
-        run = at_full_length(partial(packed.run, threads=threads), packed.in_shape[0])
+        whole = at_full_length(partial(packed.run, threads=threads), packed.in_shape[0])
+        run = by_token(packed, whole, threads=threads)
         _, found = task.metric.judged(run, task.test, RUN_BATCH)
         wrong = int((found != expected).any(axis=tuple(range(1, expected.ndim))).sum())
         return (

@@ -102,8 +102,13 @@ def instruction_set(spec: KernelSpec) -> str:
 
 def missing_features(spec: KernelSpec, features: Collection[str]) -> tuple[str, ...]:
     """What ``spec`` needs and ``features`` lack; ``avx512_vnni`` and ``avx512vnni`` are one feature."""
-    known = {plain(feature) for feature in features}
+    known = _plain(tuple(features))
     return tuple(feature for feature in spec.features if plain(feature) not in known)
+
+
+@functools.lru_cache(maxsize=64)
+def _plain(features: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(map(plain, features))
 
 
 def kernels_for(

@@ -51,7 +51,7 @@ namespace {
 
 enum Kind : int64_t {
   kPack, kLayer, kQuantize, kCopy, kMaxPoolCodes, kMaxPool, kAveragePool, kRelu, kAdd, kEmbedding, kAddConstant, kLayerNorm, kAttention,
-  kWeightOnly
+  kWeightOnly, kKeep
 };
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -220,6 +220,7 @@ void run_step(const SoniqStep& step, SoniqShare share) {
     case kAddConstant: return soniq_add_constant(as<SoniqAddConstant>(step), share);
     case kLayerNorm: return soniq_layer_norm(as<SoniqLayerNorm>(step), share);
     case kAttention: return soniq_attention(as<SoniqAttention>(step), share);
+    case kKeep: return soniq_keep(as<SoniqKeep>(step), share);
     case kWeightOnly: return soniq_weight_only(as<SoniqWeightOnly>(step), share);
   }
 }

@@ -19,7 +19,7 @@ from soniq_dse.kernels.library import Kernel, KernelStruct, aligned_empty, isa_f
 from soniq_dse.native.compiler import BASE_FLAGS, build_library, host_compiler
 from soniq_dse.records.cost import KernelSpec
 from soniq_dse.runtime.buffers import place
-from soniq_dse.runtime.plan import INPUT, OUTPUT, Plan
+from soniq_dse.runtime.plan import INPUT, OUTPUT, Addresses, Plan
 from soniq_dse.runtime.structs import StepStruct
 
 DRIVER_SOURCES = (
@@ -32,6 +32,7 @@ DEPTHWISE = KernelSpec(
     symbol="soniq_depthwise", op="depthwise", act="u8", wgt="s8", acc="s32", tile=(2, 32, 1), isa="driver",
     algorithm="direct", features=(), k_group=1, k_max=66310, path="cpu/depthwise.cpp",
 )  # fmt: skip
+NOTHING: Addresses = {}
 SHARE_OF_MEMORY = 0.9
 """Of what is available, that one network's buffers may take: the kernel ends processes that use it up."""
 _VECTOR_SETS = (
@@ -104,7 +105,7 @@ def _available_bytes() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _zeros(size_bytes: int) -> NDArray[np.uint8]:
+def zeros(size_bytes: int) -> NDArray[np.uint8]:
     """Memory whose pages are touched now, not in the first run. More than there is would end the process, so it is
     refused first."""
     try:
@@ -133,6 +134,8 @@ class Executor:
         in_shape, out_shape: of one sample.
         features: CPU features the drivers may use.
         keep: nodes whose codes must survive the run (for checks).
+        outside: addresses of the plan's buffers from outside, which must live as long.
+        team: threads to run on instead of own ones.
     """
 
     def __init__(
@@ -143,14 +146,17 @@ class Executor:
         *,
         features: Collection[str],
         keep: Collection[str] = (),
+        outside: Addresses = NOTHING,
+        team: Team | None = None,
     ) -> None:
         self.plan = plan
         self.flags = driver_flags(features)
         offsets, total = place(plan.lives(keep=[plan.codes[node] for node in keep]))
-        self._memory = _zeros(total)
+        self._memory = zeros(total)
         self._offsets = offsets
         base = self._memory.ctypes.data
-        self._arguments = [step.arguments({name: base + at for name, at in offsets.items()}) for step in plan.steps]
+        addresses = {name: base + at for name, at in offsets.items()} | dict(outside)
+        self._arguments = [step.arguments(addresses) for step in plan.steps]
         self._steps = (StepStruct * len(plan.steps))(
             *(
                 StepStruct(int(step.kind), ctypes.addressof(arguments))
@@ -158,7 +164,7 @@ class Executor:
             )
         )
         self._library = load_drivers(self.flags)
-        self._team = Team(self._library, plan.threads)
+        self._team = team or Team(self._library, plan.threads)
         dtype: Any = np.float32 if plan.n_tokens is None else np.int32
         self._input: NDArray[Any] = self._view(INPUT, (plan.batch, *in_shape), dtype)
         self._output: NDArray[np.float32] = self._view(OUTPUT, (plan.batch, *out_shape), np.float32)
@@ -167,6 +173,11 @@ class Executor:
     def memory_bytes(self) -> int:
         """Bytes of all buffers together."""
         return int(self._memory.size)
+
+    @property
+    def input_address(self) -> int:
+        """Where the plan reads its input."""
+        return int(self._input.ctypes.data)
 
     def run(self, x: NDArray[Any]) -> NDArray[np.float32]:
         """Outputs ``[batch, ...]`` for ``x [batch, ...]`` (fp32, channels first, finite; or token numbers, integers).

@@ -33,7 +33,7 @@ Order = NDArray[np.int64]
 
 
 _KEEPS_ORDER = frozenset({"relu", "add", "add_constant", "tokens", "mean_tokens"})
-_ORDERED = frozenset({"embedding", "layer_norm", "attention", "weight_only"})
+_ORDERED = frozenset({"embedding", "layer_norm", "attention", "keep", "weight_only"})
 
 
 @dataclass

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from soniq_dse.errors import UserError
 from soniq_dse.records.choice import Choices
 from soniq_dse.runtime.autotune import tuned_choices
+from soniq_dse.runtime.decoder import Decoder
 from soniq_dse.runtime.executor import Executor
 from soniq_dse.runtime.pack import RUN_BATCH, PackedNetwork
 from soniq_dse.runtime.plan import Plan
@@ -65,6 +66,14 @@ class LoadedNetwork:
                 for at in range(begin, end, batch):
                     outputs[at : at + batch] = executor.run(samples[at : at + batch])
         return outputs
+
+    def decoder(self, *, batch: int = 1) -> Decoder:
+        """A new ``Decoder`` of ``batch`` sequences side by side, for one caller at a time.
+
+        Raises:
+            UserError: the network does not give a row for each of its tokens, or looks ahead.
+        """
+        return Decoder(self._packed, batch=batch, threads=self._threads)
 
     @contextmanager
     def _borrowed(self, batch: int) -> Iterator[Executor]:

@@ -14,6 +14,10 @@ Addresses = Mapping[str, int]
 INPUT, OUTPUT = "x", "y"
 """Buffers of the network's input and output, channels first."""
 SCRATCH = "scratch"
+POSITION = "position"
+"""Outside: an int64, the tokens before those of a run."""
+SOURCE = "source"
+"""Outside: the input of the whole network, whose token numbers some attention reads."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ class Plan:
     layers: list[LayerReport] = field(default_factory=list)
     floats: dict[str, str] = field(default_factory=dict)
     codes: dict[str, str] = field(default_factory=dict)
+    outside: dict[str, int] = field(default_factory=dict)
+    """Bytes of the buffers that outlive a run and belong to whoever runs the plan."""
 
     def add(
         self,
@@ -72,6 +78,11 @@ class Plan:
         self.size_bytes[name] = max(size_bytes, self.size_bytes.get(name, 0))
         return name
 
+    def from_outside(self, name: str, size_bytes: int) -> str:
+        """The buffer ``name`` from outside, of ``size_bytes`` or more."""
+        self.outside[name] = max(size_bytes, self.outside.get(name, 0))
+        return name
+
     def new_floats(self, tensor: str, elements: int) -> str:
         """The buffer of a new fp32 tensor."""
         self.floats[tensor] = self.buffer(f"{tensor}:f32", 4 * elements)
@@ -87,7 +98,7 @@ class Plan:
         whole = Life(0, -1, len(self.steps))
         lives: dict[str, Life] = {}
         for index, step in enumerate(self.steps):
-            for name in (*step.writes, *step.reads):
+            for name in {*step.writes, *step.reads} - self.outside.keys():
                 first = lives[name].first if name in lives else index
                 lives[name] = Life(self.size_bytes[name], first, index)
         for name in (SCRATCH, INPUT, OUTPUT, *keep):

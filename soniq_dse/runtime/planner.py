@@ -34,6 +34,7 @@ from soniq_dse.records.network import (
 from soniq_dse.runtime.graph import Graph
 from soniq_dse.runtime.layer_steps import NO_CHOICES, Arrays, LayerPlanner, pool_arguments
 from soniq_dse.runtime.plan import INPUT, OUTPUT, Plan
+from soniq_dse.runtime.stepwise import KeepNode
 from soniq_dse.runtime.structs import CopyStruct, ElementwiseStruct, Kind, QuantizeStruct
 from soniq_dse.runtime.token_steps import TokenPlanner
 from soniq_dse.runtime.validate import validate, validate_arrays
@@ -65,6 +66,19 @@ def plan_network(
     """
     validate(network)
     validate_arrays(network, arrays)
+    return plan_part(network, arrays, batch=batch, features=features, choices=choices, threads=threads)
+
+
+def plan_part(
+    network: IntegerNetwork,
+    arrays: Arrays,
+    *,
+    batch: int,
+    features: Collection[str],
+    choices: Choices = NO_CHOICES,
+    threads: int = 1,
+) -> Plan:
+    """``plan_network`` of a part of a valid network (``stepwise.py``), which may give no output."""
     if batch < 1:
         raise UserError(f"batch: expected 1 or more, got {batch}")
     if not 1 <= threads <= MOST_THREADS:
@@ -111,7 +125,8 @@ class _Planner:
         for node in list(self._graph.nodes.values())[1:]:
             if node.name not in self._layers.absorbed:
                 emit[type(node)](node)
-        self._output()
+        if not isinstance(node, KeepNode):
+            self._output()
         return self._plan
 
     def _elements(self, name: str) -> int:

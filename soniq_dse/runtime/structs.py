@@ -25,6 +25,7 @@ class Kind(IntEnum):
     LAYER_NORM = 11
     ATTENTION = 12
     WEIGHT_ONLY = 13
+    KEEP = 14
 
 
 _I64, _PTR = ctypes.c_int64, ctypes.c_void_p
@@ -84,7 +85,12 @@ class EmbeddingStruct(Struct):
 class AddConstantStruct(Struct):
     """``SoniqAddConstant``."""
 
-    _fields_ = (*((name, _PTR) for name in ("in_", "constant", "out")), ("batch", _I64), ("size", _I64))
+    _fields_ = (
+        *((name, _PTR) for name in ("in_", "constant", "out")),
+        *((name, _I64) for name in ("batch", "size")),
+        ("position", _PTR),
+        ("channels", _I64),
+    )
 
 
 class LayerNormStruct(Struct):
@@ -98,6 +104,16 @@ class LayerNormStruct(Struct):
     )
 
 
+class KeepStruct(Struct):
+    """``SoniqKeep``."""
+
+    _fields_ = (
+        *((name, _PTR) for name in ("key", "value")),
+        *((name, _I64) for name in ("batch", "tokens", "channels", "heads", "others")),
+        *((name, _PTR) for name in ("position", "keys", "values")),
+    )
+
+
 class AttentionStruct(Struct):
     """``SoniqAttention``."""
 
@@ -106,7 +122,7 @@ class AttentionStruct(Struct):
         *((name, _I64) for name in ("batch", "tokens", "others", "channels", "heads", "ld_numbers")),
         *((name, ctypes.c_float) for name in ("scale", "hidden")),
         *((name, ctypes.c_int32) for name in ("hidden_token", "causal")),
-        *((name, _PTR) for name in ("out", "scratch")),
+        *((name, _PTR) for name in ("kept_keys", "position", "out", "scratch")),
         ("scratch_floats", _I64),
     )
 

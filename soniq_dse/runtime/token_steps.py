@@ -17,8 +17,16 @@ from soniq_dse.records.network import (
     SliceNode,
 )
 from soniq_dse.runtime.graph import Graph
-from soniq_dse.runtime.plan import INPUT, SCRATCH, Plan
-from soniq_dse.runtime.structs import AddConstantStruct, AttentionStruct, EmbeddingStruct, Kind, LayerNormStruct
+from soniq_dse.runtime.plan import INPUT, POSITION, SCRATCH, SOURCE, Addresses, Plan
+from soniq_dse.runtime.stepwise import KeepNode, KeptAttentionNode, PlacedConstantNode
+from soniq_dse.runtime.structs import (
+    AddConstantStruct,
+    AttentionStruct,
+    EmbeddingStruct,
+    KeepStruct,
+    Kind,
+    LayerNormStruct,
+)
 
 LANES = 16
 """Of the vectors of ``tokens.cpp``."""
@@ -35,8 +43,11 @@ class TokenPlanner:
             SliceNode: lambda _: None,  # whoever reads it, reads the input
             EmbeddingNode: self._embedding,
             AddConstantNode: self._add_constant,
+            PlacedConstantNode: self._add_constant,
             LayerNormNode: self._layer_norm,
             AttentionNode: self._attention,
+            KeepNode: self._keep,
+            KeptAttentionNode: self._kept_attention,
         }
 
     def _elements(self, name: str) -> int:
@@ -73,11 +84,15 @@ class TokenPlanner:
 
     def _add_constant(self, node: AddConstantNode) -> None:
         reads = self._plan.floats[node.inputs[0]]
-        writes = self._plan.new_floats(node.name, self._elements(node.name))
+        writes, size = self._plan.new_floats(node.name, self._elements(node.name)), int(np.prod(node.shape))
         constant = self._arrays[node.constant.sha256]
         shaped = constant.reshape(constant.shape[0], -1) if constant.ndim == 3 else constant
         order = self._graph.order(node.name)
         deployed = shaped.T[:, order] if constant.ndim == 3 else shaped[..., order]
+        position = None
+        if isinstance(node, PlacedConstantNode):
+            deployed = np.pad(deployed, ((0, node.room - len(deployed)), (0, 0)))
+            position = self._plan.from_outside(POSITION, 8)
         self._plan.add(
             Kind.ADD_CONSTANT,
             node.name,
@@ -88,7 +103,9 @@ class TokenPlanner:
                 constant=np.ascontiguousarray(deployed),
                 out=address[writes],
                 batch=self._plan.batch,
-                size=constant.size,
+                size=size,
+                position=None if position is None else address[position],
+                channels=node.shape[-1],
             ),
         )
 
@@ -114,27 +131,58 @@ class TokenPlanner:
 
     def _attention(self, node: AttentionNode) -> None:
         reads = tuple(self._plan.floats[name] for name in node.inputs[:3])
-        writes = self._plan.new_floats(node.name, self._elements(node.name))
-        tokens, channels = node.shape
         others = self._graph.nodes[node.inputs[1]].shape[0]
         first, ld_numbers = self._numbers(node.inputs[3]) if len(node.inputs) > 3 else (0, 0)
+        numbers = (INPUT,) if len(node.inputs) > 3 else ()
+        self._attend(
+            node,
+            others,
+            (*reads, *numbers),
+            lambda address: {
+                **{name: address[buffer] for name, buffer in zip(("query", "key", "value"), reads, strict=True)},
+                "numbers": address[INPUT] + first if numbers else None,
+                "ld_numbers": ld_numbers,
+            },
+        )
+
+    def _kept_attention(self, node: KeptAttentionNode) -> None:
+        query, (keys, values) = self._plan.floats[node.inputs[0]], self._caches(node)
+        source = () if node.hidden_from is None else (self._plan.from_outside(SOURCE, 0),)
+        position = (self._plan.from_outside(POSITION, 8),) if node.causal else ()
+        self._attend(
+            node,
+            node.others,
+            (query, keys, values, *source, *position),
+            lambda address: {
+                "query": address[query],
+                "kept_keys": address[keys],
+                "value": address[values],
+                "numbers": address[SOURCE] + 4 * (node.hidden_from or 0) if source else None,
+                "ld_numbers": node.ld_numbers,
+                "position": address[POSITION] if position else None,
+            },
+        )
+
+    def _attend(
+        self, node: AttentionNode, others: int, reads: tuple[str, ...], pointers: Callable[[Addresses], dict[str, Any]]
+    ) -> None:
+        """The step of ``node`` to ``others`` tokens, at ``pointers``."""
+        writes, (tokens, channels) = self._plan.new_floats(node.name, self._elements(node.name)), node.shape
         floats = round_up(others, LANES) * (channels // node.heads + 1 + ROWS)
         floats = round_up(4 * floats + GUARD_BYTES, GUARD_BYTES) // 4
         self._plan.buffer(SCRATCH, 4 * floats * self._plan.threads)
         self._plan.add(
             Kind.ATTENTION,
             node.name,
-            reads=(*reads, INPUT) if len(node.inputs) > 3 else reads,
+            reads=reads,
             writes=(writes,),
             arguments=lambda address: AttentionStruct(
-                **{name: address[buffer] for name, buffer in zip(("query", "key", "value"), reads, strict=True)},
-                numbers=address[INPUT] + first if len(node.inputs) > 3 else None,
+                **pointers(address),
                 batch=self._plan.batch,
                 tokens=tokens,
                 others=others,
                 channels=channels,
                 heads=node.heads,
-                ld_numbers=ld_numbers,
                 scale=node.scale,
                 hidden=node.hidden,
                 hidden_token=node.hidden_token,
@@ -144,3 +192,33 @@ class TokenPlanner:
                 scratch_floats=floats,
             ),
         )
+
+    def _keep(self, node: KeepNode) -> None:
+        key, value = (self._plan.floats[name] for name in node.inputs)
+        keys, values = self._caches(node)
+        position = (self._plan.from_outside(POSITION, 8),) if node.grows else ()
+        tokens, channels = node.shape
+        self._plan.add(
+            Kind.KEEP,
+            node.name,
+            reads=(key, value, *position),
+            writes=(keys, values),
+            arguments=lambda address: KeepStruct(
+                key=address[key],
+                value=address[value],
+                batch=self._plan.batch,
+                tokens=tokens,
+                channels=channels,
+                heads=node.heads,
+                others=node.others,
+                position=address[POSITION] if position else None,
+                keys=address[keys],
+                values=address[values],
+            ),
+        )
+
+    def _caches(self, node: KeepNode | KeptAttentionNode) -> tuple[str, str]:
+        """The buffers from outside of kept keys, whole vectors of them, and values."""
+        row = 4 * self._plan.batch * node.shape[-1]
+        keys = self._plan.from_outside(f"{node.cache}:keys", row * round_up(node.others, LANES))
+        return keys, self._plan.from_outside(f"{node.cache}:values", row * node.others + GUARD_BYTES)

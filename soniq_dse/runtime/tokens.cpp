@@ -118,14 +118,15 @@ struct Head {  // of one sample
   const SoniqAttention& s;
   const float *query, *value;
   float* out;
-  int64_t channels, ld;  // ld: others, in whole vectors
-  float *keys, *scores;
+  int64_t channels, ld, past;  // ld: others, in whole vectors
+  const float* keys;
+  float* scores;
   const float* hidden;
 
   // R queries from number `first` on.
   template <int R>
   void rows(int64_t first) const {
-    const int64_t most = s.causal ? first + R : s.others, padded = round_up(most);
+    const int64_t most = s.causal ? past + first + R : s.others, padded = round_up(most);
     const float* of_rows = query + first * s.channels;
     int64_t j = 0;
     for (; j + 2 * kLanes <= padded; j += 2 * kLanes)
@@ -133,7 +134,7 @@ struct Head {  // of one sample
     for (; j < padded; j += kLanes) score_block<R, 1>(of_rows, s.channels, channels, keys + j, ld, scores + j);
     float inverse[R];
     for (int r = 0; r < R; ++r)
-      inverse[r] = soften(scores + r * ld, s.causal ? first + r + 1 : s.others, padded, s.scale, hidden);
+      inverse[r] = soften(scores + r * ld, s.causal ? past + first + r + 1 : s.others, padded, s.scale, hidden);
     float* to = out + first * s.channels;
     int64_t c = 0;
     for (; c + 2 * kLanes <= channels; c += 2 * kLanes)
@@ -145,21 +146,29 @@ struct Head {  // of one sample
 
 constexpr int kRows = 4;
 
-void attend(const SoniqAttention& s, int64_t sample, int64_t head, float* scratch) {
-  const int64_t channels = s.channels / s.heads, ld = round_up(s.others);
-  float *keys = scratch, *hidden = keys + channels * ld, *scores = hidden + ld;
-  const float* key = s.key + sample * s.others * s.channels + head * channels;
+// Keys of a head [others][ld_key] -> [channels][ld], 0 behind the others.
+void transpose_keys(const float* key, int64_t ld_key, int64_t others, int64_t channels, float* keys, int64_t ld) {
   for (int64_t c = 0; c < channels; ++c) {
-    for (int64_t j = 0; j < s.others; ++j) keys[c * ld + j] = key[j * s.channels + c];
-    for (int64_t j = s.others; j < ld; ++j) keys[c * ld + j] = 0.0f;
+    for (int64_t j = 0; j < others; ++j) keys[c * ld + j] = key[j * ld_key + c];
+    for (int64_t j = others; j < ld; ++j) keys[c * ld + j] = 0.0f;
   }
+}
+
+void attend(const SoniqAttention& s, int64_t sample, int64_t head, float* scratch) {
+  const int64_t channels = s.channels / s.heads, ld = round_up(s.others), at_value = sample * s.others * s.channels + head * channels;
+  float *own_keys = scratch, *hidden = own_keys + channels * ld, *scores = hidden + ld;
+  const float* keys = own_keys;
+  if (s.kept_keys != nullptr)
+    keys = s.kept_keys + (sample * s.channels + head * channels) * ld;
+  else
+    transpose_keys(s.key + at_value, s.channels, s.others, channels, own_keys, ld);
   if (s.numbers != nullptr) {
     const int32_t* numbers = s.numbers + sample * s.ld_numbers;
     for (int64_t j = 0; j < s.others; ++j) hidden[j] = numbers[j] == s.hidden_token ? s.hidden : 0.0f;
   }
-  const int64_t at = sample * s.tokens * s.channels + head * channels;
-  const Head one = {s, s.query + at, s.value + sample * s.others * s.channels + head * channels, s.out + at, channels, ld,
-                    keys, scores, s.numbers != nullptr ? hidden : nullptr};
+  const int64_t at = sample * s.tokens * s.channels + head * channels, past = s.position == nullptr ? 0 : *s.position;
+  const Head one = {s,  s.query + at, s.value + at_value, s.out + at, channels, ld, past, keys, scores,
+                    s.numbers != nullptr ? hidden : nullptr};
   int64_t i = 0;
   for (; i + kRows <= s.tokens; i += kRows) one.rows<kRows>(i);
   for (; i < s.tokens; ++i) one.rows<1>(i);
@@ -179,10 +188,11 @@ void soniq_embedding(const SoniqEmbedding& s, SoniqShare share) {
 }
 
 void soniq_add_constant(const SoniqAddConstant& s, SoniqShare share) {
+  const float* constant = s.constant + (s.position == nullptr ? 0 : *s.position * s.channels);
   for (int64_t b = 0; b < s.batch; ++b) {
     const float* in = s.in + b * s.size;
     float* out = s.out + b * s.size;
-    for (int64_t i = share.begin(s.size); i < share.end(s.size); ++i) out[i] = in[i] + s.constant[i];
+    for (int64_t i = share.begin(s.size); i < share.end(s.size); ++i) out[i] = in[i] + constant[i];
   }
 }
 
@@ -198,6 +208,20 @@ void soniq_layer_norm(const SoniqLayerNorm& s, SoniqShare share) {
     const float inverse = 1.0f / __builtin_sqrtf(squares * s.share + s.eps);
     const float *__restrict gain = s.gain, *__restrict bias = s.bias;
     for (int64_t i = 0; i < n; ++i) out[i] = out[i] * inverse * gain[i] + bias[i];
+  }
+}
+
+void soniq_keep(const SoniqKeep& s, SoniqShare share) {
+  const int64_t first = s.position == nullptr ? 0 : *s.position, ld = round_up(s.others), of_head = s.channels / s.heads;
+  const int64_t heads = s.batch * s.heads;
+  for (int64_t at = share.begin(heads); at < share.end(heads); ++at) {
+    const int64_t from = at / s.heads * s.tokens * s.channels + at % s.heads * of_head;
+    float* keys = s.keys + at * of_head * ld + first;
+    float* values = s.values + (at / s.heads * s.others + first) * s.channels + at % s.heads * of_head;
+    for (int64_t c = 0; c < of_head; ++c)
+      for (int64_t t = 0; t < s.tokens; ++t) keys[c * ld + t] = s.key[from + t * s.channels + c];
+    for (int64_t t = 0; t < s.tokens; ++t)
+      __builtin_memcpy(values + t * s.channels, s.value + from + t * s.channels, of_head * sizeof(float));
   }
 }
 

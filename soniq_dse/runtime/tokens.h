@@ -15,6 +15,8 @@ struct SoniqAddConstant {  // [batch][size] + [size]
   const float *in, *constant;
   float* out;
   int64_t batch, size;
+  const int64_t* position;  // of the first token: the constant is read from that row on; null: from the start
+  int64_t channels;         // of a row
 };
 
 struct SoniqLayerNorm {
@@ -25,12 +27,23 @@ struct SoniqLayerNorm {
   float share, eps;  // share: 1 / channels
 };
 
+// Keeps keys and values for later runs: those of `tokens` tokens become the rows from *position on.
+struct SoniqKeep {
+  const float *key, *value;
+  int64_t batch, tokens, channels, heads, others;  // others: rows of the cache
+  const int64_t* position;                         // null: 0
+  float* keys;                                     // [batch][channels][others, in whole vectors]: of each head transposed
+  float* values;                                   // [batch][others][channels]
+};
+
 struct SoniqAttention {
   const float *query, *key, *value;
   const int32_t* numbers;  // of the others, or null where none is hidden
   int64_t batch, tokens, others, channels, heads, ld_numbers;
   float scale, hidden;
   int32_t hidden_token, causal;
+  const float* kept_keys;   // as SoniqKeep left them, and value too; null: key holds those of this run
+  const int64_t* position;  // tokens before those of this run, which causal attention sees too; null: none
   float* out;
   float* scratch;  // of the first share; those of the others follow, each scratch_floats behind the one before
   int64_t scratch_floats;
@@ -39,4 +52,5 @@ struct SoniqAttention {
 void soniq_embedding(const SoniqEmbedding& s, SoniqShare share);
 void soniq_add_constant(const SoniqAddConstant& s, SoniqShare share);
 void soniq_layer_norm(const SoniqLayerNorm& s, SoniqShare share);
+void soniq_keep(const SoniqKeep& s, SoniqShare share);
 void soniq_attention(const SoniqAttention& s, SoniqShare share);

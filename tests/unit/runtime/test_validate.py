@@ -80,10 +80,10 @@ def test_records_of_arrays_must_fit(factory: NetworkFactory) -> None:
 
 
 def test_buffers_beyond_the_memory_of_the_machine_are_refused_before_they_are_touched() -> None:
-    from soniq_dse.runtime.executor import _zeros
+    from soniq_dse.runtime.executor import zeros
 
     with pytest.raises(UserError, match="memory: expected room for 4503599627370496 bytes"):
-        _zeros(2**52)
+        zeros(2**52)
 
 
 @pytest.mark.parametrize("name", ["a" * 201, "conv\n2", "\x1b[31m"])
@@ -159,8 +159,8 @@ def test_what_does_not_fit_in_a_transformer_is_named(
 
 
 def test_buffers_that_would_take_all_available_memory_are_refused() -> None:
-    from soniq_dse.runtime.executor import _available_bytes, _zeros
+    from soniq_dse.runtime.executor import _available_bytes, zeros
 
     with pytest.raises(UserError, match="memory: expected room for"):
-        _zeros(_available_bytes())
-    assert not _zeros(64).any()
+        zeros(_available_bytes())
+    assert not zeros(64).any()
