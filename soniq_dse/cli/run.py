@@ -17,6 +17,7 @@ from soniq_dse.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from soniq_dse.records.choice import KernelChoice
+    from soniq_dse.runtime.autotune import Windows
     from soniq_dse.runtime.check import Parity
     from soniq_dse.runtime.latency import Latency
     from soniq_dse.runtime.pack import PackedNetwork
@@ -38,6 +39,10 @@ ROOT = Path("reports") / "runs"
 @click.option("--autotune", "tune", is_flag=True, help="Measure once which kernel is the fastest for each part of a "
               "layer; later runs use what was found.")  # fmt: skip
 @click.option("--breakdown", is_flag=True, help="Show every step of the run, and what the cost model says of layers.")
+@click.option("--generate", "count", type=click.IntRange(min=1), metavar="N", help="Instead, continue --prompt by N "
+              "tokens, one by one, and show how many a second.")  # fmt: skip
+@click.option("--prompt", metavar="TEXT", help="Text, or token numbers such as 3,1,4 where no data say what they stand "
+              "for; what a translator translates.")  # fmt: skip
 @json_option
 def command(
     design: str,
@@ -49,6 +54,8 @@ def command(
     hw_name: str | None,
     tune: bool,
     breakdown: bool,
+    count: int | None,
+    prompt: str | None,
     as_json: bool,
 ) -> None:
     """Run one trained design on this CPU and check it against the golden arithmetic.
@@ -64,7 +71,10 @@ def command(
     from soniq_dse.workloads.task import at_full_length
 
     path = find_design(design, root)
-    packed = _on_chosen_kernels(PackedNetwork.load(path), hw_name, batch, threads, tune)
+    if count is not None or prompt is not None:
+        return _continue(path, data, count, prompt, hw_name, threads, tune, as_json)
+    loaded = PackedNetwork.load(path)
+    packed = _on_chosen_kernels(loaded, loaded.windows(batch), hw_name, threads, tune)
     task = _load_task(path, data, limit)
     inputs = task.test.inputs
     if inputs.shape[1:] != packed.in_shape:
@@ -85,8 +95,38 @@ def command(
         sys.exit(1)
 
 
+def _continue(
+    path: Path,
+    data: str | None,
+    count: int | None,
+    prompt: str | None,
+    hw_name: str | None,
+    threads: int,
+    tune: bool,
+    as_json: bool,
+) -> None:
+    """What ``--generate`` does."""
+    from soniq_dse.cli._generate import generate
+    from soniq_dse.runtime.decoder import decoder_windows
+    from soniq_dse.runtime.pack import PackedNetwork
+
+    if count is None or prompt is None:
+        raise UserError("--generate N and --prompt TEXT: expected both, got one")
+    loaded = PackedNetwork.load(path)
+    packed = _on_chosen_kernels(loaded, decoder_windows(loaded), hw_name, threads, tune)
+    has_data = data is not None or (path.parent.parent / "run.json").is_file()
+    text = _load_task(path, data, None).text if has_data else None
+    found = generate(packed, prompt, count, text, threads)
+    if as_json:
+        print_json(found.as_json(text))
+    else:
+        click.echo("\n".join(found.shown(text)))
+    if not found.exact:
+        sys.exit(1)
+
+
 def _on_chosen_kernels(
-    packed: PackedNetwork, hw_name: str | None, batch: int, threads: int, tune: bool
+    packed: PackedNetwork, windows: Windows, hw_name: str | None, threads: int, tune: bool
 ) -> PackedNetwork:
     """The network on the kernels that were measured, or that the cost model chooses if a descriptor fits the host."""
     from soniq_dse.cost.network import choose_kernels
@@ -99,9 +139,11 @@ def _on_chosen_kernels(
 
     host = detect_host()
     hardware = load_hardware(hw_name or default_descriptor(host)[0])
-    choices = autotune(packed, batch=batch, threads=threads, notify=told) if tune else tuned_choices(threads=threads)
+    choices = tuned_choices(threads=threads)
+    if tune:
+        choices = autotune(packed, windows=windows, threads=threads, notify=told)
     if hw_name or match_host(hardware, host)[0]:
-        choices = choose_kernels(hardware, packed.shapes(batch), threads=threads, known=choices)
+        choices = choose_kernels(hardware, [shape for shape, _ in windows], threads=threads, known=choices)
     return packed.with_choices(choices)
 
 

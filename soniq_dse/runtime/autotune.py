@@ -37,6 +37,7 @@ FIRST_S, SETTLE_S = 2e-3, 0.15
 """CPU seconds for the first calls of an option, and at most for its measurement until the spread is small."""
 
 Option = tuple[KernelSpec, bool]
+Windows = Iterable[tuple[PartShape, Geometry]]
 Notify = Callable[[int, int, KernelChoice], None]
 """(shapes done, all shapes to measure, what was found)."""
 
@@ -46,6 +47,7 @@ def autotune(
     *,
     batch: int = 1,
     threads: int = 1,
+    windows: Windows | None = None,
     notify: Notify = lambda *_: None,
     file: Path | None = None,
 ) -> Choices:
@@ -54,24 +56,26 @@ def autotune(
     Parts whose channels do not lie side by side are left to whoever chooses next.
 
     Args:
+        windows: the parts, where they are others (``decoder_windows``).
         notify: told of every shape that was measured.
         file: where tuned kernels are kept; default: in the cache folder.
 
     Raises:
         MissingCapabilityError: there is no compiler.
     """
-    windows = {shape: window for shape, window in packed.windows(batch) if shape.contiguous}
+    asked = packed.windows(batch) if windows is None else windows
+    wanted = {shape: window for shape, window in asked if shape.contiguous}
     known = tuned_choices(threads=threads, file=file)
-    missing = [shape for shape in windows if known.of(shape) is None]
+    missing = [shape for shape in wanted if known.of(shape) is None]
     options = {shape: _options(shape, packed.features) for shape in missing}
     build_kernels(spec for some in options.values() for spec, _ in some)
     found = []
     for done, shape in enumerate(missing, 1):
-        choice, settled = _fastest(shape, windows[shape], options[shape], packed.features, threads)
+        choice, settled = _fastest(shape, wanted[shape], options[shape], packed.features, threads)
         _remember(_tuned(choice, threads, settled=settled), file or _default_file())
         notify(done, len(missing), choice)
         found.append(choice)
-    remembered = (known.of(shape) for shape in windows)
+    remembered = (known.of(shape) for shape in wanted)
     return Choices(made=(*(choice for choice in remembered if choice is not None), *found))
 
 

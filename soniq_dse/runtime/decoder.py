@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from soniq_dse.errors import UserError
 from soniq_dse.kernels.library import round_up
+from soniq_dse.kernels.strips import Geometry
 from soniq_dse.records.choice import PartShape
 from soniq_dse.records.network import IntegerNetwork
 from soniq_dse.runtime.executor import Executor, Team, driver_flags, load_drivers, zeros
@@ -208,8 +209,9 @@ class _Parts:
         return self.whole.some(1, self.room)
 
 
-def decoder_shapes(packed: PackedNetwork, batch: int = 1) -> tuple[PartShape, ...]:
-    """The shapes of the parts of all layers of a ``Decoder``, which ``choices`` may speak of.
+def decoder_windows(packed: PackedNetwork, batch: int = 1) -> tuple[tuple[PartShape, Geometry], ...]:
+    """The shapes of the parts of all layers of a ``Decoder``, which ``choices`` may speak of, and where each finds its
+    input.
 
     Raises:
         UserError: as ``Decoder``.
@@ -217,7 +219,7 @@ def decoder_shapes(packed: PackedNetwork, batch: int = 1) -> tuple[PartShape, ..
     parts = _Parts(stepwise(packed.network))
     networks = [network for network in (parts.encode, parts.prompt, parts.step) if network is not None]
     found = [network_windows(network, packed.arrays, batch=batch) for network in networks]
-    return tuple(dict.fromkeys(shape for windows in found for shape, _ in windows))
+    return tuple({shape: (shape, window) for windows in found for shape, window in windows}.values())
 
 
 def by_token(packed: PackedNetwork, whole: Run, *, threads: int = 1) -> Run:

@@ -150,10 +150,22 @@ PERPLEXITY = Metric("perplexity", "", "down", perplexity, token_nats, lambda nat
 
 
 @dataclass(frozen=True)
+class Text:
+    """Text as token numbers and back. Where a text is translated, ``begin`` is the token that a translation begins
+    behind and ``end`` the one that ends it."""
+
+    encode: Callable[[str], list[int]]
+    decode: Callable[[list[int]], str]
+    begin: int | None = None
+    end: int | None = None
+
+
+@dataclass(frozen=True)
 class Task:
     """Data, loss and metric. Validation chooses; test is shown once.
 
-    ``n_classes`` is None where the task is no classification; ``loss`` takes (outputs, targets) and gives a scalar.
+    ``n_classes`` is None where the task is no classification; ``loss`` takes (outputs, targets) and gives a scalar;
+    ``text`` is what token numbers stand for, if they do.
 
     Raises:
         UserError: the splits differ in the shape of an input, or a class number is out of range.
@@ -166,6 +178,7 @@ class Task:
     n_classes: int | None = None
     loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = field(default=cross_entropy)
     metric: Metric = ACCURACY
+    text: Text | None = None
 
     def __post_init__(self) -> None:
         for name in SPLITS:

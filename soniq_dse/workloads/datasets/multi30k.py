@@ -18,7 +18,7 @@ from soniq_dse.errors import UserError
 from soniq_dse.workloads import datasets
 from soniq_dse.workloads.bleu import BEGIN, END, PAD, bleu_metric
 from soniq_dse.workloads.datasets import text
-from soniq_dse.workloads.task import Split, Task, padded_token_cross_entropy
+from soniq_dse.workloads.task import Split, Task, Text, padded_token_cross_entropy
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -75,6 +75,7 @@ class Multi30k(datasets.Base):
             splits["test"],
             loss=padded_token_cross_entropy,
             metric=bleu_metric(decode, LENGTH),
+            text=Text(lambda words: [*tokenizer.encode(words).ids, END], tokenizer.decode, BEGIN, END),
         )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from soniq_dse.errors import UserError, nearest
-from soniq_dse.workloads.task import Split
+from soniq_dse.workloads.task import Split, Text
 
 LONGEST_BYTES = 2**28
 """Of a file once unpacked."""
@@ -46,6 +46,20 @@ def read(folder: Path, names: Sequence[str], sha256: str) -> str:
     if hashlib.sha256(content).hexdigest() != sha256:
         warnings.warn(f"{path}: not the official content; taken as it is", stacklevel=3)
     return text
+
+
+def by_number(words: Sequence[str], between: str, unknown: str | None = None) -> Text:
+    """Text of ``words``, numbered in their order, with ``between`` them; others are ``unknown``."""
+    number_of = {word: number for number, word in enumerate(words)}
+
+    def encode(content: str) -> list[int]:
+        parts = content.split() if between else list(content)
+        foreign = next((part for part in parts if part not in number_of), None)
+        if foreign is not None and unknown is None:
+            raise UserError(f"text: expected characters of {''.join(words)!r}, got {foreign!r}")
+        return [number_of.get(part, number_of.get(unknown or "", 0)) for part in parts]
+
+    return Text(encode, lambda tokens: between.join(words[token] for token in tokens))
 
 
 def next_token_split(where: str, tokens: npt.NDArray[np.int64], length: int) -> Split:

@@ -53,4 +53,5 @@ class TinyShakespeare(datasets.Base):
             splits["test"],
             loss=token_cross_entropy,
             metric=PERPLEXITY,
+            text=text.by_number(CHARACTERS, ""),
         )

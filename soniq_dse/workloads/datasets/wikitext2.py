@@ -61,8 +61,9 @@ class Wikitext2(datasets.Base):
             for name, of_split in words.items()
         }
         return Task(
-            "wikitext2", splits["train"], splits["val"], splits["test"], loss=token_cross_entropy, metric=PERPLEXITY
-        )
+            "wikitext2", splits["train"], splits["val"], splits["test"], loss=token_cross_entropy, metric=PERPLEXITY,
+            text=text.by_number(vocabulary, " ", UNKNOWN),
+        )  # fmt: skip
 
 
 def _words(content: str) -> list[str]:

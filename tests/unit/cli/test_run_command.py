@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -21,6 +22,8 @@ from soniq_dse.runtime.check import Parity
 from soniq_dse.runtime.latency import Latency, StepTime
 from soniq_dse.runtime.pack import PackedNetwork
 from soniq_dse.runtime.plan import LayerReport
+from soniq_dse.workloads.datasets.text import by_number
+from soniq_dse.workloads.datasets.tiny_shakespeare import CHARACTERS
 
 
 @pytest.fixture
@@ -162,3 +165,52 @@ def test_a_file_outside_a_run_needs_data(root: Path, tmp_path: Path) -> None:
     path.write_bytes((root / "one" / "designs" / "tiny.safetensors").read_bytes())
     with pytest.raises(UserError, match="expected --data"):
         invoke(root, str(path))
+
+
+@pytest.fixture
+def writer(tmp_path: Path) -> Path:
+    """A model of the characters of Tiny Shakespeare, of which nothing is trained."""
+    net = NetworkFactory((12,), "w4a4", n_tokens=len(CHARACTERS))
+    x = net.add_constant(net.embedding("x", 16))
+    codes = net.quantize(net.layer_norm(x), signed=True)
+    mixed = net.attention(*(net.linear(codes, 16) for _ in range(3)), 2, causal=True)
+    net.linear(net.quantize(net.add(x, mixed), signed=True), len(CHARACTERS))
+    PackedNetwork(net.network(), net.arrays).save(tmp_path / "writer.soniq")
+    return tmp_path / "writer.soniq"
+
+
+def test_a_prompt_is_continued(writer: Path, root: Path) -> None:
+    shown = invoke(root, str(writer), "--generate", "5", "--prompt", "3,1,4")
+    assert shown.exit_code == 0
+    assert re.search(r"prompt: 3 tokens in \d+ us, \d+ tokens a second", shown.output)
+    assert re.search(r"decoding: \d+ us a token \(median of 4\), \d+ a second", shown.output)
+    assert "all logits equal those of a run of the whole sequence, bit for bit" in shown.output
+    found = json.loads(invoke(root, str(writer), "--generate", "10", "--prompt", "3,1,4", "--json").stdout)
+    assert len(found["tokens"]) == 10
+    assert found["exact"]
+    assert found["text"] is None
+
+
+def test_a_text_is_continued(writer: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = by_number(CHARACTERS, "")
+    monkeypatch.setattr(run, "_load_task", lambda *_: SimpleNamespace(text=text))
+    words = [str(writer), "--generate", "3", "--data", "tiny_shakespeare", "--json", "--prompt"]
+    found = json.loads(invoke(root, *words, "To be").stdout)
+    assert found["prompt"] == text.encode("To be")
+    assert found["text"] == text.decode(found["tokens"])
+    with pytest.raises(UserError, match=r"expected characters of .*, got '#'"):
+        invoke(root, *words, "#")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--generate", "3"), "expected both, got one"),
+        (("--generate", "11", "--prompt", "3,1,4"), "expected at most 10 tokens behind a prompt of 3, got 11"),
+        (("--generate", "3", "--prompt", "To be"), "expected token numbers such as 3,1,4 or --data"),
+        (("--generate", "3", "--prompt", "99"), "expected token numbers 0.."),
+    ],
+)
+def test_prompts_that_are_none(writer: Path, root: Path, words: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        invoke(root, str(writer), *words)

@@ -13,7 +13,7 @@ from network_factory import NetworkFactory
 import soniq_dse.runtime
 from soniq_dse.errors import UserError
 from soniq_dse.formats.network import evaluate
-from soniq_dse.runtime.decoder import FEWEST_ROWS, Decoder, by_token, decoder_shapes
+from soniq_dse.runtime.decoder import FEWEST_ROWS, Decoder, by_token, decoder_windows
 from soniq_dse.runtime.pack import PackedNetwork
 from soniq_dse.workloads.bleu import TokenByToken, greedy
 from soniq_dse.workloads.task import at_full_length
@@ -92,7 +92,7 @@ def test_any_pieces_behind_a_source(source: int, prompt: int, steps: int, batch:
 
 
 def test_a_prompt_runs_as_a_product_of_many_rows() -> None:
-    rows = {shape.rows for shape in decoder_shapes(_packed(decoder_only(40)), batch=2)}
+    rows = {shape.rows for shape, _ in decoder_windows(_packed(decoder_only(40)), batch=2)}
     assert rows == {80, 2}
     assert FEWEST_ROWS < 40
 
