@@ -27,6 +27,7 @@ install: $(VENV)/.installed-test  ## Make .venv with the program and its test to
 
 explore: $(VENV)/.installed  ## The main job on the built-in digits: trains, predicts, measures, writes the report
 	@$(BIN)/soniq-dse explore --model $(MODEL) $(if $(HW),--hw $(HW))
+	@echo "next: . $(BIN)/activate, then docs/tutorial.md goes on from here"
 
 test: $(VENV)/.installed-test  ## The test suite (under 6 minutes on 2 cores)
 	$(BIN)/python -m pytest -n auto -m "not slow"

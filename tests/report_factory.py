@@ -18,6 +18,7 @@ from soniq_dse.records.front import (
     SearchStep,
     SkippedDesign,
     TaskInfo,
+    WhatIf,
 )
 from soniq_dse.records.palette import Palette
 from soniq_dse.records.workload import Conv2dLayer, GemmLayer, Node, TensorClass, Unsupported, Workload
@@ -127,6 +128,14 @@ def toy_report(
         hypervolume=311.25 if n_designs else None,
         search=_search(points),
         machine=load_hardware("avx2"),
+        what_if=(
+            WhatIf(
+                label="one more vector pipe",
+                settings=("ports.vector=5",),
+                latency_ratio={p.id: 0.5 + 0.01 * i for i, p in enumerate(points)},
+            ),
+            WhatIf(label="memory.latency_ns=80", settings=("memory.latency_ns=80",), latency_ratio={}),
+        ),
     )
 
 

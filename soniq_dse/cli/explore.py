@@ -127,6 +127,8 @@ def _run_file(ctx: click.Context, option: click.Parameter, path: Path | None) ->
 @click.option("--measure/--no-measure", default=True, help="Time the designs on this processor.  [default: measure]")
 @click.option("--autotune", is_flag=True, help="Measure once which kernel is the fastest for each part of a layer; "
               "later runs use what was found.")  # fmt: skip
+@click.option("--what-if", multiple=True, metavar="FIELD=NUMBER", help="A question about the machine that the report "
+              "shall answer for every design, such as ports.load=3; may be given again.")  # fmt: skip
 @click.option("--fresh", is_flag=True, help="Do everything again, whatever an earlier run finished.")
 @click.option(
     "--dry-run", is_flag=True, help="Say what would be done, what is left out and why, and how long it takes."
@@ -270,6 +272,8 @@ def _plan_json(plan: Plan, ahead: Forecast) -> dict[str, Any]:
 
 
 def _print_plan(plan: Plan, ahead: Forecast) -> None:
+    from soniq_dse.cli.runs import by_reason
+
     reasons = {choice.palette.name: choice.reason for choice in plan.choices}
     rows = [
         [name, "finished" if is_finished else "to do", reasons.get(re.split("[@,]|-x", name)[0], "reference")]
@@ -280,7 +284,7 @@ def _print_plan(plan: Plan, ahead: Forecast) -> None:
         title += f"; {_searched(plan)}"
     console().print(table(title, {"training": "left", "state": "left", "why": "left"}, rows))
     if plan.skipped:
-        skipped = [[skip.name, skip.reason] for skip in plan.skipped]
+        skipped = [[names, reason] for names, reason in by_reason(plan.skipped)]
         console().print(table("left out", {"palette": "left", "why": "left"}, skipped))
     about = _left(ahead.seconds).removesuffix(" left")
     click.echo(f"about {about} (minutes:seconds) with {plan.options.jobs} at once; into {plan.folder}")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from soniq_dse.cli._best import best_command
 from soniq_dse.cli._common import console, json_option, print_json, table
 from soniq_dse.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
-    from soniq_dse.records.front import DesignPoint, Report, RunInfo
+    from soniq_dse.records.front import DesignPoint, Report, RunInfo, SkippedDesign
 
 ROOT = Path("reports") / "runs"
 root_option = click.option(
@@ -27,6 +28,9 @@ def command() -> None:
 
     RUN is a run's folder, or the name of one (or how it begins) below the folder of runs.
     """
+
+
+command.add_command(best_command)
 
 
 @command.command("list")
@@ -55,8 +59,9 @@ def list_command(root: Path, as_json: bool) -> None:
 @command.command("show")
 @click.argument("run")
 @root_option
+@click.option("--all", "show_all", is_flag=True, help="Name what was left out too, with the reason.")
 @json_option
-def show_command(run: str, root: Path, as_json: bool) -> None:
+def show_command(run: str, root: Path, show_all: bool, as_json: bool) -> None:
     """Show the designs of a finished RUN, or how far an unfinished one came.
 
     Example:  soniq-dse runs show digits-avx512
@@ -75,9 +80,20 @@ def show_command(run: str, root: Path, as_json: bool) -> None:
         print_json({"folder": str(folder), "front": report.front.to_json_value()})
         return
     print_front(report)
-    for skip in report.skipped:
-        click.echo(f"left out: {skip.name}: {skip.reason}")
+    if show_all:
+        for names, reason in by_reason(report.skipped):
+            click.echo(f"left out: {names}: {reason}")
+    elif report.skipped:
+        click.echo(f"{len(report.skipped)} left out; --all names them with the reason")
     click.echo(f"report: {folder / 'report.html'}")
+
+
+def by_reason(skipped: Sequence[SkippedDesign]) -> list[tuple[str, str]]:
+    """(names, reason), those of one reason together."""
+    names: dict[str, list[str]] = {}
+    for skip in skipped:
+        names.setdefault(skip.reason, []).append(skip.name)
+    return [(", ".join(found), reason) for reason, found in names.items()]
 
 
 def find_run(run: str, root: Path = ROOT) -> Path:

@@ -26,6 +26,7 @@ from soniq_dse.explore._pins import words_of
 from soniq_dse.explore._plan import INT8, Options, Plan, design_name, make_plan
 from soniq_dse.explore._search import Searched, not_trained, search
 from soniq_dse.explore._train import Forecast, Notify, Progress, forecast, stored
+from soniq_dse.explore._what_if import Asked, what_ifs
 from soniq_dse.records.design import Candidate, TrainedBaseline, TrainedDesign
 from soniq_dse.records.front import DesignPoint, ParetoFront, Report, RunInfo, SkippedDesign
 from soniq_dse.report.build import build_report
@@ -35,6 +36,9 @@ from soniq_dse.store import Store
 from soniq_dse.workloads import width_of
 
 __all__ = ["Forecast", "Notify", "Options", "Outcome", "Plan", "Progress", "explore", "forecast", "make_plan"]
+
+MANY_DESIGNS = 100
+"""Of more designs than these only the front is asked what if."""
 
 
 @dataclass(frozen=True)
@@ -239,7 +243,19 @@ def _report(
         hypervolume=hypervolume_of(points, plan.task_info),
         search=search_of(spent, points, plan.task_info),
         machine=plan.hardware,
+        what_if=what_ifs(plan, _asked_about(plan, evaluations, points)),
     )
+
+
+def _asked_about(plan: Plan, evaluations: Sequence[Evaluation], points: Sequence[DesignPoint]) -> dict[str, Asked]:
+    """What is asked of every design by id, its first seed; of many, of the front and the references."""
+    names = {point.name: point.id for point in points if len(points) <= MANY_DESIGNS or not point.dominated}
+    graphs = {design_name(candidate): plan.graph(candidate) for candidate in plan.candidates}
+    asked: dict[str, Asked] = {}
+    for one in evaluations:
+        if one.name in names:
+            asked.setdefault(names[one.name], (graphs.get(one.name, plan.workload), one.assignment))
+    return asked
 
 
 def _widest_design(plan: Plan) -> Candidate:

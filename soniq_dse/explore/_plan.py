@@ -19,6 +19,7 @@ from soniq_dse.explore._pins import parse_ends, parse_pins
 from soniq_dse.explore._recipe import schedule_of
 from soniq_dse.hardware.host import default_descriptor, detect_host, match_host
 from soniq_dse.hardware.load import load_machine
+from soniq_dse.hardware.whatif import what_if
 from soniq_dse.palettes import propose_palettes
 from soniq_dse.records.cost import Host
 from soniq_dse.records.design import Candidate, Granularity
@@ -84,6 +85,7 @@ class Options:
     store: Path | None = None
     measure: bool = True
     autotune: bool = False
+    what_if: tuple[str, ...] = ()
     fresh: bool = False
     timeout_s: float = 3600.0
     memory_mib: int | None = None
@@ -211,6 +213,8 @@ def make_plan(options: Options) -> Plan:
         UserError: something that the options name does not exist or does not fit.
     """
     hardware, host, mismatch = _machine(options.hw)
+    for setting in options.what_if:
+        what_if(hardware, [setting])  # refused before anything is trained
     with contextlib.redirect_stdout(sys.stderr):  # a user's model may print; standard output is for data
         build, defaults = load_model(options.model)
         data = options.data or defaults.data

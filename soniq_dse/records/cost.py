@@ -14,6 +14,23 @@ Bound = Literal[
     "tensor", "alu", "shared", "launch",
 ]  # fmt: skip
 """What work waits for; the last four on GPUs: tensor units, integer and float units, shared memory, launches."""
+BOUND_WORDS: dict[Bound, str] = {
+    "issue": "instructions issued per cycle",
+    "port": "busy execution pipes",
+    "latency": "instructions waiting for one another",
+    "load": "loads per cycle",
+    "store": "stores per cycle",
+    "l1": "the first-level cache",
+    "l2": "the second-level cache",
+    "l3": "the third-level cache",
+    "dram": "main memory",
+    "overhead": "calls and loop set-up",
+    "tensor": "tensor units",
+    "alu": "integer and float units",
+    "shared": "shared memory",
+    "launch": "launches of kernels",
+}
+"""Each bound for readers."""
 NonNegative = Annotated[float, Field(ge=0)]
 
 

@@ -127,6 +127,15 @@ class SearchStep(Record):
     hypervolume: float
 
 
+class WhatIf(Record):
+    """What if the machine were another: ``settings`` of its fields, and for designs by id, predicted latency over that
+    on the machine as it is. Both are bounds of the kernels' loops (core model ``incore``), kernels chosen anew."""
+
+    label: str
+    settings: tuple[str, ...]
+    latency_ratio: dict[str, Annotated[float, Field(ge=0)]]
+
+
 class SkippedDesign(Record):
     """A candidate that was not trained to the end, and why."""
 
@@ -176,6 +185,8 @@ class Report(Record):
     """In the order in which designs were tried."""
     machine: Machine | None = None
     """The descriptor of ``hardware`` that the predictions were made by, resolved."""
+    what_if: tuple[WhatIf, ...] = ()
+    """About ``machine``; of many designs, those of the front."""
     others: tuple[OtherRun, ...] = ()
     """Runs on other machines that were asked to be shown beside this one; they take no part in ``summary``."""
     summary: Summary | None = None

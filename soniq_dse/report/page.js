@@ -2,6 +2,7 @@
 /* The page's core: it unpacks the data, holds the one state (selected design, filter, axes), keeps it in the URL's hash,
  * and tells the panels what changed. A panel is soniq.panel(name, (app, root) => { ... }); app offers:
  *   report, front, task, points, byId, details, marks      the data, as in report.json
+ *   bounds                                                 what a bound means, in words
  *   state, set(patch), on(keys, callback)                  the state; callback(state) after any of keys changed
  *   passes(point), isHidden(point), shown()                the filter
  *   machines, symbol(point), where(point)                  the report's machine and those laid over it, and their marks
@@ -53,6 +54,7 @@ const soniq = (() => {
     constructor(data) {
       this.report = data.report;
       this.marks = data.marks;
+      this.bounds = data.bounds;
       this.front = data.report.front;
       this.task = this.front.task;
       const of = (machine, points) => points.map((point) => ({ ...point, machine }));

@@ -19,6 +19,7 @@ import jinja2
 from markupsafe import Markup
 
 from soniq_dse import registry
+from soniq_dse.records.cost import BOUND_WORDS
 from soniq_dse.records.front import Report
 from soniq_dse.report.marks import marks_of
 from soniq_dse.report.panels import Base
@@ -75,7 +76,7 @@ def page_data(report: Report, panels: list[Base]) -> dict[str, object]:
 def _data_json(report: Report, panels: list[Base]) -> str:
     points = itertools.chain(report.front.points, *(other.points for other in report.others))
     marks = {name: mark._asdict() for name, mark in marks_of(points).items()}
-    data = {"report": page_data(report, panels), "marks": marks}
+    data = {"report": page_data(report, panels), "marks": marks, "bounds": BOUND_WORDS}
     return json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 

@@ -537,6 +537,22 @@ def test_the_machine_with_the_source_of_each_figure(open_report: Callable[..., O
     assert any(text.startswith(f"Sources ({len(machine.sources)})") for text in summaries)
 
 
+def test_what_a_figure_of_the_machine_is_worth(open_report: Callable[..., Opened]) -> None:
+    opened = open_report(fragment="#design=d0003&other=int8")
+    question = REPORT.what_if[0]
+    rows = opened.page.locator("#what-if tbody tr")
+    for column, identity in ((0, "d0003"), (1, "int8")):
+        point = next(p for p in REPORT.front.points if p.id == identity)
+        ratio, us = question.latency_ratio[identity], point.latency_predicted_us
+        text = rows.nth(0).locator("td").nth(column).inner_text()
+        assert text.startswith(f"−{100 * (1 - ratio):.1f} %")
+        assert us is not None
+        assert float(text.split()[-2]) == pytest.approx(us * ratio, rel=5e-3)
+    assert rows.nth(1).locator("td").all_inner_texts() == ["–", "–", "–"]
+    rows.nth(0).locator("button").click()
+    assert opened.page.locator("#card-name").inner_text() == REPORT.front.points[0].name
+
+
 def test_what_it_takes_for_what(open_report: Callable[..., Opened]) -> None:
     detail = REPORT.details[3]
     opened = open_report(fragment=f"#design={detail.id}")

@@ -2,12 +2,6 @@ soniq.panel("design", (app, root) => {
   const { el, svg, plain, figures } = soniq;
   const find = (id) => root.querySelector(`#${id}`);
   const TERMS = ["compute", "memory", "packing", "epilogue", "overhead"];
-  const BOUNDS = {
-    issue: "instructions issued per cycle", port: "busy execution pipes", latency: "instructions waiting for one another",
-    load: "loads per cycle", store: "stores per cycle", l1: "the first-level cache", l2: "the second-level cache",
-    l3: "the third-level cache", dram: "main memory", overhead: "calls and loop set-up",
-    tensor: "tensor units", alu: "integer and float units", shared: "shared memory", launch: "launches of kernels",
-  };
   const detail = () => app.details.get(app.state.design);
 
   // -- bit map ---------------------------------------------------------------------------------------------
@@ -72,7 +66,7 @@ soniq.panel("design", (app, root) => {
       el("td", { class: "bar-cell" }, bar(layer, longest)),
       number(figures(layer.latency_us)), number(of === undefined ? "–" : figures(of)),
       number(of ? figures(layer.latency_us / of) : "–"),
-      el("td", {}, el("span", { title: BOUNDS[layer.bound] }, layer.bound)),
+      el("td", {}, el("span", { title: app.bounds[layer.bound] }, layer.bound)),
       number(`${figures(100 * layer.padding_waste, 2)} %`), number(layer.macs ? layer.macs.toLocaleString("en") : "–"),
       el("td", { class: "kernels" }, [...layer.kernels, layer.note].filter(Boolean).join("; ")));
   }
@@ -83,7 +77,7 @@ soniq.panel("design", (app, root) => {
     const note = [];
     if (measurement?.skipped) note.push(`Not measured: ${measurement.skipped}.`);
     if (detail()?.agreement?.reason) note.push(`Predicted against measured: ${detail().agreement.reason}.`);
-    if (estimate) note.unshift(`The whole network waits most for ${BOUNDS[estimate.bound]} (${estimate.bound}). Interval: ${estimate.interval}.`);
+    if (estimate) note.unshift(`The whole network waits most for ${app.bounds[estimate.bound]} (${estimate.bound}). Interval: ${estimate.interval}.`);
     find("layer-note").textContent = note.join(" ").replace(/\.\./g, ".");
     if (!estimate) {
       find("bound-legend").replaceChildren();

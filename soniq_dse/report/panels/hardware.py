@@ -19,8 +19,16 @@ OPEN = "Figures"
 """The table that is not folded."""
 
 
+_WHAT_IF = Markup("""<div id="what-if-part"><h3>What if it were another</h3>
+<p class="help">How predicted latency would change if one figure of the machine did, kernels chosen anew. By the bounds
+  of the loops: what a figure is worth, not a latency to be measured. <code>explore --what-if FIELD=NUMBER</code> asks
+  more.</p>
+<div class="scroll" tabindex="0" role="region" aria-label="What if"><table id="what-if"></table></div></div>
+""")
+
+
 class HardwarePanel(Base):
-    """Static: no script."""
+    """The tables are static; what the selected design would gain follows the selection."""
 
     title: ClassVar[str] = "The machine, as described"
     help: ClassVar[str] = (
@@ -28,7 +36,7 @@ class HardwarePanel(Base):
         "assumed; its source is named."
     )
     order: ClassVar[int] = 80
-    fields: ClassVar[tuple[str, ...]] = ("machine",)
+    fields: ClassVar[tuple[str, ...]] = ("front", "machine", "what_if")
 
     def fragment(self, report: Report) -> Markup:
         """The tables of ``hw show``, all but one folded."""
@@ -41,7 +49,7 @@ class HardwarePanel(Base):
             kinds, tables = _kinds(machine), sheets(machine, native_levels(machine))
         words = Markup('<p id="hardware-words">{}</p>').format(kinds)
         found = sorted(tables, key=lambda sheet: sheet.title != OPEN)
-        return Markup("\n").join([words, *(_table(sheet) for sheet in found)])
+        return Markup("\n").join([words, _WHAT_IF, *(_table(sheet) for sheet in found)])
 
 
 def _kinds(machine: HardwareModel) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -51,3 +52,52 @@ def test_a_schema_that_nobody_writes_counts_as_stale(
     (tmp_path / "old.schema.json").write_text("{}", encoding="utf-8")
     monkeypatch.setitem(module["stale"].__globals__, "FOLDER", tmp_path)
     assert module["stale"]() == ["old.schema.json"]
+
+
+def as_installed(repository: Path, folder: Path) -> None:
+    """What ``make explore`` needs of the repository, and a ``.venv`` that is the one of the tests."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(repository / name, folder)
+    (folder / ".venv").mkdir()
+    (folder / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    (folder / ".venv" / ".installed").touch()
+
+
+QUICK = {"PALETTES": "w2a2", "EPOCHS": "1,1,1", "LIMIT": "100"}
+"""Flags of ``explore`` by the environment, so that the tutorial's own command ends within seconds."""
+
+
+@pytest.mark.slow
+def test_the_tutorial_works_as_it_stands(repository: Path, tmp_path: Path) -> None:
+    as_installed(repository, tmp_path)
+    found = blocks(repository / "docs" / "tutorial.md")
+    assert {language for language, _, _ in found} == {"sh", "text"}
+    script = "\n".join(text for language, _, text in found if language == "sh")
+    environment = {**os.environ, "PYTHONPATH": str(repository)}
+    environment |= {f"SONIQ_DSE_EXPLORE_{name}": value for name, value in QUICK.items()}
+    done = subprocess.run(["bash", "-exc", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    expected = [line for language, _, text in found if language == "text" for line in text.splitlines()]
+    assert [line for line in expected if line not in output] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["add-a-kernel", "add-a-format", "add-an-allocator"])
+def test_the_pages_on_adding_a_unit_work_as_they_stand(repository: Path, tmp_path: Path, page: str) -> None:
+    for name in ("soniq_dse", "tests", "hwmodels", "palettes"):
+        shutil.copytree(repository / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(repository / "pyproject.toml", tmp_path)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(tmp_path)}
+    output = ""
+    for language, file, text in blocks(repository / "docs" / f"{page}.md"):
+        if language == "sh":
+            done = subprocess.run(["bash", "-ec", text], cwd=tmp_path, env=environment, capture_output=True, text=True)
+            output = done.stdout + done.stderr
+            assert done.returncode == 0, output
+        elif language == "text":
+            assert [line for line in text.splitlines() if line not in output] == []
+        else:
+            assert not (tmp_path / file).exists()
+            (tmp_path / file).write_text(text, encoding="utf-8")

@@ -133,6 +133,9 @@ def test_files_of_a_run(finished: Path) -> None:
     assert report.search[-1].hypervolume == report.hypervolume
     assert report.machine is not None
     assert report.machine.name == report.hardware
+    gains = {question.label: question.latency_ratio for question in report.what_if}
+    assert all(ratio.keys() == {point.id for point in front.points} for ratio in gains.values())
+    assert all(0 < ratio < 1 for ratio in gains["one more vector pipe"].values())
     for point, detail in zip(front.points[1:], report.details[1:], strict=True):
         assert detail.confusion is not None
         right = sum(detail.confusion[i][i] for i in range(len(detail.confusion)))
@@ -263,7 +266,7 @@ def test_a_budget_in_latency_is_kept_by_the_estimate_itself(copied: Path) -> Non
         (row,) = (row for row in csv.DictReader(file) if row["name"] == point["name"])
     assert "--palettes w1a1+w4a4@1.28us" in row["command"]
     assert (row["budget"], row["budget_unit"]) == ("1.28", "us")
-    shown = soniq_dse("runs", "show", str(copied))[0]
+    shown = soniq_dse("runs", "show", str(copied), "--all")[0]
     assert " of 1.28 us (-" in shown
     assert "left out: w1a1+w4a4@1us: budget of w1a1+w4a4: expected 1.2" in " ".join(shown.split())
     before = {path: path.stat().st_mtime_ns for path in designs_in(copied)}
