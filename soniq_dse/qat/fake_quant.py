@@ -207,7 +207,7 @@ class ActivationQuantizer(nn.Module):  # type: ignore[misc]
         codes = [float(grid.integer(grid.zero_code)) for grid in self.mixture.activation_grids]
         values = torch.tensor(codes, device=self.log_step.device) * self.log_step.exp()
         shares = self.mixture.shares
-        of_channel = values[self.mixture.level] if shares is None else shares @ values
+        of_channel = values[self.mixture.level] if shares is None else _product(shares, values)
         return of_channel.repeat_interleave(self.repeats)
 
     def errors(self, values: Tensor) -> list[Tensor]:
@@ -236,7 +236,7 @@ class ActivationQuantizer(nn.Module):  # type: ignore[misc]
         gain = self._gain * mixture.noise_scale
         if mixture.shares is not None:
             half, edge = noise_range(steps, self._grid.all)
-            half, edge = (self._spread(mixture.shares @ v, values) for v in (half * gain, edge))
+            half, edge = (self._spread(_product(mixture.shares, v), values) for v in (half * gain, edge))
             return partial(add_noise, half=half, edge=edge, key=key, signed=mixture.signed)
         level = mixture.only_level
         if level is not None:
@@ -249,6 +249,12 @@ class ActivationQuantizer(nn.Module):  # type: ignore[misc]
         shape = [1] * values.ndim
         shape[self.channel_axis] = -1
         return of_channel.repeat_interleave(self.repeats).view(shape) if self.repeats > 1 else of_channel.view(shape)
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """Of matrices, in their own 32 bits whatever autocast does around."""
+    with torch.autocast(left.device.type, enabled=False):
+        return left @ right
 
 
 def _unpack(kept: Tensor | Callable[[], Tensor]) -> Tensor:
@@ -334,5 +340,5 @@ class WeightQuantizer(nn.Module):  # type: ignore[misc]
         """``of_level [out, levels]`` mixed for each input: ``[out, in / groups]``."""
         shares = shares.repeat_interleave(self.repeats, dim=0) if self.repeats > 1 else shares
         if self._channel is None:
-            return of_level @ shares.T
+            return _product(of_level, shares.T)
         return (shares[self._channel] * of_level[:, None, :]).sum(dim=-1)

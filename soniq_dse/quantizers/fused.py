@@ -89,7 +89,7 @@ def uniform_noise(count: int, key: Tensor) -> Tensor:
 
 def noise(values: Tensor, half: Tensor, edge: Tensor, inner: int, signed: bool, key: Tensor) -> Tensor:
     """``clamp(values, -edge or 0, edge) + half * noise`` where strictly inside; ``half``, ``edge`` ``[period]``."""
-    native = _native(values)
+    native = _native(values, half, edge)
     if native is not None:
         out = torch.empty_like(values)
         native.soniq_noise_forward(*_sizes(values, half, inner), *_at(values, half, edge), signed, int(key), *_at(out))
@@ -104,7 +104,7 @@ def noise_backward(
     gradient: Tensor, values: Tensor, edge: Tensor, inner: int, signed: bool, key: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of ``noise`` to (values, half, edge)."""
-    native = _native(values)
+    native = _native(gradient, values, edge)
     if native is not None:
         to_values, totals = torch.empty_like(values), torch.zeros(2, len(edge), dtype=torch.float64)
         read = (*_sizes(values, edge, inner), *_at(gradient, values, edge), signed, int(key))
@@ -126,7 +126,7 @@ def rounded(values: Tensor, step: Tensor, table: Tensor, inner: int) -> Tensor:
 
     ``table``: multiplier, offset, lo and hi of the codes as rows, ``[4, period]``, or ``[4, 1]`` for all.
     """
-    native = _native(values)
+    native = _native(values, step, table)
     if native is not None:
         out = torch.empty_like(values)
         read = (*_sizes(values, step, inner), *_at(values, step, table), table.shape[1])
@@ -139,7 +139,7 @@ def rounded_backward(
     gradient: Tensor, values: Tensor, step: Tensor, table: Tensor, inner: int, signed: bool
 ) -> tuple[Tensor, Tensor]:
     """Gradients of ``rounded`` to (values, step): straight through strictly between the lowest and the top code."""
-    native = _native(values)
+    native = _native(gradient, values, step, table)
     if native is not None:
         to_values, totals = torch.empty_like(values), torch.zeros(len(step), dtype=torch.float64)
         read = (*_sizes(values, step, inner), *_at(gradient, values, step, table), table.shape[1], signed)
@@ -168,8 +168,10 @@ def _round(x: Tensor, step: Tensor, table: Tensor) -> Tensor:
     return (codes * multiplier - offset) * alpha
 
 
-def _native(values: Tensor) -> ctypes.CDLL | None:
-    return _library() if values.device.type == "cpu" and values.dtype == torch.float32 else None
+def _native(*tensors: Tensor) -> ctypes.CDLL | None:
+    """The C++ half, where all of them are what it reads: fp32 in this machine's memory."""
+    fit = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
+    return _library() if fit else None
 
 
 @functools.lru_cache(maxsize=1)
