@@ -30,7 +30,7 @@ def native() -> None:
 
 def both(monkeypatch: pytest.MonkeyPatch, call: Callable[[], object]) -> tuple[object, object]:
     first = call()
-    monkeypatch.setattr(fused, "_native", lambda values: None)
+    monkeypatch.setattr(fused, "_native", lambda *tensors: None)
     return first, call()
 
 
@@ -146,3 +146,10 @@ def test_compiles_in_one_graph(noisy: bool) -> None:
         results.append((out.detach(), *torch.autograd.grad(out.square().sum(), (values, step))))
     for got, want in zip(*results, strict=True):
         assert torch.equal(got, want)
+
+
+def test_parameters_of_16_bits_are_not_read_as_32() -> None:
+    values, half, edge = torch.zeros(4096), torch.full((64,), 0.5), torch.ones(64)
+    expected = fused.noise(values + 0.1, half, edge, 1, True, KEY)
+    got = fused.noise(values + 0.1, half.bfloat16(), edge.bfloat16(), 1, True, KEY)
+    assert torch.equal(got, expected)
