@@ -18,6 +18,7 @@ from soniq_dse.records.front import (
     SearchStep,
     SkippedDesign,
     TaskInfo,
+    TextSample,
     WhatIf,
 )
 from soniq_dse.records.palette import Palette
@@ -189,6 +190,7 @@ def _design(
         metric_fake_quant_val=accuracy,
         epochs=tuple(epoch for _ in range(n_seeds) for epoch in _epochs(accuracy, rng)),
         seconds=4.5,
+        samples=(TextSample(source="A dog runs.", reference="Ein Hund rennt.", output=f"Ein {full_name} läuft."),),
         confusion=tuple(tuple(34 if i == j else int(rng.random() < 0.02) for j in range(10)) for i in range(10)),
     )
     return point, detail

@@ -24,13 +24,16 @@ from soniq_dse.explore._confusion import confusion
 from soniq_dse.explore._measure import Measurer
 from soniq_dse.explore._pins import words_of
 from soniq_dse.explore._plan import INT8, Options, Plan, design_name, make_plan
+from soniq_dse.explore._samples import continuations, translations
 from soniq_dse.explore._search import Searched, not_trained, search
 from soniq_dse.explore._train import Forecast, Notify, Progress, forecast, stored
 from soniq_dse.explore._what_if import Asked, what_ifs
+from soniq_dse.records.cost import Measurement
 from soniq_dse.records.design import Candidate, TrainedBaseline, TrainedDesign
-from soniq_dse.records.front import DesignPoint, ParetoFront, Report, RunInfo, SkippedDesign
+from soniq_dse.records.front import DesignPoint, ParetoFront, Report, RunInfo, SkippedDesign, TextSample
 from soniq_dse.report.build import build_report
 from soniq_dse.report.points import Evaluation, details_of, hypervolume_of, objectives_of, points_of, search_of
+from soniq_dse.runtime.pack import PackedNetwork
 from soniq_dse.search import epochs_of
 from soniq_dse.store import Store
 from soniq_dse.workloads import width_of
@@ -165,6 +168,7 @@ def _design_evaluation(plan: Plan, candidate: Candidate, trained: TrainedDesign,
     )
     measured = measurer.design(candidate, trained, packed)
     bits = trained.assignment.bits_per_weight
+    predictions = measurer.store.get_array(trained.predictions_test)
     budget, unit, used = budget_of(candidate, plan.hardware, predicted, bits_per_weight=bits)
     return Evaluation(
         role="int8" if candidate.palette == INT8 and plan.is_reference(candidate) else "design",
@@ -188,10 +192,14 @@ def _design_evaluation(plan: Plan, candidate: Candidate, trained: TrainedDesign,
         metric_fake_quant_val=trained.metric_fake_quant_val,
         epochs=trained.epochs,
         seconds=trained.seconds,
-        confusion=confusion(
-            measurer.store.get_array(trained.predictions_test), plan.task.test.targets, plan.task.n_classes
-        ),
+        confusion=confusion(predictions, plan.task.test.targets, plan.task.n_classes),
+        samples=translations(plan.task, predictions) or _continuations(plan, packed, measured),
     )
+
+
+def _continuations(plan: Plan, packed: PackedNetwork, measured: Measurement) -> tuple[TextSample, ...]:
+    """None where the network was not run here."""
+    return () if measured.skipped else continuations(plan.task, packed, plan.options.threads)
 
 
 def _baseline_evaluation(plan: Plan, candidate: Candidate, trained: TrainedBaseline, measurer: Measurer) -> Evaluation:

@@ -88,6 +88,15 @@ class ParetoFront(Record):
     points: tuple[DesignPoint, ...]
 
 
+class TextSample(Record):
+    """A test example of a task of text: a sentence, its reference and the integer network's translation; or the start
+    of a text, how it goes on, and how the network does."""
+
+    source: str
+    reference: str
+    output: str
+
+
 class DesignDetail(Record):
     """All that the report shows of one point, one entry per seed where it repeats."""
 
@@ -103,6 +112,8 @@ class DesignDetail(Record):
     confusion: tuple[tuple[int, ...], ...] | None = None
     """Test examples of the first seed, ``[true class][class the integer network says]``; None where it has no classes,
     or more than a page can show."""
+    samples: tuple[TextSample, ...] = ()
+    """What the first seed says, where the task is one of text."""
 
 
 class OtherRun(Record):

@@ -12,7 +12,7 @@ from typing import Literal
 from soniq_dse import pareto
 from soniq_dse.records.cost import Agreement, Estimate, Measurement
 from soniq_dse.records.design import Assignment, EpochRecord
-from soniq_dse.records.front import DesignDetail, DesignPoint, Objective, SearchStep, TaskInfo
+from soniq_dse.records.front import DesignDetail, DesignPoint, Objective, SearchStep, TaskInfo, TextSample
 
 LATENCY = Objective(field="latency_predicted_us", label="latency, predicted", unit="us", direction="min")
 
@@ -43,6 +43,7 @@ class Evaluation:
     budget_unit: Literal["bits", "us", "uj"] | None = None
     budget_used: float | None = None
     confusion: tuple[tuple[int, ...], ...] | None = None
+    samples: tuple[TextSample, ...] = ()
 
 
 def objectives_of(task: TaskInfo) -> tuple[Objective, Objective]:
@@ -213,4 +214,5 @@ def _detail(seeds: list[Evaluation]) -> DesignDetail:
         epochs=first.epochs,
         seconds=sum(seed.seconds for seed in seeds),
         confusion=first.confusion,
+        samples=first.samples,
     )

@@ -443,6 +443,7 @@ def test_strings_stay_strings(open_report: Callable[..., Opened]) -> None:
     opened = open_report(report, fragment="#design=d0000")
     page = opened.page
     assert page.locator("#card-name").text_content() == HOSTILE
+    assert HOSTILE in (page.locator("#samples dd.said").text_content() or "")
     assert page.locator("#design-name").text_content() == HOSTILE
     assert opened.row("d0000").locator("button").text_content() == HOSTILE
     page.mouse.move(*opened.position(report.front.points[0]))
@@ -562,8 +563,11 @@ def test_what_it_takes_for_what(open_report: Callable[..., Opened]) -> None:
     assert opened.page.locator("#confusion-words").inner_text().startswith(f"{wrong} of {total} examples")
     cells = [row.locator("td").all_inner_texts() for row in opened.page.locator("#confusion tbody tr").all()]
     assert [[int(cell.replace("·", "0")) for cell in row] for row in cells] == [list(row) for row in detail.confusion]
+    (sample,) = detail.samples
+    assert opened.page.locator("#samples dd").all_inner_texts() == [sample.source, sample.reference, sample.output]
     opened.row("fp32").click()
     assert opened.page.locator("#confusion-part").is_hidden()
+    assert opened.page.locator("#samples-part").is_hidden()
 
 
 def test_machines_lie_over_one_another(open_report: Callable[..., Opened]) -> None:

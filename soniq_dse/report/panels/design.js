@@ -144,6 +144,15 @@ soniq.panel("design", (app, root) => {
       el("tbody", {}, cells.map((row, i) => el("tr", {}, el("th", { scope: "row" }, i), row.map((n, j) => cell(n, i, j))))));
   }
 
+  // -- text ------------------------------------------------------------------------------------------------
+  function samples() {
+    const found = detail()?.samples || [];
+    find("samples-part").hidden = !found.length;
+    find("samples").replaceChildren(...found.map(({ source, reference, output }) => el("dl", { class: "sample" },
+      [["Given", source], ["Reference", reference], ["Network", output]].map(([name, text]) =>
+        [el("dt", {}, name), el("dd", { class: name === "Network" ? "said" : null }, text)]))));
+  }
+
   // -- training --------------------------------------------------------------------------------------------
   const PHASES = ["baseline", "noise", "finetune"];
 
@@ -209,6 +218,7 @@ soniq.panel("design", (app, root) => {
     whole();
     latency();
     confusion();
+    samples();
     find("training-part").hidden = !(detail()?.epochs || []).length;
     figure.redraw();
   });

@@ -11,7 +11,7 @@ from soniq_dse.report.panels import Base
 
 
 class DesignPanel(Base):
-    """Bit map, latency per layer, training curves, confusion."""
+    """Bit map, latency per layer, training curves, confusion, samples of text."""
 
     title: ClassVar[str] = "Inside the design"
     help: ClassVar[str] = "What the selected design gives to every layer, and where its time goes."
@@ -47,5 +47,11 @@ class DesignPanel(Base):
   Figures off the diagonal are mistakes.</p>
 <p id="confusion-words"></p>
 <div class="scroll" tabindex="0" role="region" aria-label="Confusion matrix"><table id="confusion"></table></div>
+</div>
+<div id="samples-part">
+<h4>What it says</h4>
+<p class="help">Test examples, evenly spread and not chosen: what the integer network of the first seed makes of them,
+  by its likeliest token each time.</p>
+<div id="samples"></div>
 </div>
 """)

@@ -56,7 +56,7 @@ def test_the_json_files_are_the_records(tmp_path: Path) -> None:
 def test_every_number_of_the_page_is_in_report_json(report: Report, tmp_path: Path) -> None:
     build_report(report, tmp_path)
     data = page_data(tmp_path)
-    assert set(data) == {"report", "marks"}
+    assert set(data) == {"report", "marks", "bounds"}
     assert subset(data["report"], json.loads((tmp_path / "report.json").read_text(encoding="utf-8")))
     assert all(isinstance(value, str) for mark in data["marks"].values() for value in mark.values())
 
