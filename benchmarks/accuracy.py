@@ -16,8 +16,9 @@ from collections.abc import Sequence
 
 from scipy import stats
 
+from benchmarks._accuracy_figure import figure
 from benchmarks._campaigns import CLAIMS, CONTROLS, CPU, GPU, PARITY, SMALL_TEXT, TIERS
-from benchmarks._frame import Goal, Result, Row, main
+from benchmarks._frame import PAGES, Goal, Result, Row, main
 from benchmarks._trainings import Campaign, OutOfTime, Trainer, keep, missing, rows_of, store_folder
 
 PARITY_POINTS, PARITY_PERCENT = -0.3, -2.0
@@ -216,6 +217,12 @@ NOTE = (
 )
 
 
+PICTURE = (
+    "![Points against FP32 over bits of a weight, one panel for each data set; bars are standard errors]"
+    "(../images/accuracy.svg)"
+)
+
+
 def describe(campaign: Campaign) -> str:
     """The heading of a campaign's table."""
     schedule, part = campaign.schedule, f", {campaign.limit:,} examples of each split" if campaign.limit else ""
@@ -247,7 +254,10 @@ def run() -> None:
             )
             for line in made
         ]
-        return Result(goals_of(kept), lines, (NOTE,))
+        if not quick:
+            shown = {describe(c): kept[c.name] for c in (*CPU, *GPU) if c.name in CNN_DATA and kept[c.name]}
+            (PAGES.parent / "images" / "accuracy.svg").write_text(figure(shown))
+        return Result(goals_of(kept), lines, (PICTURE, "", NOTE))
 
     main("accuracy", "Accuracy of palettes and allocators", measure, tables=tables)
 

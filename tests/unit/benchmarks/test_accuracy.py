@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -16,6 +17,7 @@ from soniq_dse.registry import load, names
 
 sys.path.append(str(Path(__file__).resolve().parents[3]))  # benchmarks are not installed
 accuracy = pytest.importorskip("benchmarks.accuracy")
+accuracy_figure = pytest.importorskip("benchmarks._accuracy_figure")
 trainings = pytest.importorskip("benchmarks._trainings")
 Campaign, Job, keep, missing, rows_of = (
     trainings.Campaign, trainings.Job, trainings.keep, trainings.missing, trainings.rows_of,
@@ -139,3 +141,18 @@ def test_a_small_transformer_counts_only_where_its_file_is_small() -> None:
     name = "Q4 w2a4 head w2 against FP32, a file 7 times smaller, WikiText-2"
     assert {goal.id: goal.met for goal in accuracy.goals_of({"wikitext2": rows})}[name]
     assert not {goal.id: goal.met for goal in accuracy.goals_of({"wikitext2": large})}[name]
+
+
+def test_the_figure_shows_our_designs_of_the_default_recipe_and_the_control() -> None:
+    rows = [row(name, seed, 89.0 + seed) for seed in range(2) for name in ("w4a4", "w2a3+w3a3@2.5", "fp32 distilled")]
+    rows += [row(name, 0, 50.0) for name in ("w2a2 brevitas", "w2a2 ema_decay=0.98", "w1a1")]
+    points = accuracy_figure.points_of(rows)
+    assert [(p.name, p.points, p.error, p.n_levels) for p in points] == [
+        ("w4a4", -0.5, 0.5, 1), ("w2a3+w3a3@2.5", -0.5, 0.5, 2),
+    ]  # fmt: skip
+    drawn = accuracy_figure.figure({"one": rows, "<two>": rows})
+    assert drawn == accuracy_figure.figure({"one": rows, "<two>": rows})
+    root = ElementTree.fromstring(drawn)
+    words = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"<two>", "w4a4", "w2a3+w3a3@2.5", "FP32, distilled"} <= set(words)
+    assert "w1a1" not in words, "one seed has no error"
