@@ -45,12 +45,14 @@ class Loop:
         self.optimizer = torch.optim.AdamW(self.session.parameter_groups(1e-2))
         self.session.attach(self.optimizer, noise_steps=4)
 
-    def run(self, first: int, last: int) -> None:
+    def run(self, first: int, last: int, losses: list[float] | None = None) -> None:
         for index in range(first, last):
             if index == 4:
                 self.session.finetune()
             inputs, targets = BATCHES[index]
             loss = nn.functional.cross_entropy(self.model(inputs), targets)
+            if losses is not None:
+                losses.append(float(loss.detach()))
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
@@ -218,7 +220,19 @@ def test_channels_last_autocast_and_compile_train_alike(phase: str) -> None:
     plain = gradients("plain")
     torch.testing.assert_close(gradients("compile"), plain, rtol=1e-4, atol=1e-5)
     for way in ("autocast", "channels-last") if phase == "finetune" else ("autocast",):
+        # codes that moved may add 0.6 of the length of the gradient; a wrong one has no direction in common
         assert float(nn.functional.cosine_similarity(gradients(way), plain, dim=0)) > 0.85
+
+
+def test_learned_levels_train_in_16_bits_as_in_32() -> None:
+    """Whole trainings: bf16 keeps 8 bits of a number, so losses are near, step by step."""
+    losses = []
+    for enabled in (False, True):
+        loop, found = Loop(), []
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            loop.run(0, 8, found)
+        losses.append(found)
+    assert losses[1] == pytest.approx(losses[0], abs=0.01)
 
 
 def _rank(rank: int, folder: str) -> None:
