@@ -179,7 +179,7 @@ class Store:
         except ValidationError as error:
             self._report(self._record_path(kind, key), f"not a {record_type.__name__}: {error.errors()[0]['msg']}")
             return None
-        return record if all(self._read_array(ref) is not None for ref in _array_refs(record)) else None
+        return record if all(self._read_array(ref) is not None for ref in array_refs(record)) else None
 
     def remove(self, kind: str, key: str) -> None:
         """Forget the result ``key`` of ``kind`` and its checkpoint; its arrays stay."""
@@ -352,17 +352,18 @@ def _plain(array: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
 
 
-def _array_refs(value: Any) -> Iterator[ArrayRef]:
+def array_refs(value: Any) -> Iterator[ArrayRef]:
+    """Every array that a record names."""
     if isinstance(value, ArrayRef):
         yield value
     elif isinstance(value, Record):
         for name in type(value).model_fields:
-            yield from _array_refs(getattr(value, name))
+            yield from array_refs(getattr(value, name))
     elif isinstance(value, (tuple, list)):
         for item in value:
-            yield from _array_refs(item)
+            yield from array_refs(item)
     elif isinstance(value, dict):
-        yield from _array_refs(tuple(value.values()))
+        yield from array_refs(tuple(value.values()))
 
 
 def _connect(path: Path) -> sqlite3.Connection:

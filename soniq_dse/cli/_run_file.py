@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import itertools
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,9 +53,9 @@ def read(path: Path, parameters: Sequence[click.Parameter]) -> RunFile:
         elif key not in of_key:
             raise UserError(f"{where}: expected a flag of explore{nearest(str(key), [*of_key, *LISTS, BUDGETS])}")
         else:
-            text = _text(value, where)
             parameter = of_key[key]
-            defaults[str(parameter.name)] = text.split(",") if getattr(parameter, "multiple", False) else text
+            is_many = getattr(parameter, "multiple", False) and isinstance(value, list)
+            defaults[str(parameter.name)] = [_text(one, where) for one in value] if is_many else _text(value, where)
     if BUDGETS in tree:
         if "palettes" not in defaults:
             raise UserError(f"{path} {BUDGETS}: expected palettes beside it, got none")
@@ -62,24 +64,66 @@ def read(path: Path, parameters: Sequence[click.Parameter]) -> RunFile:
     return RunFile(path.stem, defaults, lists["machines"], lists["allocators"])
 
 
-def multiplied(asked: Mapping[str, Any], run_file: RunFile | None, given: Collection[str]) -> Iterator[dict[str, Any]]:
-    """The options of every run: ``asked`` for each machine and allocator, unless their flag is ``given``.
+@dataclass(frozen=True)
+class Runs:
+    """The options of every run, and the folder of the front over all of them; None for one run."""
 
-    Several runs have a folder each, named after both, and share a store.
+    options: tuple[dict[str, Any], ...]
+    joint: Path | None = None
+
+
+def multiplied(asked: Mapping[str, Any], run_file: RunFile | None, given: Collection[str]) -> Runs:
+    """``asked`` for each machine, each value of what varies, and each allocator.
+
+    Flags that are ``given`` stand for the file's list. Several runs have a folder each, named after what differs, and
+    share a store.
     """
-    machines = () if run_file is None or "hw" in given else run_file.machines
+    asked = dict(asked)
+    varied = list(itertools.product(*map(_settings, asked.pop("vary"))))
+    machines = asked.pop("hw") or (() if run_file is None else run_file.machines)
     allocators = () if run_file is None or "allocator" in given else run_file.allocators
-    pairs = [(hw, allocator) for hw in machines or (asked["hw"],) for allocator in allocators or (asked["allocator"],)]
-    if len(pairs) == 1:
-        yield {**asked, "hw": pairs[0][0], "allocator": pairs[0][1]}
-        return
-    assert run_file is not None
-    root = asked["out"] or Path("reports") / "runs" / run_file.name
-    for hw, allocator in pairs:
-        name = "-".join([Path(hw).stem] * bool(machines) + [allocator] * bool(allocators))
-        out = root / name if asked["out"] else root.with_name(f"{root.name}-{name}")
-        store = asked["store"] or (root / "store" if asked["out"] else root.with_name(f"{root.name}-store"))
-        yield {**asked, "hw": hw, "allocator": allocator, "out": out, "store": store}
+    runs = list(itertools.product(machines or (None,), varied, allocators or (asked["allocator"],)))
+    if len(runs) == 1:
+        hw, settings, allocator = runs[0]
+        return Runs(({**asked, "hw": hw, "settings": settings, "allocator": allocator},))
+    root = root_of(asked, run_file, machines, [setting for settings in varied for setting in settings])
+    store = asked["store"] or beside(root, "store", inside=bool(asked["out"]))
+    found = []
+    for hw, settings, allocator in runs:
+        words = [*([] if hw is None else [Path(hw).stem]), *settings, *[allocator] * bool(allocators)]
+        own = {"hw": hw, "settings": settings, "allocator": allocator, "store": store}
+        out = beside(root, _as_file_name("-".join(words)), inside=bool(asked["out"]))
+        found.append({**asked, **own, "out": out})
+    return Runs(tuple(found), beside(root, "joint", inside=bool(asked["out"])))
+
+
+def root_of(
+    asked: Mapping[str, Any], run_file: RunFile | None, machines: Sequence[str], settings: Sequence[str]
+) -> Path:
+    """After which the folders of several runs are named, or in which they are."""
+    if asked["out"]:
+        return Path(asked["out"])
+    words = [asked["model"], *(Path(hw).stem for hw in machines), *dict.fromkeys(s.partition("=")[0] for s in settings)]
+    name = _as_file_name("-".join(words))[:80] if run_file is None else run_file.name
+    return Path("reports") / "runs" / name
+
+
+def beside(root: Path, name: str, *, inside: bool) -> Path:
+    """``root/name``, or ``root-name``."""
+    return root / name if inside else root.with_name(f"{root.name}-{name}")
+
+
+def _settings(text: str) -> list[str]:
+    """``FIELD=A,B`` as ``FIELD=A`` and ``FIELD=B``; what they mean is checked later."""
+    field, equals, values = text.partition("=")
+    found = [f"{field.strip()}={value.strip()}" for value in values.split(",") if value.strip()]
+    if not field.strip() or not equals or not found:
+        raise UserError(f"--vary: expected FIELD=NUMBER,... such as simd_width_bits=256,512, got {text!r}")
+    return found
+
+
+def _as_file_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.=-]+", "_", text).strip("_")
 
 
 def _tree(path: Path) -> Any:

@@ -62,6 +62,20 @@ def _widths(ctx: click.Context, option: click.Parameter, text: str | None) -> tu
         raise click.BadParameter(f"expected numbers like 1,0.5, got {text!r}") from None
 
 
+def _needs(ctx: click.Context, option: click.Parameter, texts: tuple[str, ...]) -> tuple[tuple[str, float], ...]:
+    """``isa:avx512``, ``GPU=1``: resources and how much of each, 1 where nothing is said."""
+    found = {}
+    for text in texts:
+        name, equals, amount = text.partition("=")
+        try:
+            found[name] = float(amount) if equals else 1.0
+        except ValueError:
+            found[name] = math.nan
+        if not name or not 0 < found[name] < math.inf:
+            raise click.BadParameter(f"expected a resource such as isa:avx512 or GPU=1, got {text!r}")
+    return tuple(found.items())
+
+
 def _run_file(ctx: click.Context, option: click.Parameter, path: Path | None) -> RunFile | None:
     """What the file says becomes the defaults of the flags."""
     if path is None:
@@ -75,8 +89,10 @@ def _run_file(ctx: click.Context, option: click.Parameter, path: Path | None) ->
     epilog="Run the same command again after an interruption (Ctrl-C, kill, power): it goes on where it stopped.\n\n"
     "Example:  soniq-dse explore --hw avx512 --model digits_cnn --seeds 3"
 )
-@click.option("--hw", metavar="NAME", help="Machine: a descriptor's path or name.  "
-              "[default: the shipped one that matches this processor]")  # fmt: skip
+@click.option("--hw", multiple=True, metavar="NAME", help="Machine: a descriptor's path or name; several give a run "
+              "each and a front over all.  [default: the shipped one that matches this processor]")  # fmt: skip
+@click.option("--vary", multiple=True, metavar="FIELD=N,...", help="Machines that differ in a field, such as "
+              "simd_width_bits=256,512, predicted only; fields as in estimate --set.")  # fmt: skip
 @click.option("--model", metavar="NAME", default="digits_cnn", show_default=True, help="A name or pkg.mod:build.")
 @click.option("--data", metavar="NAME", help="NAME, NAME:FOLDER or pkg.mod:loaders.  [default: the model's own]")
 @click.option("--palettes", callback=_palettes, metavar="PALETTE[@BITS],...", help="Only these, such as "
@@ -113,13 +129,17 @@ def _run_file(ctx: click.Context, option: click.Parameter, path: Path | None) ->
               "counts.")  # fmt: skip
 @click.option("--threads", type=INT, metavar="N", default=1, show_default=True, help="Threads per call whose latency "
               "counts.")  # fmt: skip
-@click.option("--jobs", type=INT, metavar="N", help="Trainings at once.  [default: one per core]")
+@click.option("--jobs", type=INT, metavar="N", help="Trainings at once.  [default: one per core, of the cluster with "
+              "--executor ray]")  # fmt: skip
 @click.option("--timeout", "timeout_s", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
               default=3600.0, show_default=True, help="Seconds after which one training is stopped.")  # fmt: skip
 @click.option("--memory-limit", "memory_mib", type=INT, metavar="MIB", help="Memory above which one training is "
               "stopped.  [default: none]")  # fmt: skip
-@click.option("--executor", type=click.Choice(["process", "here"]), default="process", show_default=True,
-              help="Each training in a process of its own, or all in this one: no limits, for a debugger.")  # fmt: skip
+@click.option("--executor", type=click.Choice(["process", "here", "ray"]), default="process", show_default=True,
+              help="Each training in a process of its own, or all in this one (no limits, for a debugger), or on the "
+              "nodes of a Ray cluster: docs/cluster.md.")  # fmt: skip
+@click.option("--need", "needs", callback=_needs, multiple=True, metavar="NAME[=N]", help="With --executor ray: what a "
+              "training's node must have free, such as isa:avx512 or GPU=1; may be given again.")  # fmt: skip
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the run's files.  "
               "[default: reports/runs/...]")  # fmt: skip
 @click.option("--store", type=click.Path(file_okay=False, path_type=Path), help="Folder of finished results, to be "
@@ -145,11 +165,14 @@ def command(dry_run: bool, as_json: bool, run_file: RunFile | None, **asked: Any
     """
     from soniq_dse.explore import Options, explore, make_plan
 
-    asked["jobs"] = asked["jobs"] or _cores()
+    if asked["needs"] and asked["executor"] != "ray":
+        raise click.BadParameter("expected --executor ray beside it: it is of cluster nodes", param_hint="--need")
+    asked["jobs"] = asked["jobs"] or _cores(on_cluster=asked["executor"] == "ray" and not dry_run)
     ctx = click.get_current_context()
     given = {name for name in asked if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
     with pricing():
-        plans = [make_plan(Options(**one)) for one in multiplied(asked, run_file, given)]
+        runs = multiplied(asked, run_file, given)
+        plans = [make_plan(Options(**one)) for one in runs.options]
     if dry_run:
         _print_plans(plans, as_json)
         return
@@ -162,6 +185,8 @@ def command(dry_run: bool, as_json: bool, run_file: RunFile | None, **asked: Any
             click.echo("interrupted; what is finished is kept: run the same command again to go on", err=True)
             raise SystemExit(130) from None
     _print_outcomes(outcomes, as_json)
+    if runs.joint is not None:
+        _print_joint(plans, outcomes, runs.joint, quiet=as_json)
     for outcome in outcomes:
         for name, reason in outcome.failures.items():
             click.echo(f"failed: {name}: {reason}", err=True)
@@ -169,7 +194,25 @@ def command(dry_run: bool, as_json: bool, run_file: RunFile | None, **asked: Any
         raise SystemExit(1)
 
 
-def _cores() -> int:
+def _print_joint(plans: Sequence[Plan], outcomes: Sequence[Outcome], folder: Path, *, quiet: bool) -> None:
+    """Write the page of all runs, and show which designs on which machines no other dominates."""
+    from soniq_dse.cli.runs import print_joint
+    from soniq_dse.report.build import build_report
+    from soniq_dse.report.overlay import joint
+
+    report = joint({plan.title: outcome.report for plan, outcome in zip(plans, outcomes, strict=True)})
+    page = build_report(report, folder)
+    if not quiet:
+        print_joint(report)
+        click.echo(f"report: {page}")
+
+
+def _cores(*, on_cluster: bool) -> int:
+    if on_cluster:
+        from soniq_dse.explore import cluster_cores
+
+        with pricing():
+            return cluster_cores()
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -80,6 +80,8 @@ def show_command(run: str, root: Path, show_all: bool, as_json: bool) -> None:
         print_json({"folder": str(folder), "front": report.front.to_json_value()})
         return
     print_front(report)
+    if report.joint:
+        print_joint(report)
     if show_all:
         for names, reason in by_reason(report.skipped):
             click.echo(f"left out: {names}: {reason}")
@@ -104,7 +106,8 @@ def find_run(run: str, root: Path = ROOT) -> Path:
     """
     if (Path(run) / "run.json").is_file() or (Path(run) / "report.json").is_file():
         return Path(run)
-    names = sorted(path.parent.name for path in root.glob("*/run.json")) if root.is_dir() else []
+    files = [path for name in ("run.json", "report.json") for path in root.glob(f"*/{name}")] if root.is_dir() else []
+    names = sorted({path.parent.name for path in files})
     exact_or_prefix = [name for name in names if name == run] or [name for name in names if name.startswith(run)]
     if len(exact_or_prefix) > 1:
         raise UserError(f"run: expected one run, got {run!r}, with which these begin: {', '.join(exact_or_prefix)}")
@@ -167,6 +170,23 @@ def print_front(report: Report) -> None:
     measurements = [detail.measurement for detail in report.details if detail.measurement is not None]
     for reason in dict.fromkeys(found.skipped for found in measurements if found.skipped):
         click.echo(f"not measured: {reason}")
+
+
+def print_joint(report: Report) -> None:
+    """The front over all machines of a report, on standard output."""
+    task = report.front.task
+    points = {(report.hardware, point.id): point for point in report.front.points}
+    points |= {(other.machine, point.id): point for other in report.others for point in other.points}
+    columns = {"machine": "left", "": "left", "design": "left", "bits": "right", f"val {task.metric_unit}": "right",
+               f"test {task.metric_unit}": "right", "predicted us": "right", "measured us": "right"}  # fmt: skip
+    rows = []
+    for found in report.joint:
+        _, *cells = _row(points[found.machine, found.id], with_budget=False)
+        rows.append([found.machine, "*" if found.certain else "?", *cells[:-1]])
+    result = table(f"front over {1 + len(report.others)} machines, by predicted latency", columns, rows)
+    result.caption = "*: none on any machine is at least as accurate and faster; ?: one is, within the error of seeds"
+    result.caption_justify = "left"
+    console().print(result)
 
 
 def _row(point: DesignPoint, with_budget: bool) -> list[str]:

@@ -24,6 +24,7 @@ from soniq_dse.explore._confusion import confusion
 from soniq_dse.explore._measure import Measurer
 from soniq_dse.explore._pins import words_of
 from soniq_dse.explore._plan import INT8, Options, Plan, design_name, make_plan
+from soniq_dse.explore._ray import cluster_cores
 from soniq_dse.explore._samples import continuations, translations
 from soniq_dse.explore._search import Searched, not_trained, search
 from soniq_dse.explore._train import Forecast, Notify, Progress, forecast, stored
@@ -38,7 +39,18 @@ from soniq_dse.search import epochs_of
 from soniq_dse.store import Store
 from soniq_dse.workloads import width_of
 
-__all__ = ["Forecast", "Notify", "Options", "Outcome", "Plan", "Progress", "explore", "forecast", "make_plan"]
+__all__ = [
+    "Forecast",
+    "Notify",
+    "Options",
+    "Outcome",
+    "Plan",
+    "Progress",
+    "cluster_cores",
+    "explore",
+    "forecast",
+    "make_plan",
+]
 
 MANY_DESIGNS = 100
 """Of more designs than these only the front is asked what if."""
@@ -313,6 +325,7 @@ def _command_of(plan: Plan, candidate: Candidate) -> str:
     if options.limit is not None:
         words += ["--limit", str(options.limit)]
     words += words_of(candidate)
+    words += [word for setting in options.settings for word in ("--vary", setting)]
     if candidate.granularity != "class":
         words += ["--granularity", candidate.granularity]
     for setting in options.recipe:

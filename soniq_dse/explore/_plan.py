@@ -13,18 +13,16 @@ from typing import TYPE_CHECKING
 from soniq_dse.cost.bounds import latency_bounds, uniform_assignment
 from soniq_dse.cost.network import estimate, level_costs
 from soniq_dse.errors import UserError
-from soniq_dse.explore._asked import known, search_budget
+from soniq_dse.explore._asked import known, machine_of, search_budget
 from soniq_dse.explore._budgets import Wanted, asked, priced, wanted
 from soniq_dse.explore._pins import parse_ends, parse_pins
 from soniq_dse.explore._recipe import schedule_of
-from soniq_dse.hardware.host import default_descriptor, detect_host, match_host
-from soniq_dse.hardware.load import load_machine
 from soniq_dse.hardware.whatif import what_if
 from soniq_dse.palettes import propose_palettes
 from soniq_dse.records.cost import Host
 from soniq_dse.records.design import Candidate, Granularity
 from soniq_dse.records.front import SkippedDesign, TaskInfo
-from soniq_dse.records.gpu import GpuModel, Machine
+from soniq_dse.records.gpu import Machine
 from soniq_dse.records.palette import Level, Palette, PaletteChoice
 from soniq_dse.records.workload import Workload
 from soniq_dse.search import breadth_first
@@ -53,15 +51,17 @@ class Options:
     ``palettes`` are names (``w1a1+w4a4``, with ``@2.0`` a budget in bits per weight, with ``@30us`` or ``@5uj`` one in
     predicted latency or energy of the network); empty: those worth exploring. ``budget_us`` and ``budget_uj`` are such
     budgets for every palette of several levels that names none.
-    ``pins`` are texts like ``head=w4a4``; ``first_last`` is a level or ``none``.
+    ``settings`` change the machine: ``hardware/whatif.py``. ``pins`` are texts like ``head=w4a4``; ``first_last`` is a
+    level or ``none``.
     ``widths`` multiply the model's channels, the widest first; empty: the model's own where ``palettes`` is empty too.
     ``epochs`` are those of the FP32 warm start, of phase 1 and of phase 2; ``recipe`` are ``FIELD=VALUE`` of the
     schedule. ``limit`` bounds the examples of each split. ``search`` names the strategy, ``search_epochs`` bounds what
-    it may ask for. ``timeout_s`` and ``memory_mib`` bound one training, ``executor`` runs it. What follows ``threads``
-    does not change what is trained.
+    it may ask for. ``timeout_s`` and ``memory_mib`` bound one training, ``executor`` runs it, on a cluster's
+    node that has ``needs``. What follows ``threads`` does not change what is trained.
     """
 
     hw: str | None = None
+    settings: tuple[str, ...] = ()
     model: str = "digits_cnn"
     data: str | None = None
     palettes: tuple[str, ...] = ()
@@ -90,6 +90,7 @@ class Options:
     timeout_s: float = 3600.0
     memory_mib: int | None = None
     executor: str = "process"
+    needs: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,12 @@ class Plan:
     choices: tuple[PaletteChoice, ...]
     candidates: tuple[Candidate, ...]
     skipped: tuple[SkippedDesign, ...]
+
+    @property
+    def title(self) -> str:
+        """The machine, and the allocator where it is not the usual one, in a few words: ``avx512, ports.vector=3``."""
+        options = self.options
+        return ", ".join([self.hardware.name, *options.settings, *[options.allocator] * (options.allocator != "soniq")])
 
     @property
     def workload(self) -> Workload:
@@ -212,7 +219,7 @@ def make_plan(options: Options) -> Plan:
     Raises:
         UserError: something that the options name does not exist or does not fit.
     """
-    hardware, host, mismatch = _machine(options.hw)
+    hardware, host, mismatch = machine_of(options.hw, options.settings)
     for setting in options.what_if:
         what_if(hardware, [setting])  # refused before anything is trained
     with contextlib.redirect_stdout(sys.stderr):  # a user's model may print; standard output is for data
@@ -250,15 +257,6 @@ def make_plan(options: Options) -> Plan:
         candidates=candidates,
         skipped=skipped,
     )
-
-
-def _machine(spec: str | None) -> tuple[Machine, Host, str | None]:
-    host = detect_host()
-    hardware = load_machine(default_descriptor(host)[0] if spec is None else spec)
-    if isinstance(hardware, GpuModel):
-        return hardware, host, f"model only: networks do not run on GPUs yet, and {hardware.name} is one"
-    matches, reason = match_host(hardware, host)
-    return hardware, host, None if matches else reason
 
 
 def _trace(build: Callable[[], torch.nn.Module], task: Task, name: str) -> Workload:

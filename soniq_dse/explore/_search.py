@@ -10,9 +10,9 @@ from typing import Any
 from soniq_dse import registry
 from soniq_dse.cost.network import estimate
 from soniq_dse.errors import UserError
+from soniq_dse.explore._jobs import StoreJob, outcomes
 from soniq_dse.explore._plan import Plan, training_name
-from soniq_dse.explore._train import PRELOAD, Notify, Tracker, name_in, search_share, stored, task_of, train, work_of
-from soniq_dse.native.processes import EXECUTORS, Job
+from soniq_dse.explore._train import Notify, Tracker, name_in, search_share, stored, task_of, train, work_of
 from soniq_dse.records.design import Assignment, Candidate, RoundedStart, TrainedBaseline, TrainedDesign
 from soniq_dse.records.front import SkippedDesign
 from soniq_dse.records.workload import Workload
@@ -151,18 +151,12 @@ def _round(plan: Plan, run: _Run, candidates: Sequence[Candidate]) -> None:
         if not lacking or stored(plan, run.store, "baseline", start) is None:
             continue
         asked = tuple((_rounded_key(plan, c), c.model_dump_json(), plan.graph(c).model_dump_json()) for c in lacking)
-        args = (str(run.store.folder), asked, plan.options.limit, plan.key("baseline", start))
-        jobs.append(Job(f"{training_name('baseline', start)}, rounded", _round_all, args))
+        key = plan.key("baseline", start)
+        name, writes = f"{training_name('baseline', start)}, rounded", tuple(("rounded", one) for one, _, _ in asked)
+        args = (asked, plan.options.limit, key)
+        jobs.append(StoreJob(name, _round_all, args, writes, reads=(("baseline", key),)))
     run.tracker.phase = "rounding the FP32 starts"
-    options = plan.options
-    for outcome in EXECUTORS[options.executor](
-        jobs,
-        workers=options.jobs,
-        timeout_s=options.timeout_s,
-        memory_mib=options.memory_mib,
-        on_message=lambda *_: None,
-        preload=PRELOAD,
-    ):
+    for outcome in outcomes(plan.options, run.store, jobs, lambda *_: None):
         if outcome.error:
             run.found.failures[outcome.job.name] = outcome.error
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from soniq_dse.cost.channel_table import assignment_cost
 from soniq_dse.errors import UserError
+from soniq_dse.explore._jobs import StoreJob, outcomes
 from soniq_dse.explore._plan import Plan, training_name
-from soniq_dse.native.processes import EXECUTORS, Job, Outcome
+from soniq_dse.native.processes import Outcome
 from soniq_dse.records.design import Assignment, Candidate, TrainedBaseline, TrainedDesign
 from soniq_dse.records.gpu import machine_from_json
 from soniq_dse.records.workload import Workload
@@ -21,8 +22,6 @@ from soniq_dse.store import Store
 from soniq_dse.workloads import load_task
 from soniq_dse.workloads.task import Task
 
-PRELOAD = ("soniq_dse.qat.baseline", "soniq_dse.qat.design")
-"""What every job imports."""
 TYPICAL_MACS_PER_SECOND = 4e10
 """Of an FP32 training (forward and backward) on one AVX-512 core; only for the first guess at the time left."""
 FIXED_SHARE = 0.2
@@ -132,7 +131,7 @@ def train(plan: Plan, store: Store, tracker: Tracker, kind: str, candidates: Ite
     Returns:
         Trainings that failed, by name, with the reason.
     """
-    jobs: list[Job] = []
+    jobs: list[StoreJob] = []
     work: dict[str, float] = {}
     of_name: dict[str, Candidate] = {}
     for candidate in candidates:
@@ -141,18 +140,12 @@ def train(plan: Plan, store: Store, tracker: Tracker, kind: str, candidates: Ite
             continue
         name = name_in(plan, kind, candidate)
         work[name], of_name[name] = work_of(plan, kind, candidate), candidate
-        jobs.append(_job(plan, store, kind, candidate))
+        jobs.append(_job(plan, kind, candidate))
     tracker.phase = "training the FP32 start" if kind == "baseline" else "training designs"
     tracker.update(kind, 0.0, 0.0)
     failures: dict[str, str] = {}
-    for outcome in EXECUTORS[plan.options.executor](
-        jobs,
-        workers=plan.options.jobs,
-        timeout_s=plan.options.timeout_s,
-        memory_mib=plan.options.memory_mib,
-        on_message=lambda job, share: tracker.update(job.name, work[job.name], share),
-        preload=PRELOAD,
-    ):
+    told = lambda job, share: tracker.update(job.name, work[job.name], share)  # noqa: E731
+    for outcome in outcomes(plan.options, store, jobs, told):
         name = outcome.job.name
         record = None if outcome.error else stored(plan, store, kind, of_name[name])
         reason = outcome.error or ("" if record else "its result is not in the store")
@@ -176,14 +169,15 @@ def name_in(plan: Plan, kind: str, candidate: Candidate) -> str:
     return training_name(kind, candidate) + (f", {epochs_of(candidate)} epochs" if is_short else "")
 
 
-def _job(plan: Plan, store: Store, kind: str, candidate: Candidate) -> Job:
-    args = (str(store.folder), candidate.model_dump_json(), plan.options.limit, plan.key(kind, candidate))
+def _job(plan: Plan, kind: str, candidate: Candidate) -> StoreJob:
+    name, key = name_in(plan, kind, candidate), plan.key(kind, candidate)
+    args = (candidate.model_dump_json(), plan.options.limit, key)
     if kind == "baseline":
-        return Job(name_in(plan, kind, candidate), _train_baseline, args)
-    more = (plan.key("baseline", candidate), plan.graph(candidate).model_dump_json())
+        return StoreJob(name, _train_baseline, args, writes=((kind, key),))
+    start = plan.key("baseline", candidate)
     machine = None if candidate.costs is None else plan.hardware.model_dump_json()
-    shape = (plan.options.batch, plan.options.threads)
-    return Job(name_in(plan, kind, candidate), _train_design, (*args, *more, machine, *shape))
+    more = (start, plan.graph(candidate).model_dump_json(), machine, plan.options.batch, plan.options.threads)
+    return StoreJob(name, _train_design, (*args, *more), writes=((kind, key),), reads=(("baseline", start),))
 
 
 def _line(plan: Plan, outcome: Outcome, record: TrainedBaseline | TrainedDesign | None, reason: str) -> str:

@@ -196,7 +196,7 @@ def _port_count(role: str) -> Callable[[_Tree, str, float], None]:
 def _move(timing: _Tree, first: str, dropped: set[str], new: Sequence[str]) -> None:
     """Give a timing's micro-operations the ports that are left, or the new ones as well."""
     changed = False
-    for micro_op in timing["micro_ops"]:
+    for micro_op in [*timing["micro_ops"], *(timing.get("from_memory") or ())]:
         before = list(micro_op["ports"])
         ports = [port for port in before if port not in dropped] or [first]
         ports += [*new] if first in before else []

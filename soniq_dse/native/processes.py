@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -42,6 +42,14 @@ class Outcome:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Message:
+    """What a running job said."""
+
+    job: Job
+    value: Any
+
+
 @dataclass
 class _Running:
     job: Job
@@ -68,7 +76,25 @@ def run_jobs(
     preload: Sequence[str] = (),
     memory_mib: int | None = None,
 ) -> Iterator[Outcome]:
-    """Run ``jobs`` in order, ``workers`` at once, and yield each outcome when it is there.
+    """Run ``jobs`` in order, ``workers`` at once, and yield each outcome when it is there: see ``job_events``."""
+    limits: dict[str, Any] = {"workers": workers, "timeout_s": timeout_s, "preload": preload, "memory_mib": memory_mib}
+    with contextlib.closing(job_events(jobs, **limits)) as events:
+        for event in events:
+            if isinstance(event, Outcome):
+                yield event
+            else:
+                on_message(event.job, event.value)
+
+
+def job_events(
+    jobs: Sequence[Job],
+    *,
+    workers: int,
+    timeout_s: float,
+    preload: Sequence[str] = (),
+    memory_mib: int | None = None,
+) -> Generator[Message | Outcome, None, None]:
+    """Run ``jobs`` in order, ``workers`` at once, and yield what they say and how each ended.
 
     Processes are forked from a clean server that has imported the modules ``preload`` and done nothing else, so that a
     job does not wait for them; what the first call in this process names holds for all.
@@ -85,7 +111,10 @@ def run_jobs(
                 running.append(_start(waiting.pop()))
             wait([one.messages for one in running], timeout=1.0 if memory_mib is None else MEMORY_LOOK_S)
             for one in list(running):
-                if _has_ended(one, timeout_s, on_message) or _is_too_large(one, memory_mib):
+                said: list[Message] = []
+                is_over = _has_ended(one, timeout_s, said) or _is_too_large(one, memory_mib)
+                yield from said
+                if is_over:
                     running.remove(one)
                     yield _outcome(one)
     finally:
@@ -145,14 +174,14 @@ def _started(job: Job) -> _Running:
     return _Running(job, process, messages, lifeline, time.monotonic())
 
 
-def _has_ended(one: _Running, timeout_s: float, on_message: Callable[[Job, Any], None]) -> bool:
+def _has_ended(one: _Running, timeout_s: float, said: list[Message]) -> bool:
     try:
         while one.messages.poll():
             kind, value = one.messages.recv()
             if kind == "error":
                 one.error = value
             else:
-                on_message(one.job, value)
+                said.append(Message(one.job, value))
     except EOFError:
         return True
     if time.monotonic() - one.started > timeout_s:

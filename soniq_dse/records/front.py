@@ -128,6 +128,15 @@ class OtherRun(Record):
     details: tuple[DesignDetail, ...]
 
 
+class JointPoint(Record):
+    """A design on a machine that no other design on any machine surely dominates; ``certain`` where none does by the
+    values either. ``machine`` is ``Report.hardware`` or ``OtherRun.machine``, ``id`` the point there."""
+
+    machine: str
+    id: str
+    certain: bool
+
+
 class SearchStep(Record):
     """How far the front had come after a design: epochs that the search had spent until then, on trainings it cut short
     too (FP32 starts and references apart), and the hypervolume of the designs so far, against the reference of
@@ -200,6 +209,8 @@ class Report(Record):
     """About ``machine``; of many designs, those of the front."""
     others: tuple[OtherRun, ...] = ()
     """Runs on other machines that were asked to be shown beside this one; they take no part in ``summary``."""
+    joint: tuple[JointPoint, ...] = ()
+    """The front over this machine and those of ``others``, fastest first; empty where none was asked for."""
     summary: Summary | None = None
 
 

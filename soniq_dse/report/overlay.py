@@ -2,13 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from soniq_dse import pareto
 from soniq_dse.errors import UserError
-from soniq_dse.records.front import OtherRun, Report
+from soniq_dse.records.front import JointPoint, OtherRun, Report
+from soniq_dse.report.points import metric_bar
 
 COMPARED = ("model", "data", "metric", "metric_unit", "direction")
 """What two runs must share, of ``TaskInfo``, so that their points lie in one figure."""
+
+
+def joint(reports: Mapping[str, Report]) -> Report:
+    """One report of runs by the name of their machine, the first one's with the others beside it, and the front over
+    all of them by predicted latency.
+
+    Raises:
+        UserError: they are of different tasks.
+    """
+    names = list(reports)
+    first = reports[names[0]].model_copy(update={"hardware": names[0]})
+    laid = overlay(first, [reports[name] for name in names[1:]])
+    others = tuple(run.model_copy(update={"machine": name}) for run, name in zip(laid.others, names[1:], strict=True))
+    front = tuple(_joint_front(reports))
+    counts = ", ".join(f"{sum(point.machine == name for point in front)} on {name}" for name in names)
+    note = f"Front over {len(names)} machines, by predicted latency: {counts}."
+    return laid.model_copy(update={"others": others, "joint": front, "notes": (note, *laid.notes)})
+
+
+def _joint_front(reports: Mapping[str, Report]) -> Iterator[JointPoint]:
+    found = [(name, p) for name, report in reports.items() for p in report.front.points if p.role == "design"]
+    found.sort(key=lambda entry: entry[1].latency_predicted_us or 0.0)
+    fastest = {(point.id, point.metric_val): name for name, point in reversed(found)}
+    found = [(name, p) for name, p in found if fastest[p.id, p.metric_val] == name]  # one training: its error is shared
+    values = [(point.metric_val, point.latency_predicted_us) for _, point in found]
+    bars = [(metric_bar(point), None) for _, point in found]
+    directions: tuple[pareto.Direction, pareto.Direction] = (next(iter(reports.values())).front.task.direction, "min")
+    for (name, point), standing in zip(found, pareto.standings(values, directions, bars), strict=True):
+        if standing != "dominated":
+            yield JointPoint(machine=name, id=point.id, certain=standing == "front")
 
 
 def overlay(report: Report, others: Sequence[Report]) -> Report:
@@ -38,4 +70,4 @@ def overlay(report: Report, others: Sequence[Report]) -> Report:
                 details=other.details,
             )
         )
-    return report.model_copy(update={"others": tuple(runs)})
+    return report.model_copy(update={"others": tuple(runs), "joint": ()})

@@ -68,7 +68,7 @@ def points_of(evaluations: Sequence[Evaluation], task: TaskInfo) -> tuple[Design
     designs = [point for point in points if point.role == "design"]
     values = [(point.metric_val, point.latency_predicted_us) for point in designs]
     calibrated = {e.name for e in evaluations if e.estimate is not None and e.estimate.calibrated}
-    bars = [(_metric_bar(point), _latency_bar(point) if point.name in calibrated else None) for point in designs]
+    bars = [(metric_bar(point), _latency_bar(point) if point.name in calibrated else None) for point in designs]
     standings = pareto.standings(values, (task.direction, "min"), bars)
     standing_of = {point.id: standing for point, standing in zip(designs, standings, strict=True)}
     return tuple(
@@ -189,7 +189,8 @@ def standard_error(values: Sequence[float]) -> float | None:
     return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
-def _metric_bar(point: DesignPoint) -> pareto.Interval | None:
+def metric_bar(point: DesignPoint) -> pareto.Interval | None:
+    """One standard error of the mean over seeds to either side; None for one seed."""
     if point.metric_se is None:
         return None
     return pareto.Interval(point.metric_val - point.metric_se, point.metric_val + point.metric_se)

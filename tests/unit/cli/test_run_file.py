@@ -33,7 +33,7 @@ def asked(folder: Path, *flags: str, text: str = FILE) -> list[dict[str, object]
     values = dict(context.params)
     run_file = values.pop("run_file")
     given = {n for n in values if context.get_parameter_source(n) is click.core.ParameterSource.COMMANDLINE}
-    return list(multiplied(values, run_file, given))
+    return list(multiplied(values, run_file, given).options)
 
 
 def test_a_file_stands_for_flags(tmp_path: Path) -> None:
@@ -51,6 +51,26 @@ def test_machines_and_allocators_multiply(tmp_path: Path) -> None:
     assert [str(run["out"]) for run in runs][-1] == "o/own-uniform"
     assert {str(run["store"]) for run in runs} == {"o/store"}
     assert {str(run["store"]) for run in asked(tmp_path)} == {"reports/runs/space-store"}
+
+
+def test_machines_and_fields_of_flags_multiply(tmp_path: Path) -> None:
+    flags = ["--hw", "avx512", "--hw", "neon", "--vary", "ports.vector=2,3", "--vary", "simd_width_bits=512"]
+    context = command.make_context("explore", flags)
+    values = {name: value for name, value in context.params.items() if name != "run_file"}
+    runs = multiplied(values, None, {"hw", "vary"})
+    assert [(run["hw"], run["settings"]) for run in runs.options] == [
+        (hw, (f"ports.vector={ports}", "simd_width_bits=512")) for hw in ("avx512", "neon") for ports in (2, 3)
+    ]
+    root = "reports/runs/digits_cnn-avx512-neon-ports.vector-simd_width_bits"
+    assert str(runs.options[0]["out"]) == f"{root}-avx512-ports.vector=2-simd_width_bits=512"
+    assert (str(runs.options[0]["store"]), str(runs.joint)) == (f"{root}-store", f"{root}-joint")
+
+
+@pytest.mark.parametrize("text", ["ports.vector", "ports.vector=", "=2,3"])
+def test_what_varies_needs_a_field_and_values(text: str) -> None:
+    values = command.make_context("explore", ["--vary", text]).params
+    with pytest.raises(UserError, match=r"--vary: expected FIELD=NUMBER"):
+        multiplied({name: value for name, value in values.items() if name != "run_file"}, None, {"vary"})
 
 
 def test_flags_override_the_file(tmp_path: Path) -> None:

@@ -136,6 +136,13 @@ def test_ports_come_and_go(avx512: HardwareModel) -> None:
     assert latency_us(what_if(avx512, ["ports.vector=1"])) > latency_us(avx512)
 
 
+def test_no_micro_operation_keeps_a_port_that_was_dropped(avx512: HardwareModel) -> None:
+    hw = what_if(avx512, ["ports.vector=2"])
+    timings = [timing for entry in hw.instructions.values() for timing in entry.widths.values()]
+    used = {port for t in timings for micro in (*t.micro_ops, *(t.from_memory or ())) for port in micro.ports}
+    assert used <= {port.name for port in hw.ports}
+
+
 def test_a_slower_clock_scales_all_but_what_is_in_nanoseconds(avx512: HardwareModel) -> None:
     half = what_if(avx512, [f"clock_ghz={avx512.clock_ghz.value / 2}"])
     assert latency_us(half) == pytest.approx(2 * latency_us(avx512), rel=0.1)
