@@ -1,4 +1,4 @@
-"""Whole networks on the packed runtime against FP32 and the best INT8 library, end to end: the goals E1 to E4."""
+"""Whole networks on the packed runtime against FP32 and the best INT8 library: goals E1 to E4, E3d in ``decode``."""
 
 from __future__ import annotations
 
@@ -182,7 +182,6 @@ def goals_of(rows: Rows) -> list[Goal]:
         goal("E3a", DECODER, W1A1, 10, [DECODER]),
         goal("E3b", DECODER, WITH_W4A4, 6, [DECODER]),
         goal("E3c", DECODER, W2A2, 4.5, [DECODER]),
-        Goal("E3d", "whole decode step, 256-token cache, 80% w1a1+20% w4a4", "x best INT8", at_least=4),
         goal("E4a", "slowest convolutional network", W4A4, 1, CONVOLUTIONAL),
         goal("E4b", "slowest convolutional network", W8A8, 1, CONVOLUTIONAL),
     ]

@@ -2,6 +2,10 @@
 // side. Multiplications and additions stay apart (built without contraction), as they are in the golden evaluation.
 #include "tokens.h"
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 #define SONIQ_INLINE inline __attribute__((always_inline))
 
 namespace {
@@ -19,44 +23,85 @@ SONIQ_INLINE void store(float* to, Lanes v) { __builtin_memcpy(to, &v, sizeof v)
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t round_up(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
 
-// The one order of sums: lanes l and l + 8, then l and l + 4 ...
-inline float across(const float* values) {
-  float lanes[kLanes];
-  __builtin_memcpy(lanes, values, sizeof lanes);
-  for (int half = 8; half > 0; half /= 2)
-    for (int l = 0; l < half; ++l) lanes[l] = lanes[l] + lanes[l + half];
-  return lanes[0];
+SONIQ_INLINE Lanes larger(Lanes a, Lanes b) {
+#if defined(__AVX512F__)
+  return _mm512_max_ps(a, b);
+#else
+  return a > b ? a : b;
+#endif
 }
 
-// Sum over i < n of term(first i of 16, Lanes) and of term(i, float), of which the latter does what is left over.
-template <typename Term, typename One>
-SONIQ_INLINE float lane_sum(int64_t n, Term&& term, One&& one) {
-  Lanes total = {};
+// Joins lanes l and l + 8, then l and l + 4 ...: the one order of sums.
+template <typename Join>
+SONIQ_INLINE float across(Lanes v, Join&& join) {
+  v = join(v, __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
+  v = join(v, __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3));
+  v = join(v, __builtin_shufflevector(v, v, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1));
+  v = join(v, __builtin_shufflevector(v, v, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0));
+  return v[0];
+}
+SONIQ_INLINE float sum_of(Lanes v) {
+  return across(v, [](Lanes a, Lanes b) { return a + b; });
+}
+
+// Sums over n values of each of R rows: of the values or of their squares. The rows' chains of additions run side by side.
+template <int R, bool kSquares>
+SONIQ_INLINE void row_sums(int64_t n, const float* in, int64_t ld, float* sums) {
+  Lanes totals[R] = {};
   int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) total = total + term(i);
-  float lanes[kLanes];
-  store(lanes, total);
-  for (int64_t l = 0; i + l < n; ++l) lanes[l] = lanes[l] + one(i + l);
-  return across(lanes);
+  for (; i + kLanes <= n; i += kLanes)
+    for (int r = 0; r < R; ++r) {
+      const Lanes v = load(in + r * ld + i);
+      totals[r] = totals[r] + (kSquares ? v * v : v);
+    }
+  for (int r = 0; r < R; ++r) {
+    float lanes[kLanes];
+    store(lanes, totals[r]);
+    for (int64_t l = 0; i + l < n; ++l) {
+      const float v = in[r * ld + i + l];
+      lanes[l] = lanes[l] + (kSquares ? v * v : v);
+    }
+    sums[r] = sum_of(load(lanes));
+  }
 }
 
-// exp of what is not positive: formats/attention.py. Adding 1.5 * 2**23 rounds to an integer, half to even, in the low bits.
-SONIQ_INLINE Lanes exponentials(Lanes x) {
+// in[r][c] -> out[c][r], 16 x 16: four rounds of interleaving the upper half of the rows with the lower.
+SONIQ_INLINE void transpose(const float* in, int64_t ld_in, float* out, int64_t ld_out) {
+  Lanes rows[kLanes], turned[kLanes];
+  for (int r = 0; r < kLanes; ++r) rows[r] = load(in + r * ld_in);
+  for (int round = 0; round < 4; ++round) {
+    for (int r = 0; r < kLanes / 2; ++r) {
+      const Lanes low = rows[r], high = rows[r + 8];
+      turned[2 * r] = __builtin_shufflevector(low, high, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+      turned[2 * r + 1] = __builtin_shufflevector(low, high, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    }
+    for (int r = 0; r < kLanes; ++r) rows[r] = turned[r];
+  }
+  for (int r = 0; r < kLanes; ++r) store(out + r * ld_out, rows[r]);
+}
+
+// exp of what is not positive, N vectors side by side: formats/attention.py. Adding 1.5 * 2**23 rounds to an integer, half to
+// even, in the low bits.
+template <int N>
+SONIQ_INLINE void exponentials(Lanes* x) {
+  constexpr float coefficients[] = {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};
   const Lanes least = Lanes{} - 87.0f, magic = Lanes{} + 12582912.0f;
-  const Lanes bounded = x > least ? x : least;
-  const Lanes shifted = bounded * 1.44269504f + magic;
-  const Lanes n = shifted - magic;
-  Lanes r = bounded - n * 0.693359375f;
-  r = r - n * -2.12194440e-4f;
-  Lanes p = Lanes{} + 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  const Lanes y = p * (r * r) + r + 1.0f;
-  const IntLanes power = ((IntLanes)shifted - (IntLanes)magic + 127) << 23;
-  return x < least ? Lanes{} : y * (Lanes)power;
+  Lanes r[N], p[N];
+  IntLanes power[N];
+  for (int i = 0; i < N; ++i) {
+    r[i] = larger(x[i], least);
+    const Lanes shifted = r[i] * 1.44269504f + magic, n = shifted - magic;
+    power[i] = ((IntLanes)shifted - (IntLanes)magic + 127) << 23;
+    r[i] = r[i] - n * 0.693359375f;
+    r[i] = r[i] - n * -2.12194440e-4f;
+    p[i] = Lanes{} + 1.9875691500e-4f;
+  }
+  for (float coefficient : coefficients)
+    for (int i = 0; i < N; ++i) p[i] = p[i] * r[i] + coefficient;
+  for (int i = 0; i < N; ++i) {
+    const Lanes y = p[i] * (r[i] * r[i]) + r[i] + 1.0f;
+    x[i] = x[i] < least ? Lanes{} : y * (Lanes)power[i];
+  }
 }
 
 // Scores of R queries and the others up to `count`, whose keys lie as [channels][ld].
@@ -75,32 +120,48 @@ SONIQ_INLINE void score_block(const float* query, int64_t ld_query, int64_t chan
 // Scores -> weights up to a whole number of vectors that holds `padded`, 0 from `count` on; gives 1 / their sum.
 inline float soften(float* scores, int64_t count, int64_t padded, float scale, const float* hidden) {
   const float infinity = __builtin_inff();
-  for (int64_t j = 0; j < count; ++j) scores[j] = scores[j] * scale;
-  if (hidden != nullptr)
-    for (int64_t j = 0; j < count; ++j) scores[j] = scores[j] + hidden[j];
-  for (int64_t j = count; j < padded; ++j) scores[j] = -infinity;
-  Lanes highest = load(scores);
-  for (int64_t j = kLanes; j < padded; j += kLanes) {
-    const Lanes v = load(scores + j);
-    highest = v > highest ? v : highest;
+  const auto scaled = [&](int64_t j) {
+    const Lanes score = load(scores + j) * scale;
+    return hidden == nullptr ? score : score + load(hidden + j);
+  };
+  const int64_t whole = count / kLanes * kLanes;
+  Lanes highest = Lanes{} - infinity;
+  for (int64_t j = 0; j < whole; j += kLanes) {
+    const Lanes score = scaled(j);
+    store(scores + j, score);
+    highest = larger(score, highest);
   }
-  float most = highest[0];
-  for (int l = 1; l < kLanes; ++l) most = highest[l] > most ? highest[l] : most;
+  for (int64_t j = whole; j < padded; j += kLanes) {
+    store(scores + j, scaled(j));
+    for (int64_t l = j > count ? j : count; l < j + kLanes; ++l) scores[l] = -infinity;
+    highest = larger(load(scores + j), highest);
+  }
+  const float most = across(highest, [](Lanes a, Lanes b) { return larger(a, b); });
   Lanes total = {};
-  for (int64_t j = 0; j < padded; j += kLanes) {
-    const Lanes weight = exponentials(load(scores + j) - most);
+  constexpr int kAtOnce = 4;
+  int64_t j = 0;
+  for (; j + kAtOnce * kLanes <= padded; j += kAtOnce * kLanes) {
+    Lanes weights[kAtOnce];
+    for (int i = 0; i < kAtOnce; ++i) weights[i] = load(scores + j + i * kLanes) - most;
+    exponentials<kAtOnce>(weights);
+    for (int i = 0; i < kAtOnce; ++i) {
+      store(scores + j + i * kLanes, weights[i]);
+      total = total + weights[i];
+    }
+  }
+  for (; j < padded; j += kLanes) {
+    Lanes weight = load(scores + j) - most;
+    exponentials<1>(&weight);
     store(scores + j, weight);
     total = total + weight;
   }
-  float lanes[kLanes];
-  store(lanes, total);
-  return 1.0f / across(lanes);
+  return 1.0f / sum_of(total);
 }
 
 // Values of the others weighed for R queries, V vectors of channels, of which `channels` are wanted.
 template <int R, int V>
 SONIQ_INLINE void mix_block(const float* weights, int64_t ld, int64_t others, const float* values, int64_t ld_values,
-                            const float* inverse, float* out, int64_t channels) {
+                            const float* inverse, float* out, int64_t ld_out, int64_t channels) {
   Lanes sums[R][V] = {};
   for (int64_t j = 0; j < others; ++j)
     for (int v = 0; v < V; ++v) {
@@ -110,15 +171,21 @@ SONIQ_INLINE void mix_block(const float* weights, int64_t ld, int64_t others, co
   for (int r = 0; r < R; ++r)
     for (int v = 0; v < V; ++v) {
       const Lanes mixed = sums[r][v] * inverse[r];
-      __builtin_memcpy(out + r * ld_values + v * kLanes, &mixed, smaller(channels - v * kLanes, kLanes) * sizeof(float));
+      __builtin_memcpy(out + r * ld_out + v * kLanes, &mixed, smaller(channels - v * kLanes, kLanes) * sizeof(float));
     }
 }
 
+#if defined(__AVX512F__)
+constexpr int kRows = 4, kVectors = 4;  // sums of so many queries and vectors stay in registers
+#else
+constexpr int kRows = 4, kVectors = 2;
+#endif
+
 struct Head {  // of one sample
   const SoniqAttention& s;
-  const float *query, *value;
+  const float *query, *values;
   float* out;
-  int64_t channels, ld, past;  // ld: others, in whole vectors
+  int64_t channels, ld, ld_values, past;  // ld: others, in whole vectors
   const float* keys;
   float* scores;
   const float* hidden;
@@ -129,49 +196,82 @@ struct Head {  // of one sample
     const int64_t most = s.causal ? past + first + R : s.others, padded = round_up(most);
     const float* of_rows = query + first * s.channels;
     int64_t j = 0;
-    for (; j + 2 * kLanes <= padded; j += 2 * kLanes)
-      score_block<R, 2>(of_rows, s.channels, channels, keys + j, ld, scores + j);
+    if (R == 1)  // keys are read once, in the order in which they lie
+      for (; j + 16 * kLanes <= padded; j += 16 * kLanes)
+        score_block<1, 16>(of_rows, s.channels, channels, keys + j, ld, scores + j);
+    for (; j + kVectors * kLanes <= padded; j += kVectors * kLanes)
+      score_block<R, kVectors>(of_rows, s.channels, channels, keys + j, ld, scores + j);
     for (; j < padded; j += kLanes) score_block<R, 1>(of_rows, s.channels, channels, keys + j, ld, scores + j);
     float inverse[R];
     for (int r = 0; r < R; ++r)
       inverse[r] = soften(scores + r * ld, s.causal ? past + first + r + 1 : s.others, padded, s.scale, hidden);
     float* to = out + first * s.channels;
     int64_t c = 0;
-    for (; c + 2 * kLanes <= channels; c += 2 * kLanes)
-      mix_block<R, 2>(scores, ld, most, value + c, s.channels, inverse, to + c, 2 * kLanes);
+    for (; c + kVectors * kLanes <= channels; c += kVectors * kLanes)
+      mix_block<R, kVectors>(scores, ld, most, values + c, ld_values, inverse, to + c, s.channels, kVectors * kLanes);
     for (; c < channels; c += kLanes)
-      mix_block<R, 1>(scores, ld, most, value + c, s.channels, inverse, to + c, smaller(channels - c, kLanes));
+      mix_block<R, 1>(scores, ld, most, values + c, ld_values, inverse, to + c, s.channels, smaller(channels - c, kLanes));
   }
 };
 
-constexpr int kRows = 4;
-
-// Keys of a head [others][ld_key] -> [channels][ld], 0 behind the others.
+// Keys of a head [others][ld_key] -> [channels][ld].
 void transpose_keys(const float* key, int64_t ld_key, int64_t others, int64_t channels, float* keys, int64_t ld) {
-  for (int64_t c = 0; c < channels; ++c) {
-    for (int64_t j = 0; j < others; ++j) keys[c * ld + j] = key[j * ld_key + c];
-    for (int64_t j = others; j < ld; ++j) keys[c * ld + j] = 0.0f;
+  int64_t j = 0;
+  for (; j + kLanes <= others; j += kLanes) {
+    int64_t c = 0;
+    for (; c + kLanes <= channels; c += kLanes) transpose(key + j * ld_key + c, ld_key, keys + c * ld + j, ld);
+    for (; c < channels; ++c)
+      for (int64_t l = 0; l < kLanes; ++l) keys[c * ld + j + l] = key[(j + l) * ld_key + c];
   }
+  for (; j < others; ++j)
+    for (int64_t c = 0; c < channels; ++c) keys[c * ld + j] = key[j * ld_key + c];
 }
 
 void attend(const SoniqAttention& s, int64_t sample, int64_t head, float* scratch) {
   const int64_t channels = s.channels / s.heads, ld = round_up(s.others), at_value = sample * s.others * s.channels + head * channels;
   float *own_keys = scratch, *hidden = own_keys + channels * ld, *scores = hidden + ld;
-  const float* keys = own_keys;
-  if (s.kept_keys != nullptr)
+  const float *keys = own_keys, *values = s.value + at_value;
+  if (s.kept_keys != nullptr) {
     keys = s.kept_keys + (sample * s.channels + head * channels) * ld;
-  else
+    values = s.value + (sample * s.heads + head) * s.others * channels;
+  } else {
     transpose_keys(s.key + at_value, s.channels, s.others, channels, own_keys, ld);
+    for (int64_t c = 0; c < channels; ++c)
+      for (int64_t j = s.others; j < ld; ++j) own_keys[c * ld + j] = 0.0f;
+  }
   if (s.numbers != nullptr) {
     const int32_t* numbers = s.numbers + sample * s.ld_numbers;
     for (int64_t j = 0; j < s.others; ++j) hidden[j] = numbers[j] == s.hidden_token ? s.hidden : 0.0f;
   }
   const int64_t at = sample * s.tokens * s.channels + head * channels, past = s.position == nullptr ? 0 : *s.position;
-  const Head one = {s,  s.query + at, s.value + at_value, s.out + at, channels, ld, past, keys, scores,
+  const int64_t ld_values = s.kept_keys != nullptr ? channels : s.channels;
+  const Head one = {s,    s.query + at, values, s.out + at, channels, ld, ld_values, past, keys, scores,
                     s.numbers != nullptr ? hidden : nullptr};
   int64_t i = 0;
   for (; i + kRows <= s.tokens; i += kRows) one.rows<kRows>(i);
   for (; i < s.tokens; ++i) one.rows<1>(i);
+}
+
+constexpr int kNormRows = 4;
+
+template <int R>
+void normalise(const SoniqLayerNorm& s, int64_t row) {
+  const int64_t n = s.channels;
+  float sums[R];
+  row_sums<R, false>(n, s.in + row * n, n, sums);
+  for (int r = 0; r < R; ++r) {
+    const float mean = sums[r] * s.share;
+    const float* __restrict in = s.in + (row + r) * n;
+    float* __restrict out = s.out + (row + r) * n;
+    for (int64_t i = 0; i < n; ++i) out[i] = in[i] - mean;
+  }
+  row_sums<R, true>(n, s.out + row * n, n, sums);
+  for (int r = 0; r < R; ++r) {
+    const float inverse = 1.0f / __builtin_sqrtf(sums[r] * s.share + s.eps);
+    float* __restrict out = s.out + (row + r) * n;
+    const float *__restrict gain = s.gain, *__restrict bias = s.bias;
+    for (int64_t i = 0; i < n; ++i) out[i] = out[i] * inverse * gain[i] + bias[i];
+  }
 }
 
 }  // namespace
@@ -197,18 +297,10 @@ void soniq_add_constant(const SoniqAddConstant& s, SoniqShare share) {
 }
 
 void soniq_layer_norm(const SoniqLayerNorm& s, SoniqShare share) {
-  const int64_t n = s.channels;
-  for (int64_t row = share.begin(s.rows); row < share.end(s.rows); ++row) {
-    const float* __restrict in = s.in + row * n;
-    float* __restrict out = s.out + row * n;
-    const float mean = lane_sum(n, [&](int64_t i) { return load(in + i); }, [&](int64_t i) { return in[i]; }) * s.share;
-    for (int64_t i = 0; i < n; ++i) out[i] = in[i] - mean;
-    const float squares = lane_sum(
-        n, [&](int64_t i) { return load(out + i) * load(out + i); }, [&](int64_t i) { return out[i] * out[i]; });
-    const float inverse = 1.0f / __builtin_sqrtf(squares * s.share + s.eps);
-    const float *__restrict gain = s.gain, *__restrict bias = s.bias;
-    for (int64_t i = 0; i < n; ++i) out[i] = out[i] * inverse * gain[i] + bias[i];
-  }
+  int64_t row = share.begin(s.rows);
+  const int64_t end = share.end(s.rows);
+  for (; row + kNormRows <= end; row += kNormRows) normalise<kNormRows>(s, row);
+  for (; row < end; ++row) normalise<1>(s, row);
 }
 
 void soniq_keep(const SoniqKeep& s, SoniqShare share) {
@@ -216,12 +308,10 @@ void soniq_keep(const SoniqKeep& s, SoniqShare share) {
   const int64_t heads = s.batch * s.heads;
   for (int64_t at = share.begin(heads); at < share.end(heads); ++at) {
     const int64_t from = at / s.heads * s.tokens * s.channels + at % s.heads * of_head;
-    float* keys = s.keys + at * of_head * ld + first;
-    float* values = s.values + (at / s.heads * s.others + first) * s.channels + at % s.heads * of_head;
-    for (int64_t c = 0; c < of_head; ++c)
-      for (int64_t t = 0; t < s.tokens; ++t) keys[c * ld + t] = s.key[from + t * s.channels + c];
+    transpose_keys(s.key + from, s.channels, s.tokens, of_head, s.keys + at * of_head * ld + first, ld);
+    float* values = s.values + (at * s.others + first) * of_head;
     for (int64_t t = 0; t < s.tokens; ++t)
-      __builtin_memcpy(values + t * s.channels, s.value + from + t * s.channels, of_head * sizeof(float));
+      __builtin_memcpy(values + t * of_head, s.value + from + t * s.channels, of_head * sizeof(float));
   }
 }
 

@@ -33,7 +33,7 @@ struct SoniqKeep {
   int64_t batch, tokens, channels, heads, others;  // others: rows of the cache
   const int64_t* position;                         // null: 0
   float* keys;                                     // [batch][channels][others, in whole vectors]: of each head transposed
-  float* values;                                   // [batch][others][channels]
+  float* values;                                   // [batch][heads][others][channels / heads]
 };
 
 struct SoniqAttention {

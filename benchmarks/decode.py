@@ -1,0 +1,171 @@
+"""Transformers: a decode step over a cache of 256 tokens, and what stays in fp32, against onnxruntime: E3d, E5, E6."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from benchmarks._decode import CACHED, Size, random_decoder
+from benchmarks._decode_peer import peer_steps
+from benchmarks._frame import Goal, Result, Row, main
+from benchmarks._interleave import idle_share
+from benchmarks._operators import CHAIN, OPERATORS, Operator, ours, peers
+from benchmarks._ours import host_descriptor
+from benchmarks._peers import Call
+from benchmarks.end_to_end import MIXES, WITH_W4A4, in_turns
+from soniq_dse.cost.network import choose_kernels
+from soniq_dse.native.timing import thread_seconds
+from soniq_dse.runtime.autotune import autotune, tuned_choices
+from soniq_dse.runtime.decoder import Decoder, decoder_windows
+from soniq_dse.runtime.pack import PackedNetwork
+
+ROUNDS, QUICK_ROUNDS = 9, 3
+STEP = f"decode step, {CACHED} tokens cached"
+QUICK = tuple(one for one in OPERATORS if one.width == 256 and one.tokens == 64)
+
+
+def ready(packed: PackedNetwork, *, tune: bool) -> Decoder:
+    """A decoder with a full cache, on the kernels that ``soniq-dse run --generate`` takes."""
+    windows = decoder_windows(packed)
+    choices = autotune(packed, windows=windows) if tune else tuned_choices()
+    hw = host_descriptor()
+    if hw is not None:
+        choices = choose_kernels(hw, [shape for shape, _ in windows], known=choices)
+    decoder = Decoder(packed.with_choices(choices))
+    decoder.begin()
+    decoder.read(np.random.default_rng(0).integers(0, Size().n_tokens, (1, CACHED)))
+    return decoder
+
+
+def step_rows(rounds: int, *, tune: bool) -> list[Row]:
+    """Every palette and all peers in turns; steps repeat at the same place of the sequence."""
+    size = Size()
+    packed = {label: random_decoder(size, mix) for label, mix in MIXES.items()}
+    decoders = {label: ready(one, tune=tune) for label, one in packed.items()}
+    int8, f32 = peer_steps(size, 1)
+    calls: dict[str, Call] = {label: one.step.run_again for label, one in decoders.items()}
+    calls |= {f"INT8 {name}": call for name, call in int8.items()} | {
+        f"FP32 {name}": call for name, call in f32.items()
+    }
+    print(f"{STEP}: timing", file=sys.stderr, flush=True)
+    idle, seconds = idle_share(), in_turns(calls, rounds, thread_seconds)
+    best = {kind: _fastest(seconds, f"{kind} ") for kind in ("INT8", "FP32")}
+    return [
+        {
+            **_row(STEP, label, seconds[label], best["INT8"], seconds[best["INT8"]]),
+            "x FP32": statistics.median(seconds[best["FP32"]]) / statistics.median(seconds[label]),
+            "attention us": _share(decoders[label], ("ATTENTION", "KEEP")),
+            "weights KiB": packed[label].size_bytes / 1024,
+            "idle share of cores": idle,
+        }
+        for label in MIXES
+    ]
+
+
+def operator_rows(operators: Sequence[Operator], rounds: int) -> list[Row]:
+    """Microseconds of one operator."""
+    rows = []
+    for operator in operators:
+        calls = {"ours": ours(operator), **peers(operator)}
+        idle, taken = idle_share(), in_turns(calls, rounds, thread_seconds)
+        seconds = {name: [one / CHAIN for one in of_name] for name, of_name in taken.items()}
+        best = min((name for name in seconds if name != "ours"), key=lambda name: statistics.median(seconds[name]))
+        row = _row(operator.name, "fp32", seconds["ours"], best, seconds[best])
+        rows.append(
+            {**row, "x FP32": row["x peer"], "attention us": "", "weights KiB": "", "idle share of cores": idle}
+        )
+    return rows
+
+
+def _row(what: str, palette: str, mine: Sequence[float], best: str, theirs: Sequence[float]) -> Row:
+    gains, median = [peer / own for peer, own in zip(theirs, mine, strict=True)], statistics.median(mine)
+    return {
+        "what": what, "palette": palette, "us": 1e6 * median,
+        "MAD us": 1e6 * statistics.median(abs(one - median) for one in mine), "peer": best,
+        "its us": 1e6 * statistics.median(theirs), "x peer": statistics.median(gains), "lowest x": min(gains),
+        "highest x": max(gains),
+    }  # fmt: skip
+
+
+def _fastest(seconds: Mapping[str, Sequence[float]], prefix: str) -> str:
+    names = [name for name in seconds if name.startswith(prefix)]
+    return min(names, key=lambda name: statistics.median(seconds[name]))
+
+
+def _share(decoder: Decoder, kinds: Sequence[str]) -> float:
+    medians = 1e6 * np.median(decoder.step.time_steps(20), axis=0)
+    steps = decoder.step.plan.steps
+    return float(sum(us for step, us in zip(steps, medians, strict=True) if step.kind.name in kinds))
+
+
+def goals_of(rows: Sequence[Row]) -> list[Goal]:
+    """The step's goal, and the slowest of each operator's shapes; what was not measured has no value."""
+
+    def slowest(wanted: Sequence[str], palette: str) -> float | None:
+        found = {row["what"]: row["x peer"] for row in rows if row["palette"] == palette}
+        return min(found[name] for name in wanted) if set(wanted) <= found.keys() else None
+
+    def operators(kind: str, *, causal: bool) -> list[str]:
+        return [one.name for one in OPERATORS if one.kind == kind and one.causal == causal]
+
+    step = slowest([STEP], WITH_W4A4)
+    norms = slowest(operators("layer_norm", causal=False), "fp32")
+    causal = slowest(operators("attention", causal=True), "fp32")
+    whole = slowest(operators("attention", causal=False), "fp32")
+    return [
+        Goal("E3d", f"{STEP}, {WITH_W4A4}", "x best INT8", step, at_least=4),
+        Goal("E5", "LayerNorm, slowest shape", "x onnxruntime FP32", norms, at_least=1),
+        Goal("E6a", "causal attention, slowest shape", "x onnxruntime FP32", causal, at_least=1),
+        Goal("E6b", "attention to all tokens, slowest shape", "x onnxruntime FP32", whole, at_least=1),
+    ]
+
+
+def tables(rows: Sequence[Row]) -> Mapping[str, Sequence[Row]]:
+    """For the page: the step, then the operators."""
+    shown: dict[str, list[Row]] = {STEP: [], "Operators in fp32": []}
+    for row in rows:
+        common = {"us": row["us"], "MAD us": row["MAD us"], "best peer": row["peer"], "its us": row["its us"]}
+        common["x"] = f"{row['x peer']:.2f} ({row['lowest x']:.2f} to {row['highest x']:.2f})"
+        if row["what"] == STEP:
+            extra = {name: row[name] for name in ("x FP32", "attention us", "weights KiB")}
+            shown[STEP].append({"palette": row["palette"], **common, **extra})
+        else:
+            shown["Operators in fp32"].append({"operator": row["what"], **common})
+    return shown
+
+
+def notes() -> list[str]:
+    """How it was measured."""
+    from importlib import metadata
+
+    size = Size()
+    version = metadata.version("onnxruntime")
+    return [
+        f"Random weights: {size.blocks} blocks of width {size.width}, {size.heads} heads, feed-forward {size.inner}, a "
+        f"vocabulary of {size.n_tokens}; the head is at W8A8, the rest at the palette, the table of tokens in INT8. A "
+        "step is everything from the token's number to its logits: embedding, norms, Linear layers, attention to "
+        f"{CACHED} kept tokens and itself, in fp32. onnxruntime {version} runs the same step with keys and values as "
+        "inputs, INT8 by its dynamic or static quantizer (u8 activations, s8 weights per output channel), attention by "
+        "plain operators or by GroupQueryAttention, which appends in place; the fastest counts.",
+        "",
+        f"Operators: chains of {CHAIN} of a kind, all in fp32; attention is of a tensor to itself without its Linear "
+        "layers, in onnxruntime by MultiHeadAttention or by plain operators; the faster counts. One thread, CPU time, "
+        "all in turns in one process; medians over rounds, a gain is the median of the gains of single rounds.",
+    ]  # fmt: skip
+
+
+def measure(quick: bool) -> Result:
+    """Some operators, or all and the step."""
+    rows = (
+        operator_rows(QUICK, QUICK_ROUNDS)
+        if quick
+        else [*step_rows(ROUNDS, tune=True), *operator_rows(OPERATORS, ROUNDS)]
+    )
+    return Result(goals_of(rows), rows, notes())
+
+
+if __name__ == "__main__":
+    main("decode", "Transformers: decoding, and what stays in fp32", measure, tables=tables)
