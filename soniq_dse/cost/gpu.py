@@ -124,8 +124,9 @@ def _in_block(gpu: GpuModel, kernel: GpuKernel, k: int, weight_bytes: float, row
         return {"tensor": 8 * cols * k * kernel.weight_bits / rate}
     macs = rows * cols * k * (planes if kernel.algorithm == "bmma" else 1)
     busy: dict[Bound, float] = {"tensor": macs / rate, "shared": shared}
-    if kernel.algorithm == "imma" and kernel.weight_bits < 8:  # a shift and a mask a word, in every column of warps
-        busy["alu"] = 2 * _warps(kernel)[1] * cols * k / 4 / lanes["lop3"]
+    operand_bits = gpu.operations[kernel.operation].operand_bits
+    if kernel.weight_bits < operand_bits > 1:  # a shift and a mask a word, in every column of warps
+        busy["alu"] = 2 * _warps(kernel)[1] * cols * k * operand_bits / 32 / lanes["lop3"]
     return busy
 
 

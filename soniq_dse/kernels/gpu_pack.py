@@ -60,6 +60,10 @@ def pack_weights(kernel: GpuKernel, weights: NDArray[np.int8]) -> Words:
         return _a_order(_planes(codes, bits), steps)
     if kernel.algorithm == "popc":
         return _by_step(_planes(codes, bits), steps)
+    if kernel.algorithm == "imma4":
+        fields = codes.reshape(len(codes), -1, 4 // bits, 64)
+        nibbles = np.bitwise_or.reduce(fields << (bits * np.arange(4 // bits, dtype=np.uint8))[:, None], axis=2)
+        return _a_order(_nibble_words(nibbles.reshape(len(codes), -1)), steps)
     # Fields of a byte: of consecutive mma steps of 32 elements, or of consecutive groups of 4.
     run = 32 if kernel.algorithm == "imma" else 4
     fields = codes.reshape(len(codes), -1, 8 // bits, run)
@@ -90,6 +94,9 @@ def pack_activations(kernel: GpuKernel, codes: Codes) -> tuple[Words, NDArray[np
     if kernel.algorithm == "imma":
         words = _padded(codes, 8, steps * kernel.k_group).view(np.uint32)
         return _b_order(words[:, None], steps * (kernel.k_group // 32)), sums
+    if kernel.algorithm == "imma4":
+        nibble_words = _nibble_words(_padded(codes, 8, steps * kernel.k_group))
+        return _b_order(nibble_words, steps * (kernel.k_group // 64)), sums
     if kernel.op == "gemm":
         return _b_order(_planes(_padded(codes, 8, steps * kernel.k_group), bits), steps), sums
     planes = _planes(_padded(codes, 8 // bits, steps * kernel.k_group), bits)
@@ -119,6 +126,12 @@ def _planes(codes: Codes, bits: int) -> Words:
     """``[rows, k]`` codes -> ``[rows, bits, k / 32]`` words, the first element in the lowest bit."""
     planes = (codes[:, None] >> np.arange(bits, dtype=np.uint8)[None, :, None]) & 1
     words: Words = np.packbits(planes, axis=2, bitorder="little").view(np.uint32)
+    return words
+
+
+def _nibble_words(nibbles: Codes) -> Words:
+    """``[rows, k]`` codes below 16 -> ``[rows, 1, k / 8]`` words, the first element in the lowest bits."""
+    words: Words = np.ascontiguousarray(nibbles[:, ::2] | nibbles[:, 1::2] << 4).view(np.uint32)[:, None]
     return words
 
 

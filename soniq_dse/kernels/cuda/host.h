@@ -230,6 +230,12 @@ static inline int shim_dot4(unsigned x, unsigned y) {
   return sum;
 }
 
+static inline int shim_dot8(unsigned x, unsigned y) {
+  int sum = 0;
+  for (int i = 0; i < 32; i += 4) sum += int(x >> i & 15) * int(y >> i & 15);
+  return sum;
+}
+
 static inline _Float16 shim_half(unsigned bits) {
   const uint16_t narrow = uint16_t(bits);
   _Float16 value;

@@ -72,7 +72,9 @@ struct LayerKernel {
       const Tap tap(layer, step / s.steps);
       const int at = step % s.steps;
 #pragma unroll
-      for (int i = threadIdx.x; i < Tile::words_a; i += Tile::threads) {
+      for (int first = 0; first < Tile::words_a; first += Tile::threads) {
+        const int i = first + threadIdx.x;
+        if (first + Tile::threads > Tile::words_a && i >= Tile::words_a) break;
         const int plane = i / 16 % planes, row = i / (16 * planes) * 8 + i / 2 % 8, p = tap.pixel(layer, places[row]);
         copy_async(stage + Tile::words_w + i, activations + (((long long)(p / 8) * s.steps + at) * planes + plane) * 16 + p % 8 * 2 + i % 2);
       }
@@ -84,7 +86,7 @@ struct LayerKernel {
       for (int tap = 0; tap < taps; ++tap) sum += s.row_sums[(long long)group * (layer.pixels + 1) + Tap(layer, tap).pixel(layer, places[threadIdx.x])];
       sums[threadIdx.x] = sum;
     }
-    Tile::walk(stage_words, taps * s.steps, load, [&](const uint4* w, const uint4* a) { Tile::multiply(acc, w, a); });
+    Tile::walk(stage_words, taps * s.steps, load, [&](const uint4* stage) { Tile::multiply(acc, stage); });
     Tile::each(acc, [&](unsigned channel, unsigned row, int dot, int i, int j, int e) {
       const int n = group * layer.cols + min(int(block * tile + channel), layer.cols - 1);
       const unsigned raw = unsigned(Op::c_w ? finished(dot, Op::c_w, sums[row]) : dot);

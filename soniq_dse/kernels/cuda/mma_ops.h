@@ -1,4 +1,5 @@
-// What tensor units multiply: bit planes of both operands, or bytes with weights of 1, 2, 4 or 8 bits. `kind`: see layer.h.
+// What tensor units multiply: bit planes of both operands, bytes with weights of 1, 2, 4 or 8
+// bits, or nibbles with weights of 1, 2 or 4. `kind`: see layer.h.
 #pragma once
 #include "mma_tile.h"
 
@@ -25,4 +26,15 @@ struct Bytes {
     else
       mma_u8_u8(c, a, b);
   }
+};
+
+template <int BITS>
+struct Nibbles {
+  static constexpr int planes_w = 1, planes_a = 1, words = 4 / BITS, c_w = (1 << BITS) - 1;
+  static SONIQ_INLINE void fragment(unsigned (&a)[4], uint4 packed, int step) {
+    constexpr unsigned mask = 0x11111111u * c_w;
+    a[0] = packed.x >> step * BITS & mask, a[1] = packed.y >> step * BITS & mask;
+    a[2] = packed.z >> step * BITS & mask, a[3] = packed.w >> step * BITS & mask;
+  }
+  static SONIQ_INLINE void mma(int (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { mma_u4_u4(c, a, b); }
 };

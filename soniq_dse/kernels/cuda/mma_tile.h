@@ -7,10 +7,10 @@ template <class Op, int WR, int WC, int TR, int TC, int STAGES>
 struct MmaTile : StagedTile<Op, WR, WC, TR, TC, STAGES> {
   using Tile = StagedTile<Op, WR, WC, TR, TC, STAGES>;
 
-  static SONIQ_INLINE void multiply(int (&acc)[TR][TC][4], const uint4* staged_w, const uint4* staged_a) {
+  static SONIQ_INLINE void multiply(int (&acc)[TR][TC][4], const uint4* stage) {
     const unsigned lane = threadIdx.x % 32;
-    const uint4* w = staged_w + lane;
-    const uint2* a = (const uint2*)staged_a + lane;
+    const uint4* w = Tile::weights_of(stage) + lane;
+    const uint2* a = (const uint2*)Tile::activations_of(stage) + lane;
 #pragma unroll
     for (int step = 0; step < Op::words; ++step) {
       unsigned b[TC][2];
@@ -51,7 +51,7 @@ struct MmaTile : StagedTile<Op, WR, WC, TR, TC, STAGES> {
 
   static SONIQ_INLINE void run(SONIQ_ARGUMENTS) {
     int acc[TR][TC][4] = {};
-    Tile::product(weights, activations, rows, cols, steps, [&](const uint4* w, const uint4* a) { multiply(acc, w, a); });
+    Tile::product(weights, activations, rows, cols, steps, [&](const uint4* stage) { multiply(acc, stage); });
     each(acc, [&](unsigned n, unsigned m, int dot, int, int, int) { Tile::store(n, m, dot, row_sums, out, rows, cols); });
   }
 };

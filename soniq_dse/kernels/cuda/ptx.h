@@ -33,6 +33,10 @@ SONIQ_DEVICE void mma_s8_u8(int (&c)[4], const unsigned (&a)[4], const unsigned 
   SONIQ_MMA("m16n8k32.row.col.s32.s8.u8.s32", shim_dot4<signed char>(x, y));
 }
 
+SONIQ_DEVICE void mma_u4_u4(int (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+  SONIQ_MMA("m16n8k64.row.col.s32.u4.u4.s32", shim_dot8(x, y));
+}
+
 // Four products of bytes, added to c: unsigned x unsigned, and signed x unsigned.
 SONIQ_DEVICE unsigned dot_u8_u8(unsigned a, unsigned b, unsigned c) {
 #ifdef SONIQ_SHIM

@@ -2,7 +2,8 @@
 //
 // Equation. u = min(max(rint(fma(x, scale, shift)), 0), 2^b - 1), rounded to even; row_sums[m] = sum_k u. Elements from k to the
 //   padded end are code 0. Rows that fill up a tile are left as they are: nothing of theirs is ever stored.
-// Packing. Those of gemm_bmma, gemv_bmma, gemv_popc (bit planes by ballot), gemm_imma and gemv_dp4a (bytes, four lanes a word).
+// Packing. Those of gemm_bmma, gemv_bmma, gemv_popc (bit planes by ballot), gemm_imma and gemv_dp4a (bytes, four lanes a word), gemm_imma4
+//   (nibbles, eight lanes a word).
 // Bound. Device memory or the shared cache: 4 bytes read an element. A block of 16 warps takes a row, a warp 32 elements at a time.
 #include "soniq_cuda.h"
 
@@ -15,7 +16,7 @@ SONIQ_DEVICE long long in_tile(unsigned row, unsigned word) { return (row * 4 + 
 
 template <int BITS>
 struct TilePlanes {
-  static constexpr int planes = BITS, words = 8;  // 32-bit words of a plane in a step
+  static constexpr int planes = BITS, words = 8, per_word = 32;  // 32-bit words of a plane in a step
   static SONIQ_INLINE long long at(unsigned row, unsigned p, unsigned i, unsigned steps) {
     return (((long long)(row / 8) * steps + i / 8) * BITS + p) * 64 + in_tile(row % 8, i % 8);
   }
@@ -23,7 +24,7 @@ struct TilePlanes {
 
 template <int BITS>
 struct ColumnPlanes {
-  static constexpr int planes = BITS, words = 8;
+  static constexpr int planes = BITS, words = 8, per_word = 32;
   static SONIQ_INLINE long long at(unsigned row, unsigned p, unsigned i, unsigned steps) {
     constexpr unsigned rows = 8 / BITS;
     return ((long long)(row / rows) * steps + i / 8) * 64 + in_tile(row % rows * BITS + p, i % 8);
@@ -32,21 +33,28 @@ struct ColumnPlanes {
 
 template <int BITS>
 struct RowPlanes {
-  static constexpr int planes = BITS, words = 128;
+  static constexpr int planes = BITS, words = 128, per_word = 32;
   static SONIQ_INLINE long long at(unsigned row, unsigned p, unsigned i, unsigned steps) {
     return (((long long)row * steps + i / 128) * BITS + p) * 128 + i % 128;
   }
 };
 
 struct TileBytes {
-  static constexpr int planes = 0, words = 1;  // a step here is one of 32 elements
+  static constexpr int planes = 0, words = 1, per_word = 4;  // a step here is one of 32 elements
   static SONIQ_INLINE long long at(unsigned row, unsigned, unsigned i, unsigned steps) {
     return ((long long)(row / 8) * steps + i / 8) * 64 + in_tile(row % 8, i % 8);
   }
 };
 
+struct TileNibbles {
+  static constexpr int planes = 0, words = 1, per_word = 8;
+  static SONIQ_INLINE long long at(unsigned row, unsigned, unsigned i, unsigned steps) {
+    return ((long long)(row / 8) * (steps / 2) + i / 8) * 64 + in_tile(row % 8, i % 8);
+  }
+};
+
 struct RowBytes {
-  static constexpr int planes = 0, words = 1;
+  static constexpr int planes = 0, words = 1, per_word = 4;
   static SONIQ_INLINE long long at(unsigned row, unsigned, unsigned i, unsigned steps) { return (long long)row * steps * 8 + i; }
 };
 
@@ -71,10 +79,11 @@ SONIQ_DEVICE void quantise_and_pack(SONIQ_PACK_ARGUMENTS) {
         if (lane == unsigned(p)) packed[Layout::at(row, p, i, steps)] = word;
       }
     } else {
-      int word = int(code << 8 * (lane % 4));
-      word |= __shfl_xor_sync(0xffffffffu, word, 1);
-      word |= __shfl_xor_sync(0xffffffffu, word, 2);
-      if (lane % 4 == 0) packed[Layout::at(row, 0, i * 8 + lane / 4, steps)] = unsigned(word);
+      constexpr unsigned per_word = Layout::per_word;
+      int word = int(code << 32 / per_word * (lane % per_word));
+#pragma unroll
+      for (unsigned distance = 1; distance < per_word; distance *= 2) word |= __shfl_xor_sync(0xffffffffu, word, int(distance));
+      if (lane % per_word == 0) packed[Layout::at(row, 0, (i * 32 + lane) / per_word, steps)] = unsigned(word);
     }
   }
 #pragma unroll
@@ -88,7 +97,7 @@ SONIQ_DEVICE void quantise_and_pack(SONIQ_PACK_ARGUMENTS) {
 }
 
 // SONIQ_CUDA_PACK(symbol, Layout, bits): pack_f32_<act>__<arch>_<the kernels it serves>; a block of 512 threads a row; `steps` are
-// those of the kernel, for bytes of 32 elements.
+// those of the kernel, for bytes and nibbles of 32 elements.
 #ifdef SONIQ_SHIM
 #define SONIQ_CUDA_PACK(symbol, Layout, bits)                                                                                  \
   extern "C" int symbol(SONIQ_PACK_ARGUMENTS, int grid_x, unsigned seed) {                                                     \
@@ -113,4 +122,5 @@ SONIQ_CUDA_PACK(pack_f32_u1__sm61_gemvpopc, RowPlanes<1>, 1)
 SONIQ_CUDA_PACK(pack_f32_u2__sm61_gemvpopc, RowPlanes<2>, 2)
 SONIQ_CUDA_PACK(pack_f32_u4__sm61_gemvpopc, RowPlanes<4>, 4)
 SONIQ_CUDA_PACK(pack_f32_u8__sm61_gemmimma, TileBytes, 8)
+SONIQ_CUDA_PACK(pack_f32_u4__sm61_gemmimma4, TileNibbles, 4)
 SONIQ_CUDA_PACK(pack_f32_u8__sm61_gemvdp4a, RowBytes, 8)

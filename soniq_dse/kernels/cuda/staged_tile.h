@@ -18,10 +18,13 @@ struct StagedTile {
   // PER_TILE: uint4 of a tile of one operand; TILES: of a stage; what lies beyond the end is any tile, its result is not stored.
   template <unsigned PER_TILE, unsigned TILES, unsigned PLANES>
   static SONIQ_INLINE void load(uint4* stage, const uint4* operand, unsigned block, unsigned last, unsigned steps, unsigned step) {
+    constexpr unsigned n = PER_TILE * TILES;
 #pragma unroll
-    for (unsigned i = threadIdx.x; i < PER_TILE * TILES; i += threads) {
+    for (unsigned first = 0; first < n; first += threads) {  // of which the compiler sees that most are for every thread
+      const unsigned i = first + threadIdx.x;
+      if (first + threads > n && i >= n) break;
       const unsigned slot = i / PER_TILE, tile = min(block * (TILES / PLANES) + slot / PLANES, last);
-      const unsigned long long at = ((unsigned long long)tile * steps + step) * PLANES + slot % PLANES;
+      const unsigned at = (tile * steps + step) * PLANES + slot % PLANES;  // in uint4: an operand is below 64 GiB
       copy_async(stage + i, operand + at * PER_TILE + i % PER_TILE);
     }
   }
@@ -31,11 +34,9 @@ struct StagedTile {
     load<16 * Op::words, tiles_a, Op::planes_a>(stage + words_w, activations, blockIdx.y, (rows + 7) / 8 - 1, steps, step);
   }
 
-  // Every step of k in turn: load(stage, step) starts its copies, multiply(weights, activations) gets those of this warp. `stages` has
-  // STAGES * stage_words.
+  // Every step of k in turn: load(stage, step) starts its copies, multiply(stage) uses them. `stages` has STAGES * stage_words.
   template <class Load, class Multiply>
   static SONIQ_INLINE void walk(uint4* stages, int steps, Load load_step, Multiply multiply) {
-    const unsigned warp = threadIdx.x / 32;
     for (int s = 0; s < STAGES - 1; ++s) {
       if (s < steps) load_step(stages + s * stage_words, s);
       commit_copies();
@@ -44,17 +45,22 @@ struct StagedTile {
       wait_copies<STAGES - 2>();
       __syncthreads();  // this step is there, and all have done with the one before it
       const int next = step + STAGES - 1;
-      if (next < steps) load_step(stages + next % STAGES * stage_words, next);
+      if (next < steps) load_step(stages + unsigned(next) % STAGES * stage_words, next);
       commit_copies();
-      const uint4* stage = stages + step % STAGES * stage_words;
-      multiply(stage + warp / WC * TR * 32, stage + words_w + warp % WC * TC * 16 * Op::words);
+      multiply(stages + unsigned(step) % STAGES * stage_words);
     }
   }
 
   template <class Multiply>
   static SONIQ_INLINE void product(const uint4* weights, const uint4* activations, int rows, int cols, int steps, Multiply multiply) {
     __shared__ uint4 stages[STAGES * stage_words];
-    walk(stages, steps, [&](uint4* stage, int step) { load(stage, weights, activations, rows, cols, steps, step); }, multiply);
+    walk(stages, steps, [=](uint4* stage, int step) { load(stage, weights, activations, rows, cols, steps, step); }, multiply);
+  }
+
+  // Of a stage: this warp's weights and activations.
+  static SONIQ_INLINE const uint4* weights_of(const uint4* stage) { return stage + threadIdx.x / 32 / WC * TR * 32; }
+  static SONIQ_INLINE const uint4* activations_of(const uint4* stage) {
+    return stage + words_w + threadIdx.x / 32 % WC * TC * 16 * Op::words;
   }
 
   // Of the block's outputs: the channel of row r of this warp's tile i, the row of column c of its tile j.

@@ -12,12 +12,13 @@ struct VectorTile : StagedTile<Op, WR, WC, TR, TC, STAGES> {
   using Tile = StagedTile<Op, WR, WC, TR, TC, STAGES>;
   using Sum = typename Op::Sum;
 
-  static SONIQ_INLINE void multiply(Sum (&acc)[2 * TR][2 * TC], const uint4* staged_w, const uint4* staged_a) {
+  static SONIQ_INLINE void multiply(Sum (&acc)[2 * TR][2 * TC], const uint4* stage) {
     const unsigned c = threadIdx.x % 8, r = threadIdx.x % 32 / 8;
+    const uint4* staged_w = Tile::weights_of(stage);
 #pragma unroll
     for (unsigned i = 0; i < 4; ++i) {
       const unsigned word = (i + c / 2) % 4;
-      const uint2* a = (const uint2*)staged_a + r * 4 + word;
+      const uint2* a = (const uint2*)Tile::activations_of(stage) + r * 4 + word;
       uint2 codes[2 * TC];
 #pragma unroll
       for (int j = 0; j < 2 * TC; ++j) codes[j] = a[j / 2 * 32 + j % 2 * 16];
@@ -35,7 +36,7 @@ struct VectorTile : StagedTile<Op, WR, WC, TR, TC, STAGES> {
 
   static SONIQ_INLINE void run(SONIQ_ARGUMENTS) {
     Sum acc[2 * TR][2 * TC] = {};
-    Tile::product(weights, activations, rows, cols, steps, [&](const uint4* w, const uint4* a) { multiply(acc, w, a); });
+    Tile::product(weights, activations, rows, cols, steps, [&](const uint4* stage) { multiply(acc, stage); });
     const unsigned c = threadIdx.x % 8, r = threadIdx.x % 32 / 8;
 #pragma unroll
     for (int i = 0; i < 2 * TR; ++i)
