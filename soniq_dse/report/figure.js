@@ -1,4 +1,5 @@
-/** A plotly figure. draw() gives {traces, layout}, the ring around the selected point last. It is drawn when it first
+/** A plotly figure. draw() gives {traces, layout}, the ring around the selected point last, and select(ids) where a box
+ * may be drawn around points. It is drawn when it first
  * comes near the window, and again where something changed; a click on a point selects its design. */
 soniq.Figure = class {
   constructor(app, div, draw) {
@@ -17,13 +18,14 @@ soniq.Figure = class {
   update(always = false) {
     if (!this.stale || !window.Plotly || !(this.near || always)) return;
     const first = !this.div.data;
-    const { traces, layout } = this.draw();
+    const { traces, layout, select } = this.draw();
     Plotly.react(this.div, traces, { ...this.layout(), ...layout }, {
       showSendToCloud: false, displaylogo: false, plotlyServerURL: "", responsive: true,
-      modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"], toImageButtonOptions: { filename: this.div.id },
+      modeBarButtonsToRemove: [...(select ? [] : ["select2d"]), "lasso2d", "autoScale2d"], toImageButtonOptions: { filename: this.div.id },
     });
     this.stale = false;
     if (first) this.div.on("plotly_click", (event) => this.clicked(event));
+    if (first && select) this.div.on("plotly_selected", (event) => select((event?.points || []).map((p) => p.customdata).filter(Boolean)));
   }
 
   clicked(event) {

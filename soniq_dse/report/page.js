@@ -7,6 +7,7 @@
  *   passes(point), isHidden(point), shown()                the filter
  *   machines, symbol(point), where(point)                  the report's machine and those laid over it, and their marks
  *   fields, unit, value(point, field), label(field), text(field, point), sense(field)   figures with their units
+ *   brushes, brush(ranges)                                 ranges drawn over axes, which filter as limits do
  *   filters, limits                                        the keys of state that decide what is shown; what it must keep to: {key, field(), most}
  *   plot(div, draw), repaint(callback)                     a Figure, or anything drawn, that follows the theme
  * soniq.el and soniq.svg make nodes; strings become text nodes, never HTML. */
@@ -17,7 +18,7 @@ const soniq = (() => {
   const BUDGET_UNITS = { bits: "bits per weight", us: "µs", uj: "µJ" };
   const DEFAULTS = {
     design: "", other: "", text: "", max_latency: null, min_metric: null, max_size: null, dominated: true, bars: true, log: true,
-    x: "", y: "", sort: "", seed: 0, hidden: "",
+    x: "", y: "", sort: "", seed: 0, hidden: "", brush: "",
   };
 
   function node(namespace, tag, props, children) {
@@ -232,7 +233,7 @@ const soniq = (() => {
     // -- filter --------------------------------------------------------------------------------------------
     /** The keys of state that decide what is shown. */
     get filters() {
-      return ["text", ...this.limits.map((limit) => limit.key), "dominated", "hidden"];
+      return ["text", ...this.limits.map((limit) => limit.key), "dominated", "hidden", "brush"];
     }
 
     passes(point) {
@@ -242,10 +243,33 @@ const soniq = (() => {
       const words = text.toLowerCase().split(/\s+/).filter(Boolean);
       const where = `${point.name} ${point.palette} ${point.id} ${point.role} ${point.machine || ""}`.toLowerCase();
       if (!words.every((word) => where.includes(word))) return false;
+      if (!this.brushes.every(({ field, low, high }) => {
+        const value = this.value(point, field);
+        return value !== null && value >= low && value <= high;
+      })) return false;
       return this.limits.every(({ key, field, most }) => {
         const limit = this.state[key], value = limit === null ? 0 : this.value(point, field());
         return limit === null || (value !== null && (most ? value <= limit : value >= limit));
       });
+    }
+
+    /** Ranges drawn over axes, in shown units: state.brush is FIELD:LOW:HIGH,... */
+    get brushes() {
+      return this.state.brush.split(",").map((text) => text.split(":")).filter(([field, low, high]) =>
+        FIELDS.includes(field) && low && high && Number.isFinite(Number(low)) && Number.isFinite(Number(high)))
+        .map(([field, low, high]) => ({ field, low: Number(low), high: Number(high) }));
+    }
+
+    /** Draw ranges over axes, {FIELD: [low, high], or null to lift one}; ends are rounded outwards, so that none is lost. */
+    brush(ranges) {
+      const kept = this.brushes.filter(({ field }) => !(field in ranges));
+      const round = (value, up) => {
+        const unit = 10 ** (Math.floor(Math.log10(Math.abs(value) || 1)) - 4);
+        return Number(((up ? Math.ceil(value / unit) : Math.floor(value / unit)) * unit).toPrecision(8));
+      };
+      const made = Object.entries(ranges).filter(([, range]) => range)
+        .map(([field, [low, high]]) => ({ field, low: round(low, false), high: round(high, true) }));
+      this.set({ brush: [...kept, ...made].map(({ field, low, high }) => `${field}:${low}:${high}`).join(",") });
     }
 
     /** Whether the reader switched off the palette or the machine of a point; @ marks a machine. */

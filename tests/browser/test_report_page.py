@@ -514,6 +514,50 @@ def test_every_layer_is_in_the_error_by_regime(open_report: Callable[..., Opened
     }
 
 
+def test_a_range_drawn_over_an_axis_filters_and_is_lifted(open_report: Callable[..., Opened]) -> None:
+    opened = open_report(fragment="#x=latency_measured_us&y=metric_val")
+    page, points = opened.page, [p for p in REPORT.front.points if p.latency_measured_us is not None]
+    page.locator("#parallel-canvas").scroll_into_view_if_needed()
+    labels = page.locator("#parallel-top strong").all_inner_texts()
+    box = page.locator("#parallel-canvas").bounding_box()
+    assert box is not None
+    x = box["x"] + box["width"] * (labels.index("Measured latency (µs)") + 0.5) / len(labels)
+    page.mouse.move(x, box["y"] + 2)
+    page.mouse.down()
+    page.mouse.move(x, box["y"] + 60, steps=3)
+    page.mouse.move(x, box["y"] + box["height"] / 2, steps=3)
+    page.mouse.up()
+    (brush,) = page.locator("#brushes button").all_inner_texts()
+    low, high = (float(word) for word in brush.split() if word[0].isdigit())
+    kept = {p.id for p in points if low <= (p.latency_measured_us or 0) <= high}
+    assert 0 < len(kept) < len(points), "the faster half, on a logarithmic axis"
+    assert set(opened.shown_ids()) == kept
+    again = open_report(fragment=f"#{page.url.partition('#')[2]}")
+    assert set(again.shown_ids()) == kept
+    again.page.locator("#brushes button").click()
+    assert len(again.shown_ids()) == len(REPORT.front.points)
+
+
+def test_a_box_around_marks_keeps_these(open_report: Callable[..., Opened]) -> None:
+    opened = open_report(fragment="#x=latency_measured_us&y=metric_val")
+    page = opened.page
+    chosen = sorted(REPORT.front.points, key=lambda p: p.latency_measured_us or 0)[:4]
+    places = [opened.position(point) for point in chosen]
+    page.hover("#front-plot")
+    page.locator('#front-plot .modebar-btn[data-title="Box Select"]').click()
+    page.mouse.move(min(x for x, _ in places) - 12, min(y for _, y in places) - 12)
+    page.mouse.down()
+    page.mouse.move(max(x for x, _ in places) + 12, max(y for _, y in places) + 12, steps=4)
+    page.mouse.up()
+    page.wait_for_selector("#brushes button")
+    assert page.locator("#brushes button").count() == 2
+    shown = set(opened.shown_ids())
+    assert {point.id for point in chosen} <= shown
+    assert len(shown) < len(REPORT.front.points)
+    page.click("#clear-filter")
+    assert len(opened.shown_ids()) == len(REPORT.front.points)
+
+
 def test_the_front_over_the_epochs_spent(open_report: Callable[..., Opened]) -> None:
     opened = open_report()
     page = opened.page

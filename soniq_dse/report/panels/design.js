@@ -149,7 +149,7 @@ soniq.panel("design", (app, root) => {
     const found = detail()?.samples || [];
     find("samples-part").hidden = !found.length;
     find("samples").replaceChildren(...found.map(({ source, reference, output }) => el("dl", { class: "sample" },
-      [["Given", source], ["Reference", reference], ["Network", output]].map(([name, text]) =>
+      [["Given", source], ["Reference", reference], ["Network", output]].flatMap(([name, text]) =>
         [el("dt", {}, name), el("dd", { class: name === "Network" ? "said" : null }, text)]))));
   }
 

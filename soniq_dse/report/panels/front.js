@@ -127,15 +127,25 @@ soniq.panel("front", (app, root) => {
       line: { color: app.colour("ink-faint"), width: 1, dash: "dot" } }];
   }
 
+  /** A box drawn around points: the ranges that they span on both axes. */
+  function select(ids) {
+    const points = ids.map((id) => app.byId.get(id)).filter(Boolean);
+    if (!points.length) return figure.redraw();
+    app.brush(Object.fromEntries([app.state.x, app.state.y].map((field) => {
+      const values = points.map((p) => app.value(p, field));
+      return [field, [Math.min(...values), Math.max(...values)]];
+    })));
+  }
+
   function draw() {
     const { x, y } = app.state, log = logX();
     const reach = visible().flatMap((p) => (app.state.bars ? [at(p)[0] - spread(p, x)[0], at(p)[0] + spread(p, x)[1]] : [at(p)[0]]));
     reach.push(...ticked([...line(), ...visible().filter((p) => p.role !== "design")]).map((p) => p[`latency_${other()}_us`]));
     const across = log ? app.logAxis(app.label(x), reach) : app.axis(app.label(x), x.startsWith("metric") ? {} : { rangemode: "tozero" });
-    return { traces: traces(), layout: {
+    return { traces: traces(), select, layout: {
       xaxis: across, yaxis: app.axis(app.label(y), { nticks: 8 }), shapes: shapes(),
       annotations: visible().length ? [] : [{ text: "Nothing to show here", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5 }],
-      margin: { l: 56, r: 16, t: 32, b: 52 }, uirevision: `${x} ${y} ${log}`, dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
+      margin: { l: 56, r: 16, t: 32, b: 52 }, uirevision: `${x} ${y} ${log}`, selections: [], selectionrevision: app.state.brush, dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
     } };
   }
   const figure = app.plot(div, draw);

@@ -17,7 +17,8 @@ class FrontPanel(Base):
     help: ClassVar[str] = (
         "One mark is one trained design; its palette (the precisions it may mix: w2a4 is 2-bit weights with 4-bit "
         "activations) sets colour and shape. The line is the front: no other design is both faster and better. "
-        "Click a mark to see the design everywhere on this page."
+        "Click a mark to see the design everywhere on this page; Box Select (a button of the figure) keeps to those "
+        "in a box."
     )
     order: ClassVar[int] = 10
     fields: ClassVar[tuple[str, ...]] = ("front", "details", "summary", "workload")

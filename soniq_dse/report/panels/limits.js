@@ -48,8 +48,13 @@ soniq.panel("limits", (app, root) => {
   }
 
   find("limits").replaceChildren(...app.limits.map(control));
+  app.on(["brush"], () => find("brushes").replaceChildren(...app.brushes.map(({ field, low, high }) => {
+    const [name, unit] = app.label(field).split(/ \(|\)/);
+    const words = `${name} ${figures(low, 4)} to ${figures(high, 4)} ${unit || ""}`.trim();
+    return el("button", { type: "button", class: "chip", "aria-label": `Lift: ${words}`, on: { click: () => app.brush({ [field]: null }) } }, `${words} ×`);
+  })));
   find("clear-filter").addEventListener("click", () => app.set({
-    text: "", dominated: true, hidden: "", ...Object.fromEntries(app.limits.map(({ key }) => [key, null])),
+    text: "", dominated: true, hidden: "", brush: "", ...Object.fromEntries(app.limits.map(({ key }) => [key, null])),
   }));
   app.on([...app.filters, "x", "y"], () => {
     const shown = app.shown().filter((p) => p.role === "design");

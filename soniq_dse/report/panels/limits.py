@@ -16,7 +16,7 @@ class LimitsPanel(Base):
     title: ClassVar[str] = "What it must meet"
     help: ClassVar[str] = (
         "Move a slider or type a number: every figure and table below keeps to the limits. Latency is that of the "
-        "figure's axis, the metric too."
+        "figure's axis, the metric too. Ranges that you draw over axes further down appear here."
     )
     order: ClassVar[int] = 5
     fields: ClassVar[tuple[str, ...]] = ("front",)
@@ -25,6 +25,7 @@ class LimitsPanel(Base):
         """A slider and a number for each limit; the script fills them."""
         return Markup("""
 <div class="limits" id="limits"></div>
+<div id="brushes" class="legend" role="group" aria-label="Ranges drawn over axes: press to lift"></div>
 <div class="table-head"><p id="limits-words" class="help" aria-live="polite"></p>
   <button type="button" class="quiet" id="clear-filter">Clear all limits</button></div>
 """)

@@ -6,7 +6,7 @@ soniq.panel("parallel", (app, root) => {
   const axes = app.fields.map(axisOf).filter(Boolean);
   const lines = app.points.map((point) => ({ point, at: axes.map((axis) => axis.place(point)) }))
     .filter(({ at }) => at.some((v) => v !== null));
-  let hovered = null, frame = 0;
+  let hovered = null, frame = 0, drawn = null, moved = false;
 
   /** An axis: where a point lies on it, 0 the worst and 1 the best; none where all points are alike. */
   function axisOf(field) {
@@ -14,13 +14,17 @@ soniq.panel("parallel", (app, root) => {
     const [low, high] = values.reduce(([a, b], v) => [Math.min(a, v), Math.max(b, v)], [Infinity, -Infinity]);
     if (!(high > low)) return null;
     const turn = low > 0 && !/^(metric|bits)/.test(field) ? Math.log : (v) => v, up = app.sense(field) > 0;
+    const part = (value) => {
+      const found = (turn(value) - turn(low)) / (turn(high) - turn(low));
+      return up ? found : 1 - found;
+    };
     const place = (point) => {
       const value = app.value(point, field);
-      if (value === null) return null;
-      const part = (turn(value) - turn(low)) / (turn(high) - turn(low));
-      return up ? part : 1 - part;
+      return value === null ? null : part(value);
     };
-    return { field, place, best: up ? high : low, worst: up ? low : high };
+    const back = turn === Math.log ? Math.exp : (v) => v;
+    const value = (at) => back(turn(low) + (up ? at : 1 - at) * (turn(high) - turn(low)));
+    return { field, place, part, value, best: up ? high : low, worst: up ? low : high };
   }
 
   const x = (i) => (canvas.clientWidth * (i + 0.5)) / axes.length;
@@ -60,6 +64,11 @@ soniq.panel("parallel", (app, root) => {
     pen.scale(ratio, ratio);
     Object.assign(pen, { strokeStyle: app.colour("line-strong"), lineWidth: 1 });
     axes.forEach((_, i) => { pen.beginPath(); pen.moveTo(x(i), EDGE); pen.lineTo(x(i), HEIGHT - EDGE); pen.stroke(); });
+    pen.fillStyle = app.colour("accent");
+    for (const [i, from, to] of drawn ? [...marked(), drawn] : marked()) {
+      pen.globalAlpha = 0.25;
+      pen.fillRect(x(i) - 9, y(Math.max(from, to)), 18, Math.max(2, y(Math.min(from, to)) - y(Math.max(from, to))));
+    }
     const faint = lines.length > 200 ? 0.25 : 0.7;
     const shown = lines.map((line) => [line, app.passes(line.point)]).sort((a, b) => a[1] - b[1]);
     for (const [line, passes] of shown) {
@@ -71,6 +80,11 @@ soniq.panel("parallel", (app, root) => {
       if (line) emphasise(line, dash);
     }
   }
+  /** [axis, from, to] of each range drawn. */
+  const marked = () => app.brushes.map(({ field, low, high }) => {
+    const i = axes.findIndex((axis) => axis.field === field);
+    return i < 0 ? null : [i, ...[low, high].map((v) => Math.min(1, Math.max(0, axes[i].part(v))))];
+  }).filter(Boolean);
   const repaint = () => { frame = frame || requestAnimationFrame(paint); };
 
   /** The line that passes nearest to the pointer, among those shown. */
@@ -113,7 +127,42 @@ soniq.panel("parallel", (app, root) => {
     repaint();
   });
   canvas.addEventListener("pointerleave", () => { hovered = null; find("parallel-words").textContent = ""; repaint(); });
+  /** Where the pointer is on the nearest axis: [axis, 0..1]; none between axes. */
+  function onAxis(event) {
+    const box = canvas.getBoundingClientRect(), px = event.clientX - box.left;
+    const i = Math.min(axes.length - 1, Math.max(0, Math.round((px / box.width) * axes.length - 0.5)));
+    return Math.abs(px - x(i)) > 24 ? null : [i, height(event)];
+  }
+  const height = (event) => Math.min(1, Math.max(0, 1 - (event.clientY - canvas.getBoundingClientRect().top - EDGE) / (HEIGHT - 2 * EDGE)));
+
+  canvas.addEventListener("pointerdown", (event) => {
+    const at = event.pointerType === "touch" ? null : onAxis(event);
+    moved = false;
+    if (!at) return;
+    drawn = [at[0], at[1], at[1]];
+    canvas.setPointerCapture(event.pointerId);
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    if (!drawn) return;
+    drawn[2] = height(event);
+    moved = moved || Math.abs(drawn[2] - drawn[1]) * HEIGHT > 4;
+    repaint();
+  });
+  canvas.addEventListener("pointerup", () => {
+    if (drawn && moved) {
+      const [i, ...ends] = drawn, values = ends.map((part) => axes[i].value(part)).sort((a, b) => a - b);
+      app.brush({ [axes[i].field]: values });
+    }
+    drawn = null;
+    repaint();
+  });
+  canvas.addEventListener("pointercancel", () => { drawn = null; repaint(); });
+  canvas.addEventListener("dblclick", (event) => {
+    const at = onAxis(event);
+    if (at) app.brush({ [axes[at[0]].field]: null });
+  });
   canvas.addEventListener("click", (event) => {
+    if (moved) return;
     const point = nearest(event);
     if (point) app.set({ design: point.id });
   });

@@ -16,7 +16,7 @@ class ParallelPanel(Base):
     title: ClassVar[str] = "All quantities at once"
     help: ClassVar[str] = (
         "One line is one design; on every axis up is better. Latency, size and energy are logarithmic. Designs beyond "
-        "the limits are faint; click a line to select its design."
+        "the limits are faint; click a line to select its design. Drag along an axis to keep to a part of it."
     )
     order: ClassVar[int] = 15
     fields: ClassVar[tuple[str, ...]] = ("front",)
