@@ -16,7 +16,8 @@ ASSIGNED += tuple(Job("w1a1+w4a4@2", name) for name in CONTROLS if name != "unif
 """Q6: other allocators at the same palettes and budgets; uniform ones are the palettes of one level."""
 SMALL_TEXT = Job("w2a4", pin="head=w2")
 """What Q4 asks about: the dense layer over tokens, a third of the weights of a small Transformer, is weight-only."""
-TEXT = (SMALL_TEXT, Job("w2a4"), Job("w4a4"))
+TEXT = (SMALL_TEXT, Job("w2a4"), Job("w4a4"), Job("fp32", CONTROL))
+"""The control has no teacher here, only the restarts of a design."""
 
 SETTINGS = (
     "distillation=0", "distillation=0.9", "temperature=4", "ema_decay=0.98", "noise=measured", "noise_ramp=0.5",
@@ -77,4 +78,13 @@ GPU = (
         Schedule(baseline_epochs=60, noise_epochs=20, finetune_epochs=40, batch_size=128, learning_rate=1e-3), PARITY,
     ),
 )  # fmt: skip
-TIERS = {"cpu": CPU, "gpu": GPU}
+CURVE_JOBS = tuple(map(Job, ("w1a1", "w1a2", "w2a2")))
+CURVE = tuple(
+    Campaign(
+        f"curve-x{width:g}-{18 * factor}", f"digits_cnn@{width:g}", "digits",
+        Schedule(baseline_epochs=8 * factor, noise_epochs=3 * factor, finetune_epochs=7 * factor), CURVE_JOBS,
+    )
+    for width in (0.25, 0.5, 1.0) for factor in (1, 2, 4) if (width, factor) != (0.5, 2)
+)  # fmt: skip
+"""The fewest bits at parity, over width and epochs (in the name); that of width 0.5 and 36 epochs is "digits"."""
+TIERS = {"cpu": (*CPU, *CURVE), "gpu": GPU}

@@ -12,12 +12,12 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from scipy import stats
 
 from benchmarks._accuracy_figure import figure
-from benchmarks._campaigns import CLAIMS, CONTROLS, CPU, GPU, PARITY, SMALL_TEXT, TIERS
+from benchmarks._campaigns import CLAIMS, CONTROLS, CPU, CURVE, CURVE_JOBS, GPU, PARITY, SMALL_TEXT, TIERS
 from benchmarks._frame import PAGES, Goal, Result, Row, main
 from benchmarks._trainings import Campaign, OutOfTime, Trainer, keep, missing, rows_of, store_folder
 
@@ -98,6 +98,31 @@ def claims(rows: Sequence[Row]) -> list[Row]:
         if gaps:
             what = {"claim": claim, "design": first, "against": second, "seeds": len(gaps)}
             lines.append({**what, "difference, points": _with_error(gaps, "+")})
+    return lines
+
+
+def curve(kept: Mapping[str, Sequence[Row]]) -> list[Row]:
+    """A line per width and number of epochs of the digits network: the fewest bits of a weight at parity there."""
+    lines = []
+    for campaign in sorted(
+        (CPU[0], *CURVE), key=lambda c: (float(c.model.partition("@")[2]), c.schedule.baseline_epochs)
+    ):
+        rows, schedule = kept.get(campaign.name, ()), campaign.schedule
+        gaps = {job.name: [r["test"] - r["fp32 test"] for r in rows if r["design"] == job.name] for job in CURVE_JOBS}
+        if not any(gaps.values()):
+            continue
+        fp32 = {row["seed"]: row["fp32 test"] for row in rows if row["seed"] < campaign.seeds}
+        met = [job.name for job in CURVE_JOBS if (parity_of(rows, job.name) or -math.inf) >= PARITY_POINTS]
+        lines.append(
+            {
+                "width": campaign.model.partition("@")[2],
+                "epochs": schedule.baseline_epochs + schedule.noise_epochs + schedule.finetune_epochs,
+                "seeds": len(fp32),
+                "FP32 test": _with_error(list(fp32.values())),
+                **{f"{name} against FP32, points": _with_error(found, "+") for name, found in gaps.items() if found},
+                "fewest bits at parity": met[0] if met else "none of them",
+            }
+        )
     return lines
 
 
@@ -217,6 +242,7 @@ NOTE = (
 )
 
 
+CURVE_HEADING = "digits: the fewest bits at parity over width and epochs"
 PICTURE = (
     "![Points against FP32 over bits of a weight, one panel for each data set; bars are standard errors]"
     "(../images/accuracy.svg)"
@@ -243,7 +269,7 @@ def run() -> None:
     def measure(quick: bool) -> Result:
         if not quick:
             train(chosen, own.budget_s, own.device)
-        kept = {campaign.name: rows_of(campaign) for campaign in (*CPU, *GPU)}
+        kept = {campaign.name: rows_of(campaign) for campaign in (*CPU, *CURVE, *GPU)}
         lines = [
             {"campaign": heading, **line}
             for campaign in (*CPU, *GPU)
@@ -254,6 +280,7 @@ def run() -> None:
             )
             for line in made
         ]
+        lines += [{"campaign": CURVE_HEADING, **line} for line in curve(kept)]
         if not quick:
             shown = {describe(c): kept[c.name] for c in (*CPU, *GPU) if c.name in CNN_DATA and kept[c.name]}
             (PAGES.parent / "images" / "accuracy.svg").write_text(figure(shown))

@@ -86,7 +86,7 @@ def test_every_goal_is_listed_and_met_by_rows_alone() -> None:
 
 
 def test_every_job_names_a_palette_and_an_allocator_that_exist() -> None:
-    for campaign in (*accuracy.CPU, *accuracy.GPU):
+    for campaign in (*accuracy.CPU, *accuracy.CURVE, *accuracy.GPU):
         for job in campaign.jobs:
             assert schedule_of(campaign.schedule, None, (job.setting,) if job.setting else ())
             if job.allocator == "distilled":
@@ -156,3 +156,15 @@ def test_the_figure_shows_our_designs_of_the_default_recipe_and_the_control() ->
     words = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
     assert {"<two>", "w4a4", "w2a3+w3a3@2.5", "FP32, distilled"} <= set(words)
     assert "w1a1" not in words, "one seed has no error"
+
+
+def test_the_curve_names_the_fewest_bits_at_parity() -> None:
+    small, long = accuracy.CURVE[0], accuracy.CURVE[2]
+    near, far = (90.1, 85.0)
+    kept = {
+        small.name: [row(name, s, far, campaign=small) for s in range(5) for name in ("w1a1", "w1a2", "w2a2")],
+        long.name: [row(n, s, t, campaign=long) for s in range(5) for n, t in (("w1a1", far), ("w1a2", near))],
+    }
+    first, second = accuracy.curve(kept)
+    assert (first["width"], first["epochs"], first["fewest bits at parity"]) == ("0.25", 18, "none of them")
+    assert (second["epochs"], second["FP32 test"], second["fewest bits at parity"]) == (72, "90.00 +- 0.00", "w1a2")
