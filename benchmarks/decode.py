@@ -1,4 +1,4 @@
-"""Transformers: a decode step over a cache of 256 tokens, and what stays in fp32, against onnxruntime: E3d, E5, E6."""
+"""Transformers: a decode step over 256 cached tokens, and what stays in fp32, against onnxruntime: E3d, N1, N2."""
 
 from __future__ import annotations
 
@@ -117,9 +117,9 @@ def goals_of(rows: Sequence[Row]) -> list[Goal]:
     whole = slowest(operators("attention", causal=False), "fp32")
     return [
         Goal("E3d", f"{STEP}, {WITH_W4A4}", "x best INT8", step, at_least=4),
-        Goal("E5", "LayerNorm, slowest shape", "x onnxruntime FP32", norms, at_least=1),
-        Goal("E6a", "causal attention, slowest shape", "x onnxruntime FP32", causal, at_least=1),
-        Goal("E6b", "attention to all tokens, slowest shape", "x onnxruntime FP32", whole, at_least=1),
+        Goal("N1", "LayerNorm, slowest shape", "x onnxruntime FP32", norms, at_least=1),
+        Goal("N2a", "causal attention, slowest shape", "x onnxruntime FP32", causal, at_least=1),
+        Goal("N2b", "attention to all tokens, slowest shape", "x onnxruntime FP32", whole, at_least=1),
     ]
 
 

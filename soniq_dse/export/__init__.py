@@ -20,7 +20,7 @@ from soniq_dse.errors import UserError
 from soniq_dse.records.choice import Choices
 from soniq_dse.records.network import IntegerNetwork
 
-HELPERS = frozenset({"lowering", "static_plan"})
+HELPERS = frozenset({"lowering", "onnx_tokens", "static_plan"})
 """Modules of this package that are no formats."""
 
 NO_CHOICES = Choices()
@@ -55,8 +55,8 @@ class Base(ABC):
         """
 
     @abstractmethod
-    def outputs(self, path: Path, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What the file computes for ``x [n, ...]``, by the format's own runtime."""
+    def outputs(self, path: Path, x: NDArray[Any]) -> NDArray[np.float32]:
+        """What the file computes for ``x [n, ...]``, fp32 or token numbers, by the format's own runtime."""
 
 
 def save(target: Path, data: bytes) -> None:

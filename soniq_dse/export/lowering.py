@@ -25,6 +25,9 @@ Arrays = Mapping[str, NDArray[Any]]
 Indices = NDArray[np.int64]
 MatmulNode = Conv2dNode | LinearNode
 OPERATORS = ("input", "quantize", "conv2d", "linear", "relu", "add", "max_pool2d", "avg_pool2d", "flatten")
+TOKEN_OPERATORS = ("slice", "embedding", "add_constant", "layer_norm", "attention", "tokens", "mean_tokens")
+ROUNDED = ("layer_norm", "attention", "mean_tokens")
+"""What other programs sum in an order of their own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,12 +63,14 @@ class LayerLevel:
         return None if np.array_equal(positions, np.arange(len(rows))) else positions
 
 
-def expect_plain(network: IntegerNetwork) -> None:
-    """Raises UserError where a node is of a kind that no exporter knows."""
+def expect_plain(network: IntegerNetwork, known: tuple[str, ...] = OPERATORS, form: str = "this format") -> None:
+    """Raises UserError where a node is of a kind that ``form`` does not have."""
     for node in network.nodes:
-        if node.op not in OPERATORS:
-            known = ", ".join(OPERATORS)
-            raise UserError(f"node {node.name}: expected an operator that can be exported ({known}), got {node.op}")
+        if node.op not in known:
+            raise UserError(
+                f"node {node.name}: expected an operator that {form} has ({', '.join(known)}), got {node.op}; "
+                ".soniq and .zip have all"
+            )
 
 
 def level_channels(quantizer: TensorQuantizer) -> dict[int, Indices]:

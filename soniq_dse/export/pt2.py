@@ -47,7 +47,7 @@ class Pt2(Base):
 
     def write(self, design: Design, target: Path) -> tuple[str, ...]:
         """See ``Base``."""
-        expect_plain(design.network)
+        expect_plain(design.network, form=".pt2")
         example = torch.zeros(2, *design.network.nodes[0].shape)
         archive = io.BytesIO()
         with _quiet():
@@ -58,7 +58,7 @@ class Pt2(Base):
         inexact = inexact_layers(design.network, design.arrays)
         return (f"sums may reach 2**24, where fp32 rounds them, in: {', '.join(inexact)}",) if inexact else ()
 
-    def outputs(self, path: Path, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    def outputs(self, path: Path, x: NDArray[Any]) -> NDArray[np.float32]:
         """See ``Base``; by PyTorch."""
         with _quiet(), torch.no_grad():
             result: NDArray[np.float32] = torch.export.load(path).module()(torch.from_numpy(x)).numpy()

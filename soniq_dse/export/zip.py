@@ -16,19 +16,20 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from soniq_dse.errors import MissingCapabilityError, UserError
 from soniq_dse.export import Base, Design, save
-from soniq_dse.export.lowering import expect_plain
 from soniq_dse.export.static_plan import StaticPlan, static_plan
 from soniq_dse.hardware.features import plain
 from soniq_dse.hardware.host import detect_host, missing_features
 from soniq_dse.kernels.catalog import ARM_FEATURES, CPU_FOLDER
 from soniq_dse.kernels.library import isa_flags
 from soniq_dse.native.compiler import host_compiler, with_headers
+from soniq_dse.records.network import InputNode
 from soniq_dse.runtime.executor import DEPTHWISE, DRIVER_SOURCES, driver_flags
 from soniq_dse.runtime.planner import plan_network
 
@@ -46,7 +47,6 @@ class Zip(Base):
 
     def write(self, design: Design, target: Path) -> tuple[str, ...]:
         """See ``Base``."""
-        expect_plain(design.network)
         _expect_packable(design.features)
         plan = plan_network(design.network, design.arrays, batch=1, features=design.features, choices=design.choices)
         fixed = static_plan(plan, design.features)
@@ -59,7 +59,7 @@ class Zip(Base):
         needed = ", ".join(_features(fixed, design.features))
         return (f"runs on processors with {needed}" if needed else "runs on any processor",)
 
-    def outputs(self, path: Path, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    def outputs(self, path: Path, x: NDArray[Any]) -> NDArray[np.float32]:
         """See ``Base``; compiled by ``g++ -O3`` and run."""
         with tempfile.TemporaryDirectory() as folder:
             program = compiled(path, Path(folder), [host_compiler().path, "-O3"])
@@ -94,13 +94,14 @@ def compiled(path: Path, folder: Path, command: Sequence[str]) -> Path:
     return program
 
 
-def run_program(command: Sequence[str], x: NDArray[np.float32], path: Path) -> NDArray[np.float32]:
+def run_program(command: Sequence[str], x: NDArray[Any], path: Path) -> NDArray[np.float32]:
     """What the program of the archive at ``path`` gives for ``x [n, ...]``.
 
     Raises:
         UserError: it fails.
     """
-    done = subprocess.run(command, input=np.ascontiguousarray(x).tobytes(), capture_output=True, check=False)
+    samples = np.ascontiguousarray(x, np.int32 if np.issubdtype(x.dtype, np.integer) else np.float32)
+    done = subprocess.run(command, input=samples.tobytes(), capture_output=True, check=False)
     if done.returncode:
         raise UserError(f"{command[-1]}: expected exit code 0, got {done.returncode}: {done.stderr.decode()[:400]}")
     return np.frombuffer(done.stdout, np.float32).reshape(len(x), *_out_shape(path))
@@ -158,6 +159,8 @@ def _features(fixed: StaticPlan, features: Sequence[str]) -> list[str]:
 
 def _header(design: Design, fixed: StaticPlan, stem: str) -> str:
     first, last = design.network.nodes[0].shape, design.network.nodes[-1].shape
+    n_tokens = _n_tokens(design)
+    what = f"token numbers below {n_tokens}" if n_tokens else "fp32"
     needed = [name for name in _features(fixed, design.features) if name not in ARM_FEATURES]
     supported = " && ".join(f'__builtin_cpu_supports("{name}")' for name in needed) or "1"
     return f"""// {stem}: a quantised network as one function.
@@ -165,21 +168,29 @@ def _header(design: Design, fixed: StaticPlan, stem: str) -> str:
 #include <stdint.h>
 
 #define SONIQ_IN_SIZE {prod(first)}  // numbers of a sample: {" x ".join(map(str, first))}, channels first
+#define SONIQ_N_TOKENS {n_tokens}  // token numbers are below this; 0: the input is fp32
 #define SONIQ_OUT_SIZE {prod(last)}  // numbers of its output: {" x ".join(map(str, last))}
 #define SONIQ_IS_SUPPORTED ({supported})
 
 enum {{
   SONIQ_OK = 0,
   SONIQ_BAD_ARGUMENT = 1,       // a null pointer, or fewer than no samples
-  SONIQ_NOT_FINITE = 2,         // the input holds an infinity or NaN; nothing was computed
+  SONIQ_BAD_INPUT = 2,          // the input holds an infinity, NaN or no token number; nothing was computed
   SONIQ_NO_SUCH_PROCESSOR = 3,  // this one lacks an instruction set that the kernels need
   SONIQ_NO_MEMORY = 4,
 }};
 
-// out[samples][SONIQ_OUT_SIZE] for in[samples][SONIQ_IN_SIZE], fp32. Gives SONIQ_OK or what is wrong. It uses
+typedef {"int32_t" if n_tokens else "float"} soniq_in;
+
+// out[samples][SONIQ_OUT_SIZE], fp32, for in[samples][SONIQ_IN_SIZE], {what}. Gives SONIQ_OK or what is wrong. It uses
 // static buffers of {fixed.memory_bytes} bytes: one caller at a time.
-extern "C" int soniq_run(const float* in, float* out, int64_t samples);
+extern "C" int soniq_run(const soniq_in* in, float* out, int64_t samples);
 """
+
+
+def _n_tokens(design: Design) -> int:
+    first = design.network.nodes[0]
+    return (first.n_tokens or 0) if isinstance(first, InputNode) else 0
 
 
 def _readme(design: Design, fixed: StaticPlan, stem: str) -> str:
@@ -188,7 +199,7 @@ def _readme(design: Design, fixed: StaticPlan, stem: str) -> str:
     return f"""# {stem}
 
     g++ -O3 *.cpp -o {stem}
-    ./{stem} < samples.f32 > outputs.f32
+    ./{stem} < samples.{"i32" if _n_tokens(design) else "f32"} > outputs.f32
 
 GCC 11 or later; an older C library wants `-pthread`. No other flag is needed: every file names its
 instruction set. The processor must have: {needed}.

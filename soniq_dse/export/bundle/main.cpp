@@ -1,12 +1,13 @@
-// Samples from standard input, outputs to standard output: raw fp32 of this machine, one sample behind the other.
+// Samples (raw fp32, or int32 token numbers) from standard input, outputs (fp32) to standard output, one behind the other.
 #include <stdio.h>
 
 #include "soniq_net.h"
 
 int main() {
-  static float in[SONIQ_IN_SIZE], out[SONIQ_OUT_SIZE];
+  static soniq_in in[SONIQ_IN_SIZE];
+  static float out[SONIQ_OUT_SIZE];
   for (;;) {
-    const size_t got = fread(in, sizeof(float), SONIQ_IN_SIZE, stdin);
+    const size_t got = fread(in, sizeof(soniq_in), SONIQ_IN_SIZE, stdin);
     if (got == 0) return 0;
     if (got != SONIQ_IN_SIZE) {
       fprintf(stderr, "input: expected samples of %d numbers, got %zu of the last one\n", SONIQ_IN_SIZE, got);

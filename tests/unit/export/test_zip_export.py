@@ -72,6 +72,24 @@ def test_no_flag_of_the_compiler_changes_a_bit(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_transformers_take_token_numbers(tmp_path: Path) -> None:
+    net = NetworkFactory((12,), "w1a1+w4a4", n_tokens=7)
+    x = net.add_constant(net.embedding("x", 24))
+    codes = net.quantize(net.layer_norm(x), signed=True)
+    mixed = net.attention(*(net.linear(codes, 24) for _ in range(3)), 2, causal=True)
+    net.linear(net.quantize(net.add(x, mixed), signed=True), 7)
+    path = written(net, tmp_path, detect_host().features)
+    program = compiled(path, tmp_path, [host_compiler().path, "-O1"])
+    tokens = net.inputs(5)
+    np.testing.assert_array_equal(
+        run_program([str(program)], tokens, path), evaluate(net.network(), net.arrays, tokens)
+    )
+    with pytest.raises(UserError, match="soniq_run: expected 0, got 2"):
+        run_program([str(program)], np.full((1, 12), 7), path)
+
+
 def test_the_function_says_what_is_wrong_with_its_input(tmp_path: Path) -> None:
     path = written(network("w2a2"), tmp_path)
     program = compiled(path, tmp_path, [host_compiler().path, "-O1"])
