@@ -17,7 +17,8 @@ from soniq_dse import registry
 from soniq_dse.errors import UserError, one_line, unknown_name
 from soniq_dse.records.design import Schedule
 from soniq_dse.workloads import datasets, models
-from soniq_dse.workloads.task import Task, task_from_loaders
+from soniq_dse.workloads.loaders import task_from_loaders
+from soniq_dse.workloads.task import Task
 
 if TYPE_CHECKING:
     import torch

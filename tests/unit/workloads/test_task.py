@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, TensorDataset
 
 from soniq_dse.errors import UserError
-from soniq_dse.workloads.task import ACCURACY, Metric, Split, Task, carve, shuffled, stratified_order, task_from_loaders
+from soniq_dse.workloads.loaders import task_from_loaders
+from soniq_dse.workloads.task import ACCURACY, Metric, Split, Task, carve, shuffled, stratified_order
 
 
 def toy_split(n: int, start: int = 0, n_classes: int = 3) -> Split:
