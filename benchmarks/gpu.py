@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks._frame import ROOT, Goal
 from benchmarks._gpu_device import Device
-from soniq_dse.cost.gpu import kernel_cost
+from soniq_dse.cost.gpu_kernels import kernel_cost
 from soniq_dse.hardware.find import shipped_descriptors
 from soniq_dse.hardware.gpus import match_gpu
 from soniq_dse.hardware.load import load_machine

@@ -13,7 +13,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,11 @@ from soniq_dse.native.compiler import cache_folder, sources_sha256
 WHEELS = "nvidia-cuda-nvrtc==13.0.88 nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm"
 _FUNCTION = re.compile(r"^\s*Function\s*:\s*(\w+)", re.MULTILINE)
 _INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,6}\*/\s+(?:@!?U?P[0-9T]+\s+)?([A-Z][A-Z0-9_.]*)", re.MULTILINE)
+_TEXT = re.compile(r"^\s+/\*([0-9a-f]{4,6})\*/\s+(.*?);", re.MULTILINE)
+_ADDRESSED = re.compile(
+    r"^\s+/\*([0-9a-f]{4,6})\*/\s+(?:@!?U?P[0-9T]+\s+)?([A-Z][A-Z0-9_.]*)(?:[^;\n]*?\b(0x[0-9a-f]+))?[^;\n]*;",
+    re.MULTILINE,
+)
 _RESOURCES = re.compile(r"Function (\w+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
 
 
@@ -43,6 +49,15 @@ def cuda_folder() -> Path:
         f"CUDA compiler: expected libnvrtc {f'below SONIQ_DSE_CUDA={named}' if named else 'beside the packages'}, got "
         f"none; make a virtual environment of its own with pip install {WHEELS}, and set SONIQ_DSE_CUDA to its folder"
     )
+
+
+def compiler_version() -> str:
+    """``NVRTC 13.0``.
+
+    Raises:
+        MissingCapabilityError: there is no compiler.
+    """
+    return _nvrtc(cuda_folder())[1]
 
 
 def build_cubin(source: Path, architecture: str) -> Path:
@@ -73,6 +88,40 @@ def mnemonics(cubin: Path) -> dict[str, list[str]]:
     text = _cuobjdump("-sass", cubin)
     parts = _FUNCTION.split(text)[1:]
     return {name: _INSTRUCTION.findall(body) for name, body in zip(parts[::2], parts[1::2], strict=True)}
+
+
+@dataclass(frozen=True)
+class SassLoop:
+    """A loop of a function: its instructions in order, operands left out, and the hash of the function's text."""
+
+    mnemonics: tuple[str, ...]
+    sass_sha256: str
+
+
+def sass_loops(cubin: Path, work: Callable[[str], str]) -> dict[str, SassLoop]:
+    """Of every function the loop with most instructions that begin with ``work(function)``, the shortest of several.
+
+    Functions without such a loop are left out.
+
+    Raises:
+        MissingCapabilityError, UserError: as ``mnemonics``.
+    """
+    parts = _FUNCTION.split(_cuobjdump("-sass", cubin))[1:]
+    found = {}
+    for name, body in zip(parts[::2], parts[1::2], strict=True):
+        code = [(int(address, 16), mnemonic, target) for address, mnemonic, target in _ADDRESSED.findall(body)]
+        loops = [
+            tuple(inner for at, inner, _ in code if int(target, 16) <= at <= address)
+            for address, mnemonic, target in code
+            if mnemonic.startswith("BRA") and target and int(target, 16) < address
+        ]
+        wanted = work(name)
+        n_work = [sum(mnemonic.startswith(wanted) for mnemonic in loop) for loop in loops]
+        if any(n_work):
+            best = max(range(len(loops)), key=lambda i: (n_work[i], -len(loops[i])))
+            text = "\n".join(" ".join(line) for line in _TEXT.findall(body))
+            found[name] = SassLoop(loops[best], hashlib.sha256(text.encode()).hexdigest())
+    return found
 
 
 def resources(cubin: Path) -> dict[str, dict[str, int]]:

@@ -139,6 +139,34 @@ class GpuKernel(Record):
         return int(self.act[1:])
 
 
+class GpuLoop(Record):
+    """The loop along k of a kernel as the assembler made it, for one architecture.
+
+    ``instructions`` of a warp in an iteration, ``work`` of them multiply, ``alu`` of them are of the integer units
+    (logic, shifts, additions, comparisons), ``imad`` of the multiply-add units. ``source_sha256`` is of the source and
+    its headers, ``sass_sha256`` of the assembly of the whole function.
+    """
+
+    symbol: str
+    compiler: str
+    source_sha256: str
+    sass_sha256: str
+    registers: PositiveInt
+    shared_bytes: Annotated[int, Field(ge=0)]
+    instructions: PositiveInt
+    work: PositiveInt
+    alu: Annotated[int, Field(ge=0)]
+    imad: Annotated[int, Field(ge=0)]
+
+
+class GpuLoops(Record):
+    """Every kept loop of an architecture."""
+
+    schema_version: Literal[1] = 1
+    architecture: Architecture
+    loops: tuple[GpuLoop, ...]
+
+
 class GpuLayerKernel(Record):
     """A CUDA kernel of whole layers: any number of segments, each by one of ``parts``, in one launch.
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 
 from soniq_dse.cost.bounds import even_assignment, uniform_assignment
-from soniq_dse.cost.gpu import GpuCost, float_cost, gpu_estimate, gpu_level_costs, kernel_cost
+from soniq_dse.cost.gpu import gpu_estimate, gpu_level_costs
+from soniq_dse.cost.gpu_kernels import GpuCost, float_cost, kernel_cost
 from soniq_dse.cost.network import estimate
 from soniq_dse.errors import UserError
 from soniq_dse.hardware.gpus import gpu_levels
 from soniq_dse.hardware.load import load_machine
 from soniq_dse.hardware.whatif import what_if
 from soniq_dse.kernels.gpu_catalog import gpu_catalog, gpu_kernels_for, gpu_layer_kernel_for
+from soniq_dse.kernels.gpu_loops import kept_gpu_loops
 from soniq_dse.records.gpu import GpuKernel, GpuModel
 from soniq_dse.records.palette import Level, Palette
 from soniq_dse.workloads import load_workload
@@ -147,3 +149,15 @@ def test_every_tap_is_padded_and_reads_its_pixels_again() -> None:
     assert cost.macs == 64 * 64 * 9 * 256
     read = 2 * 64 * 9 * 256 / 8 + 4 * 64 * 64
     assert cost.busy["l2"] == pytest.approx(read / h200.l2.read_bytes_per_cycle.value)
+
+
+def test_instructions_of_the_kept_loop_count() -> None:
+    """A block of 64 x 128 over 8192: 64 * 128 * 8192 / 2048 POPC a warp at a time, with all that stands beside them."""
+    h200 = gpu("h200")
+    one = kernel("gemm_u1_z1_s32_64x128x256__sm80_csa")
+    loop = kept_gpu_loops("sm_90")[one.symbol]
+    cost = kernel_cost(h200, one, 64, 128, 8192)
+    iterations = 64 * 128 * 8192 / 2048 / loop.work
+    assert cost.busy["issue"] == pytest.approx(iterations * loop.instructions / 4)
+    assert cost.busy["alu"] == pytest.approx(iterations * loop.alu / 2)
+    assert cost.bound == "alu"
