@@ -32,7 +32,7 @@ from soniq_dse.cost.vector_loops import (
     VectorLoops,
 )
 from soniq_dse.errors import UserError
-from soniq_dse.kernels.catalog import ROW_SUMS
+from soniq_dse.kernels.catalog import MASKED_ENDS, ROW_SUMS
 from soniq_dse.kernels.walk import BLOCK_MULTIPLE, TILE_BYTES
 from soniq_dse.records.choice import Choices, KernelChoice, KernelOption, PartShape
 from soniq_dse.records.cost import Bound
@@ -264,12 +264,13 @@ def _tiles(kernel: Kernel, rows: int, block: int, padded_k: int) -> tuple[int, f
 def _depth(shape: PartShape, kernel: Kernel, *, folded: bool) -> tuple[int, int]:
     """(taps, k) as the kernel sees them (``kernels.layer``).
 
-    Taps side by side are one k where nothing pads their pixels and what follows them meets weights of zero.
+    Taps side by side are one k where nothing pads their pixels and what follows is masked or meets weights of zero.
     """
     joined = shape.run * shape.channels
+    any_end = kernel.weight_bits == MAX_BITS or (kernel.activation_bits == 1 and kernel.algorithm in MASKED_ENDS)
     if folded:
         return 1, shape.taps * shape.channels
-    if shape.run > 1 and _is_dense(shape, kernel) and (joined % kernel.k_group == 0 or kernel.weight_bits == MAX_BITS):
+    if shape.run > 1 and _is_dense(shape, kernel) and (joined % kernel.k_group == 0 or any_end):
         return shape.taps // shape.run, joined
     return shape.taps, shape.channels
 

@@ -35,6 +35,8 @@ behind popcount there, level at about twice this depth, and gains from four time
 
 ROW_SUMS = frozenset({"fip", "magnitude", "fields"})
 """Algorithms whose packed rows end with a sum over the row, so that rows cannot be joined."""
+MASKED_ENDS = frozenset({"popcount"})
+"""Algorithms that take any codes for what pads the k elements of a tap."""
 
 _BIT_PLANES = ("popcount", "cnt")
 _NEWEST_FIRST = ("avx512f", "i8mm", "avxvnni", "dotprod", "avx2", "neon")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from soniq_dse.errors import UserError
 from soniq_dse.formats import Grid, grid_of
-from soniq_dse.kernels.catalog import token_bits
+from soniq_dse.kernels.catalog import MASKED_ENDS, token_bits
 from soniq_dse.kernels.layer_structs import PartStruct
 from soniq_dse.kernels.library import Kernel, round_up
 from soniq_dse.kernels.strips import Geometry, Ints, Strips, granule
@@ -309,16 +309,16 @@ def _layout(
 ) -> tuple[Strips, int, int, int]:
     """(strips, codes skipped in them, pointers per row of the convolution's kernel, codes copied per pointer or 0).
 
-    A run is one k only if nothing pads its pixels, and what lies behind it meets weights of zero.
+    A run is one k only if nothing pads its pixels, and what lies behind it is masked or meets weights of zero.
     """
     first, n, group = int(positions[0]), len(positions), kernel.spec.k_group
     height, width = geometry.kernel
     contiguous = int(positions[-1]) - first + 1 == n
     dense = not geometry.is_flat and granule(kernel) > 0 and n % granule(kernel) == 0
-    ends_in_zeros = kernel.spec.wgt == "s8"
+    any_end = kernel.spec.wgt == "s8" or kernel.spec.algorithm in MASKED_ENDS
     by_tap = height * width * round_up(n, group)
     by_run = height * round_up(width * n, group)
-    runs = geometry.has_runs and dense and (width * n % group == 0 or ends_in_zeros) and by_run <= by_tap
+    runs = geometry.has_runs and dense and (width * n % group == 0 or any_end) and by_run <= by_tap
     if not contiguous:
         return Strips(None, 0, n, tuple(map(int, positions)), geometry.is_flat), 0, width, n
     if folded is None:
@@ -327,6 +327,6 @@ def _layout(
         whole_runs = geometry.has_runs and n == in_channels
         strips = Strips(None, 0, in_channels, flat=geometry.is_flat)
         return strips, first, 1 if whole_runs else width, width * n if whole_runs else n
-    dense = dense and (runs or n % group == 0 or ends_in_zeros)
+    dense = dense and (runs or n % group == 0 or any_end)
     strips = Strips(kernel, first, n, flat=geometry.is_flat, dense=dense)
     return strips, 0, 1 if runs else width, 0

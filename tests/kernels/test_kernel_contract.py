@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from soniq_dse.errors import UserError
 from soniq_dse.hardware.host import detect_host
 from soniq_dse.kernels import reference
-from soniq_dse.kernels.catalog import CPU_FOLDER, catalog, missing_features, token_bits
-from soniq_dse.kernels.library import Kernel, aligned_empty, build_kernel_library, build_kernels, load_kernel
+from soniq_dse.kernels.catalog import CPU_FOLDER, MASKED_ENDS, catalog, missing_features, token_bits
+from soniq_dse.kernels.library import Kernel, aligned_empty, build_kernel_library, build_kernels, load_kernel, round_up
 from soniq_dse.records.cost import KernelSpec
 
 SPECS = catalog()
@@ -171,6 +171,18 @@ class TestEveryKernel:
             pytest.skip("fp32 accumulators do not overflow")
         largest = (127 if spec.wgt == "s8" else 2 ** token_bits(spec.wgt) - 1) * (2 ** token_bits(spec.act) - 1)
         assert spec.k_max * largest <= 2**31 - 1
+
+
+@pytest.mark.parametrize(
+    "spec", [spec for spec in SPECS if spec.algorithm in MASKED_ENDS], ids=lambda spec: spec.symbol
+)
+@pytest.mark.parametrize("k", [1, 16, 48, 100])
+def test_masked_ends_take_any_codes_behind_k(spec: KernelSpec, k: int) -> None:
+    kernel, rng = loaded(spec), np.random.default_rng(k)
+    codes = codes_of(spec, (13, round_up(k, spec.k_group)), rng)
+    weights, gather = weights_of(spec, (3, 2, k), rng), rng.integers(0, 13, (2, 13))
+    raw = kernel.run(kernel.pack_a(codes), kernel.pack_w(weights), cols=3, taps=2, k=k, gather=gather)
+    assert_raw_sums(spec, raw, np.ascontiguousarray(codes[:, :k]), weights, gather)
 
 
 def test_reference_equals_big_integers() -> None:

@@ -64,9 +64,23 @@ struct Operands {
   }
 
   static void pack_a(int64_t rows, int64_t k, const void* codes, int64_t ld_codes, uint8_t* out, int64_t ld_out) {
-    for (int64_t r = 0; r < rows; r++, out += ld_out) {
-      memcpy(out, static_cast<const uint8_t*>(codes) + r * ld_codes, static_cast<size_t>(k));
+    const uint8_t* from = static_cast<const uint8_t*>(codes);
+    switch (a_row_bytes(k)) {  // pixels of few channels: lengths that are known take no call
+      case 4: return pack_short<4>(rows, k, from, ld_codes, out, ld_out);
+      case 8: return pack_short<8>(rows, k, from, ld_codes, out, ld_out);
+      case 16: return pack_short<16>(rows, k, from, ld_codes, out, ld_out);
+    }
+    for (int64_t r = 0; r < rows; r++, out += ld_out, from += ld_codes) {
+      memcpy(out, from, static_cast<size_t>(k));
       memset(out + k, 0, static_cast<size_t>(a_row_bytes(k) - k));
+    }
+  }
+
+  template <int Padded>
+  static void pack_short(int64_t rows, int64_t k, const uint8_t* codes, int64_t ld_codes, uint8_t* out, int64_t ld_out) {
+    for (int64_t r = 0; r < rows; r++) {
+      const __m512i row = _mm512_maskz_loadu_epi8((1ull << k) - 1, codes + r * ld_codes);
+      memcpy(out + r * ld_out, &row, Padded);
     }
   }
 

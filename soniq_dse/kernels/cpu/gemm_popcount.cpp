@@ -8,7 +8,8 @@
 //   rounded down to whole words.
 // Packing. Activations: 64 or 32 elements to a word, element i at bit i; row = [k / word][plane] words. Weights: panel =
 //   [tap][k / word][plane][nr] words. 64-bit words: a vector is the 8 even or the 8 odd of 16 output channels at one k-group;
-//   32-bit words: 16 channels in order.
+//   32-bit words: 16 channels in order. What follows the k elements of a tap in its last word is masked: pixels of one plane lie
+//   side by side, whatever their number of channels.
 // Ports. Per vector and pair of planes one vpxor (the activation word broadcast), one vpopcnt, one vpadd: 512 products of bits
 //   in 3 operations, 1.5 cycles where two 512-bit operations start a cycle and one of them may be a vpopcnt: 341 MAC/cycle
 //   (Zen 4: any two pipes, one with vpopcnt; Intel from Ice Lake: p0 and p5, vpopcnt on p5), W1A2 171, W2A2 85. The one
@@ -22,6 +23,8 @@
 namespace soniq {
 namespace {
 
+constexpr int kXorAnd = 0x28;  // (a ^ b) & c
+
 // What differs between words of 64 and of 32 bits: the vector of counters, and which channel lies where.
 struct Lanes64 {
   using Word = uint64_t;
@@ -30,6 +33,9 @@ struct Lanes64 {
   // Even channels of 16 in one vector, odd ones in the next: their counts then merge into 16 int32 by a shift and an or.
   static int channel_of(int slot) { return slot / 16 * 16 + slot % 8 * 2 + slot / 8 % 2; }
   static SONIQ_INLINE Vector broadcast(Word word) { return (Vector)_mm512_set1_epi64(static_cast<int64_t>(word)); }
+  static SONIQ_INLINE Vector differing(Vector a, Vector b, Vector among) {
+    return (Vector)_mm512_ternarylogic_epi64((__m512i)a, (__m512i)b, (__m512i)among, kXorAnd);
+  }
   static SONIQ_INLINE Vector ones(Vector bits) { return (Vector)_mm512_popcnt_epi64((__m512i)bits); }
   template <int NV, int counters>
   static SONIQ_INLINE UInts counts(const Vector (&count)[NV][counters], int q, int s) {
@@ -43,6 +49,9 @@ struct Lanes32 {
 
   static int channel_of(int slot) { return slot; }
   static SONIQ_INLINE Vector broadcast(Word word) { return (Vector)_mm512_set1_epi32(static_cast<int32_t>(word)); }
+  static SONIQ_INLINE Vector differing(Vector a, Vector b, Vector among) {
+    return (Vector)_mm512_ternarylogic_epi32((__m512i)a, (__m512i)b, (__m512i)among, kXorAnd);
+  }
   static SONIQ_INLINE Vector ones(Vector bits) { return (Vector)_mm512_popcnt_epi32((__m512i)bits); }
   template <int NV, int counters>
   static SONIQ_INLINE UInts counts(const Vector (&count)[NV][counters], int q, int s) { return count[q][s]; }
@@ -70,6 +79,11 @@ struct Popcount {
         const __m512i u = _mm512_maskz_loadu_epi8(live, src + i);
         uint64_t plane[AP];
         for (int p = 0; p < AP; p++) plane[p] = _mm512_test_epi8_mask(u, _mm512_set1_epi8(1 << p));
+        if (AP == 1 && k - i > word_bits) {  // both halves
+          __builtin_memcpy(dst, plane, 8);
+          dst += 64 / word_bits;
+          continue;
+        }
         for (int64_t bit = 0; bit < min64(64, k - i); bit += word_bits)
           for (int p = 0; p < AP; p++) *dst++ = static_cast<Word>(plane[p] >> bit);
       }
@@ -93,7 +107,7 @@ struct Popcount {
     int32_t* out = static_cast<int32_t*>(acc);
     for (int64_t n = 0; n < cols; n += nr, w += panel_bytes(taps, k))
       for_row_blocks<MR>(rows, [&](auto block, int64_t r) {
-        tile(block, taps, words(k), a + r, ld_a, w, out + r * ld_acc + n, ld_acc);
+        tile(block, taps, k, a + r, ld_a, w, out + r * ld_acc + n, ld_acc);
       });
   }
 
@@ -106,29 +120,36 @@ struct Popcount {
   }
 
   template <int R>
-  static void tile(Index<R>, int64_t taps, int64_t words, const uint8_t* const* a, int64_t ld_a, const uint8_t* w, int32_t* out,
+  static void tile(Index<R>, int64_t taps, int64_t k, const uint8_t* const* a, int64_t ld_a, const uint8_t* w, int32_t* out,
                    int64_t ld_out) {
     Vector count[R][NV][counters], weight[WP][NV];
-    const Word* row[R];
+    const uint8_t* row[R];
+    const int64_t whole = k / word_bits, rest = k % word_bits;
+    const Vector among = Lanes::broadcast((Word(1) << rest) - 1);
     unroll<R * NV * counters>([&](auto i) SONIQ_INLINE_LAMBDA { (&count[0][0][0])[i] = Vector{}; });
-    for (int64_t t = 0; t < taps; t++, a += ld_a) {
-      unroll<R>([&](auto r) SONIQ_INLINE_LAMBDA { row[r] = reinterpret_cast<const Word*>(a[r]); });
-#pragma GCC unroll 1
-      for (int64_t i = 0; i < words; i++, w += WP * NV * 64) {
-        if constexpr (R == 1) prefetch_stream<WP * NV>(w);
-        unroll<WP * NV>([&](auto v) SONIQ_INLINE_LAMBDA { weight[v / NV][v % NV] = *reinterpret_cast<const Vector*>(w + v * 64); });
-        unroll<R * AP>([&](auto rp) SONIQ_INLINE_LAMBDA {
-          constexpr int r = rp / AP, p = rp % AP;
-          const Vector x = Lanes::broadcast(row[r][i * AP + p]);
-          unroll<WP * NV>([&](auto qv) SONIQ_INLINE_LAMBDA {
-            constexpr int q = qv / NV, v = qv % NV;
-            count[r][v][q + p] += Lanes::ones(weight[q][v] ^ x);
-          });
-          SONIQ_ROW_BARRIER();
+    const auto word = [&](int64_t i, auto is_rest) SONIQ_INLINE_LAMBDA {
+      if constexpr (R == 1) prefetch_stream<WP * NV>(w);
+      unroll<WP * NV>([&](auto v) SONIQ_INLINE_LAMBDA { weight[v / NV][v % NV] = *reinterpret_cast<const Vector*>(w + v * 64); });
+      unroll<R * AP>([&](auto rp) SONIQ_INLINE_LAMBDA {
+        constexpr int r = rp / AP, p = rp % AP;
+        Word bits;
+        __builtin_memcpy(&bits, row[r] + (i * AP + p) * int64_t(sizeof(Word)), sizeof(Word));
+        const Vector x = Lanes::broadcast(bits);
+        unroll<WP * NV>([&](auto qv) SONIQ_INLINE_LAMBDA {
+          constexpr int q = qv / NV, v = qv % NV;
+          count[r][v][q + p] += Lanes::ones(is_rest ? Lanes::differing(weight[q][v], x, among) : weight[q][v] ^ x);
         });
-      }
+        SONIQ_ROW_BARRIER();
+      });
+      w += WP * NV * 64;
+    };
+    for (int64_t t = 0; t < taps; t++, a += ld_a) {
+      unroll<R>([&](auto r) SONIQ_INLINE_LAMBDA { row[r] = a[r]; });
+#pragma GCC unroll 1
+      for (int64_t i = 0; i < whole; i++) word(i, Index<0>{});
+      if (rest > 0) word(whole, Index<1>{});
     }
-    const UInts bias = (UInts)_mm512_set1_epi32(static_cast<int32_t>(c_w * c_a * taps * words * word_bits));
+    const UInts bias = (UInts)_mm512_set1_epi32(static_cast<int32_t>(c_w * c_a * taps * words(k) * word_bits));
     unroll<R * nr / 16>([&](auto rq) SONIQ_INLINE_LAMBDA {
       constexpr int r = rq / (nr / 16), q = rq % (nr / 16);
       UInts raw = bias;

@@ -1,9 +1,12 @@
-// See layer.h. Plain loops over contiguous channels, which the compiler vectorises for the host; the epilogue by hand for AVX2,
-// where compilers narrow 32-bit integers to bytes by masks and moves.
+// See layer.h. Plain loops over contiguous channels, which the compiler vectorises for the host; the epilogue by hand for AVX2 and
+// AVX-512: compilers narrow 32-bit integers to bytes by masks and moves, and load what all rows share once a row.
 #include "layer.h"
 
 #if defined(__AVX2__)
 #include <immintrin.h>
+// gcc 12 takes the deliberately undefined operands inside its own intrinsics for mistakes of ours.
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 
 #define SONIQ_INLINE inline __attribute__((always_inline))
@@ -55,6 +58,15 @@ void point_bare(const SoniqLayer& layer, const SoniqPart& part, const uint8_t* r
   for (int64_t i = larger(begin, end); i < count; ++i) out[i] = part.pad_pixel;
 }
 
+// Pointers `step` bytes apart; short rows are many, and what compilers make of the plain loop sets out for long ones.
+SONIQ_INLINE void point_spaced(const uint8_t* at, int64_t step, int64_t count, const uint8_t** out) {
+  typedef int64_t Addresses __attribute__((vector_size(64)));
+  int64_t i = 0;
+  for (Addresses eight = reinterpret_cast<int64_t>(at) + Addresses{0, 1, 2, 3, 4, 5, 6, 7} * step; i + 8 <= count; i += 8, eight += 8 * step)
+    __builtin_memcpy(out + i, &eight, sizeof eight);
+  for (; i < count; ++i) out[i] = at + i * step;
+}
+
 // Pointers to what each tap of n output rows from row `first` reads: [taps][block_rows].
 void point(const SoniqLayer& layer, const SoniqPart& part, int64_t first, int64_t n, const uint8_t** pointers) {
   const int64_t step = layer.stride_width * part.pixel_bytes, dilation = layer.dilation_width;
@@ -72,8 +84,7 @@ void point(const SoniqLayer& layer, const SoniqPart& part, int64_t first, int64_
           const int64_t from = x * layer.stride_width + kx * dilation - layer.pad_width;
           point_bare(layer, part, strip, inside ? from : layer.width, count, out);
         } else {
-          const uint8_t* at = strip + (part.first_pixel + kx * dilation) * part.pixel_bytes + x * step;
-          for (int64_t i = 0; i < count; ++i) out[i] = at + i * step;
+          point_spaced(strip + (part.first_pixel + kx * dilation) * part.pixel_bytes + x * step, step, count, out);
         }
       }
     }
@@ -115,47 +126,86 @@ struct Row {
 
 // What a pass needs of numbers, one at a time (compilers vectorise loops over them) or a vector of them.
 inline float load(const float* from, float) { return *from; }
+inline int32_t load(const int32_t* from, int32_t) { return *from; }
 inline float larger_of(float a, float b) { return a > b ? a : b; }
 inline float smaller_of(float a, float b) { return a < b ? a : b; }
-SONIQ_INLINE float sum_of(const Row& row, int64_t i, bool plain, float) {
-  const uint32_t sum = (static_cast<uint32_t>(row.raw[i]) << (plain ? 0 : row.left)) + static_cast<uint32_t>(row.offset[i]);
+SONIQ_INLINE float sum_of(const Row& row, int32_t raw, int32_t offset, bool plain) {
+  const uint32_t sum = (static_cast<uint32_t>(raw) << (plain ? 0 : row.left)) + static_cast<uint32_t>(offset);
   return static_cast<float>(static_cast<int32_t>(sum) >> (plain ? 0 : row.right));
 }
 
-#if defined(__AVX2__) && !defined(__AVX512F__)  // AVX-512 has narrowing conversions, which compilers use by themselves
+#if defined(__AVX512BW__)
+#define SONIQ_LANES 16
+typedef __m512 Lanes;
+typedef __m512i Integers;
+
+inline Lanes load(const float* from, Lanes) { return _mm512_loadu_ps(from); }
+inline Integers load(const int32_t* from, Integers) { return _mm512_loadu_si512(from); }
+inline void store(float* to, Lanes v) { _mm512_storeu_ps(to, v); }
+inline Lanes all_of(float value) { return _mm512_set1_ps(value); }
+inline Lanes larger_of(Lanes a, Lanes b) { return _mm512_max_ps(a, b); }
+inline Lanes smaller_of(Lanes a, Lanes b) { return _mm512_min_ps(a, b); }
+SONIQ_INLINE Lanes sum_of(const Row& row, Integers raw, Integers offset, bool plain) {
+  if (plain) return _mm512_cvtepi32_ps(_mm512_add_epi32(raw, offset));
+  const Integers sum = _mm512_add_epi32(_mm512_sll_epi32(raw, _mm_cvtsi32_si128(row.left)), offset);
+  return _mm512_cvtepi32_ps(_mm512_sra_epi32(sum, _mm_cvtsi32_si128(row.right)));
+}
+
+// Rounded to codes: packing saturates at 0 and 255.
+inline void store_codes(const Lanes (&v)[4], uint8_t* out) {
+  const Integers low = _mm512_packs_epi32(_mm512_cvtps_epi32(v[0]), _mm512_cvtps_epi32(v[1]));
+  const Integers high = _mm512_packs_epi32(_mm512_cvtps_epi32(v[2]), _mm512_cvtps_epi32(v[3]));
+  const Integers order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);  // packing goes by 128-bit lanes
+  _mm512_storeu_si512(out, _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high)));
+}
+#elif defined(__AVX2__)
 #define SONIQ_LANES 8
 typedef __m256 Lanes;
+typedef __m256i Integers;
 
 inline Lanes load(const float* from, Lanes) { return _mm256_loadu_ps(from); }
+inline Integers load(const int32_t* from, Integers) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)); }
+inline void store(float* to, Lanes v) { _mm256_storeu_ps(to, v); }
+inline Lanes all_of(float value) { return _mm256_set1_ps(value); }
 inline Lanes larger_of(Lanes a, Lanes b) { return _mm256_max_ps(a, b); }
 inline Lanes smaller_of(Lanes a, Lanes b) { return _mm256_min_ps(a, b); }
-inline __m256i load_integers(const int32_t* from) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)); }
-SONIQ_INLINE Lanes sum_of(const Row& row, int64_t i, bool plain, Lanes) {
-  const __m256i raw = load_integers(row.raw + i), offset = load_integers(row.offset + i);
+SONIQ_INLINE Lanes sum_of(const Row& row, Integers raw, Integers offset, bool plain) {
   if (plain) return _mm256_cvtepi32_ps(_mm256_add_epi32(raw, offset));
-  const __m256i sum = _mm256_add_epi32(_mm256_sll_epi32(raw, _mm_cvtsi32_si128(row.left)), offset);
+  const Integers sum = _mm256_add_epi32(_mm256_sll_epi32(raw, _mm_cvtsi32_si128(row.left)), offset);
   return _mm256_cvtepi32_ps(_mm256_sra_epi32(sum, _mm_cvtsi32_si128(row.right)));
 }
 
 // Rounded to codes: packing saturates at 0 and 255.
 inline void store_codes(const Lanes (&v)[4], uint8_t* out) {
-  const __m256i low = _mm256_packs_epi32(_mm256_cvtps_epi32(v[0]), _mm256_cvtps_epi32(v[1]));
-  const __m256i high = _mm256_packs_epi32(_mm256_cvtps_epi32(v[2]), _mm256_cvtps_epi32(v[3]));
-  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);  // packing goes by 128-bit lanes
-  const __m256i codes = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high), order);
+  const Integers low = _mm256_packs_epi32(_mm256_cvtps_epi32(v[0]), _mm256_cvtps_epi32(v[1]));
+  const Integers high = _mm256_packs_epi32(_mm256_cvtps_epi32(v[2]), _mm256_cvtps_epi32(v[3]));
+  const Integers order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);  // packing goes by 128-bit lanes
+  const Integers codes = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high), order);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), codes);
 }
+#endif
+
+// What all rows share of a column, and of a vector of them.
+struct Terms {
+  int32_t offset;
+  float scale, bias;
+};
+#ifdef SONIQ_LANES
+struct WideTerms {
+  Integers offset;
+  Lanes scale, bias;
+};
 #endif
 
 // t = t + f32(((raw << left) + offset) >> right) * scale; the sums may wrap, their final value fits. The pass over the last
 // part of its columns goes on to bias, relu, residual and codes, while t is in a register. The first part leaves out 0 +,
 // which could only change the sign of a zero; t itself is kept where something reads it.
-template <class V, bool First, bool Plain, Finish How>
-SONIQ_INLINE V value(const Row& row, int64_t i) {
-  const V zero = V{};
-  V t = sum_of(row, i, Plain, zero) * load(row.scale + i, zero);
+template <bool First, bool Plain, Finish How, class T>
+SONIQ_INLINE auto value(const Row& row, int64_t i, const T& terms) {
+  const auto zero = decltype(terms.scale){};
+  auto t = sum_of(row, load(row.raw + i, terms.offset), terms.offset, Plain) * terms.scale;
   if (!First) t = load(row.tile + i, zero) + t;
-  if (How != kNothing) t = t + load(row.bias + i, zero);
+  if (How != kNothing) t = t + terms.bias;
   if (How == kRelu || How == kReluAdd || How == kReluAddRelu) t = larger_of(t, zero);
   if (How >= kAdd) t = t + load(row.residual + i, zero);
   if (How == kAddRelu || How == kReluAddRelu) t = larger_of(t, zero);
@@ -171,28 +221,44 @@ SONIQ_INLINE V unrounded(const Row& row, int64_t i, V t) {
   return smaller_of(larger_of(v, load(row.lo + i, t)), load(row.hi + i, t));
 }
 
-template <bool First, bool Plain, Finish How, Emit Codes, bool Keep>
-void pass_row(const Row row, int64_t cols, uint8_t* __restrict codes) {
-  int64_t i = 0;
+SONIQ_INLINE Row row_of(const SoniqPart& part, const Block& block, const SoniqCodesOut& out, int64_t r) {
+  return {block.raw + r * block.ld_raw, part.offset, part.left, part.right, block.tile + r * block.ld, part.scale, block.bias,
+          block.residual == nullptr ? nullptr : block.residual + r * block.ld, out.inverse, out.shift, out.lo, out.hi};
+}
+
 #ifdef SONIQ_LANES
-  const Lanes hi = Codes == kRectified ? _mm256_set1_ps(*row.hi) : Lanes{};
-  const Lanes inverse = Codes == kRectified ? _mm256_set1_ps(*row.inverse) : Lanes{};
-  for (; i + 4 * SONIQ_LANES <= cols; i += 4 * SONIQ_LANES) {
+// Four vectors of columns from i on, all rows: what these share stays in registers.
+template <bool First, bool Plain, Finish How, Emit Codes, bool Keep>
+void pass_columns(const SoniqPart& part, const Block& block, const SoniqCodesOut& out, int64_t i) {
+  const Lanes zero = {};
+  WideTerms terms[4];
+  for (int j = 0; j < 4; ++j) {
+    const int64_t at = i + j * SONIQ_LANES;
+    terms[j] = {load(part.offset + at, Integers{}), load(part.scale + at, zero), How == kNothing ? zero : load(block.bias + at, zero)};
+  }
+  const Lanes hi = Codes == kRectified ? all_of(*out.hi) : zero, inverse = Codes == kRectified ? all_of(*out.inverse) : zero;
+  for (int64_t r = 0; r < block.n; ++r) {
+    const Row row = row_of(part, block, out, r);
     Lanes v[4];
     for (int j = 0; j < 4; ++j) {
       const int64_t at = i + j * SONIQ_LANES;
-      const Lanes t = value<Lanes, First, Plain, How>(row, at);
-      if (Keep) _mm256_storeu_ps(row.tile + at, t);
+      const Lanes t = value<First, Plain, How>(row, at, terms[j]);
+      if (Keep) store(row.tile + at, t);
       if (Codes == kCodes) v[j] = unrounded<Lanes, Codes>(row, at, t);
       // What is negative saturates. The smaller of hi and no number is no number, which becomes 0 too.
       if (Codes == kRectified) v[j] = smaller_of(hi, t * inverse);
     }
-    if (Codes != kNoCodes) store_codes(v, codes + i);
+    if (Codes != kNoCodes) store_codes(v, out.codes + r * out.ld + i);
   }
+}
 #endif
+
+template <bool First, bool Plain, Finish How, Emit Codes, bool Keep>
+void pass_row(const Row row, int64_t begin, int64_t end, uint8_t* __restrict codes) {
   SONIQ_NO_ALIAS
-  for (int64_t k = i; k < cols; ++k) {
-    const float t = value<float, First, Plain, How>(row, k);
+  for (int64_t k = begin; k < end; ++k) {
+    const Terms terms = {row.offset[k], row.scale[k], How == kNothing ? 0.0f : row.bias[k]};
+    const float t = value<First, Plain, How>(row, k, terms);
     if (Keep) row.tile[k] = t;
     if (Codes != kNoCodes) codes[k] = static_cast<uint8_t>(__builtin_irintf(unrounded<float, Codes>(row, k, t)));
   }
@@ -201,10 +267,14 @@ void pass_row(const Row row, int64_t cols, uint8_t* __restrict codes) {
 template <bool First, bool Plain, Finish How, Emit Codes, bool Keep>
 void pass(const SoniqPart& part, const Block& block) {
   const SoniqCodesOut none = {}, &out = Codes == kNoCodes ? none : *block.codes;
+  int64_t i = 0;
+#ifdef SONIQ_LANES
+  for (; i + 4 * SONIQ_LANES <= block.cols; i += 4 * SONIQ_LANES) pass_columns<First, Plain, How, Codes, Keep>(part, block, out, i);
+#endif
+  if (i == block.cols) return;
   for (int64_t r = 0; r < block.n; ++r) {
-    const Row row = {block.raw + r * block.ld_raw, part.offset, part.left, part.right, block.tile + r * block.ld, part.scale,
-                     block.bias, How >= kAdd ? block.residual + r * block.ld : nullptr, out.inverse, out.shift, out.lo, out.hi};
-    pass_row<First, Plain, How, Codes, Keep>(row, block.cols, Codes == kNoCodes ? nullptr : out.codes + r * out.ld);
+    const Row row = row_of(part, block, out, r);
+    pass_row<First, Plain, How, Codes, Keep>(row, i, block.cols, Codes == kNoCodes ? nullptr : out.codes + r * out.ld);
   }
 }
 

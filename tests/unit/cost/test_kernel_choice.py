@@ -58,7 +58,7 @@ def test_counters_in_bit_slices_pay_from_some_depth_on() -> None:
 
 
 def test_narrow_layers_are_folded_where_padding_would_cost_more() -> None:
-    assert chosen("avx512", shape("w1a1", 784, 512, 1, taps=9)).taken.folded
+    assert chosen("avx512", shape("w1a1", 784, 512, 5, taps=9)).taken.folded
     assert not chosen("avx512", shape("w1a1", 784, 64, 64, taps=9)).taken.folded
     assert chosen("avx512", shape("w8a8", 784, 64, 64, taps=9, contiguous=False)).taken.folded
 

@@ -127,6 +127,15 @@ def test_runs_of_pixels_are_one_k() -> None:
     assert (part.folded, part.taps, part.k, part.taps_per_row) == (False, 9, 8, 3)
 
 
+def test_what_follows_a_run_may_be_masked() -> None:
+    spec = kernel("gemm_z1_z1_s32_12x16x32__avx512vpopcntdq_popcount")
+    if missing := missing_features(spec, detect_host().features):
+        pytest.skip(f"this machine lacks {', '.join(missing)}")
+    masking = load_kernel(spec)
+    (part,) = plan_parts(layer_of(16, 3), Geometry(1, 8, 8, (3, 3)), lambda _: (masking, False))
+    assert (part.folded, part.taps, part.k, part.padded_k, part.strips.pixel_bytes) == (False, 3, 48, 192, 2)
+
+
 def test_narrow_layers_fold_taps_into_k() -> None:
     part = parts_of("u1", "z1", 3, 3)  # 27 in groups of 8, not 9 x 8
     assert (part.folded, part.taps, part.padded_k, part.run_codes) == (True, 1, 32, 9)

@@ -57,6 +57,21 @@ def test_residual_network(palette: str, signed: bool, features: str) -> None:
     assert_exact(residual_network(palette, signed=signed, width=24 if features == "host" else 8), features)
 
 
+@pytest.mark.parametrize("features", [None, pytest.param(("avx2",), marks=pytest.mark.slow)], ids=["host", "avx2"])
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("palette", ["w1a1", "w8a8", "w2a2+w4a4"])
+def test_layers_as_wide_as_the_vectors_of_the_epilogue(
+    palette: str, signed: bool, features: tuple[str, ...] | None
+) -> None:
+    if features is not None and not set(features) <= set(detect_host().features):
+        pytest.skip(f"this machine lacks {', '.join(features)}")
+    for width in (16, 40):  # several rows at once, and whole vectors with a rest
+        factory = residual_network(palette, signed=signed, width=width)
+        network = PackedNetwork(factory.network(), factory.arrays, features)
+        x = np.random.default_rng(9).standard_normal((2, *network.in_shape)).astype(np.float32)
+        assert check(network, x).exact
+
+
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_any_convolution(data: st.DataObject) -> None:
