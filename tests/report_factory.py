@@ -7,7 +7,16 @@ import random
 
 from soniq_dse import pareto
 from soniq_dse.hardware.load import load_hardware
-from soniq_dse.records.cost import Agreement, CostTerm, Estimate, Host, LayerEstimate, Measurement
+from soniq_dse.records.cost import (
+    Agreement,
+    CostTerm,
+    Estimate,
+    Host,
+    LayerEstimate,
+    Measurement,
+    Timeline,
+    TimelineRow,
+)
 from soniq_dse.records.design import Assignment, EpochRecord
 from soniq_dse.records.front import (
     DesignDetail,
@@ -129,6 +138,26 @@ def toy_report(
         hypervolume=311.25 if n_designs else None,
         search=_search(points),
         machine=load_hardware("avx2"),
+        timelines=(
+            Timeline(
+                symbol="gemm_u2_z2__toy",
+                n_per_pass=1,
+                rows=(
+                    TimelineRow(
+                        text="vpaddd ymm0, ymm1",
+                        dispatched=0,
+                        ready=2,
+                        issued=3,
+                        done=4,
+                        retired=6,
+                        port="fp0",
+                        waited="operands 1",
+                    ),
+                ),
+            ),
+        )
+        if measured
+        else (),
         what_if=(
             WhatIf(
                 label="one more vector pipe",

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 
 from soniq_dse.cost.pipeline import Core, follow
-from soniq_dse.records.cost import HotLoop
+from soniq_dse.errors import UserError
+from soniq_dse.kernels.loops import kept_loop
+from soniq_dse.records.cost import HotLoop, Timeline, TimelineRow
 from soniq_dse.records.hardware import HardwareModel
 
 WARM_UP = 24
 """Passes before the first that is shown: by then the loop runs in steady state."""
+
+TWO_PASSES = 40
+"""Instructions up to which a record holds two passes."""
 
 _STYLE = """body{font:14px system-ui,sans-serif;margin:2em;color:#1a1a2e;background:#fff}
 table{border-collapse:collapse}td,th{padding:1px 8px;text-align:left;font:12px ui-monospace,monospace;white-space:pre}
@@ -20,21 +24,20 @@ table{border-collapse:collapse}td,th{padding:1px 8px;text-align:left;font:12px u
 p span{display:inline-block;width:12px;height:12px;margin:0 4px 0 12px;border-radius:2px}"""
 
 
-@dataclass(frozen=True)
-class Row:
-    """One instruction: cycles from the first one shown; ``issued`` and ``port`` are empty where it was renamed away."""
+def timeline(symbol: str, hw: HardwareModel) -> Timeline | None:
+    """The loop of a kernel as a record; None where no loop of it is kept, or the machine has no figures for it."""
+    loop = kept_loop(symbol)
+    if loop is None:
+        return None
+    n = len(loop.instructions)
+    try:
+        rows = rows_of(loop, hw, passes=2 if n <= TWO_PASSES else 1)
+    except UserError:
+        return None
+    return Timeline(symbol=symbol, n_per_pass=n, rows=tuple(rows))
 
-    text: str
-    dispatched: int
-    ready: int
-    issued: int | None
-    done: int
-    retired: int
-    port: str
-    waited: str
 
-
-def rows_of(loop: HotLoop, hw: HardwareModel, passes: int = 2) -> list[Row]:
+def rows_of(loop: HotLoop, hw: HardwareModel, passes: int = 2) -> list[TimelineRow]:
     """The last ``passes`` passes of a loop in steady state.
 
     Raises:
@@ -47,7 +50,7 @@ def rows_of(loop: HotLoop, hw: HardwareModel, passes: int = 2) -> list[Row]:
     for i in range(WARM_UP * n, len(line.retired)):
         ran = line.port[i] >= 0
         rows.append(
-            Row(
+            TimelineRow(
                 text=loop.instructions[i % n].text,
                 dispatched=line.dispatched[i] - first,
                 ready=max(line.ready[i], line.dispatched[i] + 1) - first,
@@ -61,7 +64,7 @@ def rows_of(loop: HotLoop, hw: HardwareModel, passes: int = 2) -> list[Row]:
     return rows
 
 
-def as_text(rows: Sequence[Row], title: str, n_per_pass: int) -> str:
+def as_text(rows: Sequence[TimelineRow], title: str, n_per_pass: int) -> str:
     """One line an instruction: D dispatched, = waits, e runs, E issued, - done and waits its turn, R retired."""
     end = max(row.retired for row in rows) + 1
     lines = [title, f"{'pass':>4} {'cycle':{end}} {'port':6} {'waited for':22} instruction"]
@@ -70,7 +73,7 @@ def as_text(rows: Sequence[Row], title: str, n_per_pass: int) -> str:
     return "\n".join(lines)
 
 
-def as_html(rows: Sequence[Row], title: str, n_per_pass: int) -> str:
+def as_html(rows: Sequence[TimelineRow], title: str, n_per_pass: int) -> str:
     """The same as a page that needs nothing else."""
     scale = max(3.0, min(14.0, 1400 / (max(row.retired for row in rows) + 1)))
     body = []
@@ -109,7 +112,7 @@ def as_html(rows: Sequence[Row], title: str, n_per_pass: int) -> str:
     )
 
 
-def _bar(row: Row, end: int) -> str:
+def _bar(row: TimelineRow, end: int) -> str:
     cells = [" "] * end
     start = row.done if row.issued is None else row.issued
     cells[row.dispatched : start] = "=" * (start - row.dispatched)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from soniq_dse.agreement import agree
 from soniq_dse.cost.network import estimate, estimate_layer
+from soniq_dse.cost.timeline import timeline
 from soniq_dse.crosscheck._built_in import built_in_layers
 from soniq_dse.crosscheck._journal import Journal
 from soniq_dse.crosscheck._layers_file import read_layers
@@ -28,7 +29,7 @@ from soniq_dse.errors import MissingCapabilityError, UserError
 from soniq_dse.hardware.host import match_host, missing_features
 from soniq_dse.native.compiler import host_compiler
 from soniq_dse.records.base import content_sha256
-from soniq_dse.records.cost import Estimate, Host, Measurement
+from soniq_dse.records.cost import Estimate, Host, Measurement, Timeline
 from soniq_dse.records.crosscheck import Crosscheck, CrosscheckRow, MeasuredLayer, MeasuredLayers
 from soniq_dse.records.hardware import HardwareModel
 from soniq_dse.records.workload import Conv2dLayer, GemmLayer
@@ -37,6 +38,8 @@ __all__ = ["Found", "Options", "built_in_layers", "crosscheck", "read_layers"]
 
 ATTEMPTS = 4
 """Rounds over what did not settle: a busy machine is busy for seconds, then quiet."""
+TIMELINES = 3
+"""Kernels whose loops are followed through the core."""
 _INTERVAL = ("low_us", "high_us", "interval")
 MatmulLayer = GemmLayer | Conv2dLayer
 Notify = Callable[[str], None]
@@ -109,9 +112,18 @@ def crosscheck(hw: HardwareModel, layers: Sequence[MatmulLayer], host: Host, opt
         summary=summary,
         goals=goals_of(summary),
         rows=tuple(rows),
+        timelines=_timelines(hw, rows),
     )
     kept = _kept(hw, record, predicted, sources, measured) if matches else None
     return Found(record, kept, matches or not missing_features(hw.features, host))
+
+
+def _timelines(hw: HardwareModel, rows: Sequence[CrosscheckRow]) -> tuple[Timeline, ...]:
+    """Of the first kernels of the layers farthest off."""
+    layers = [row for row in rows if row.kind == "layer" and row.error_percent is not None and row.kernels]
+    farthest = sorted(layers, key=lambda row: -abs(row.error_percent or 0.0))
+    symbols = list(dict.fromkeys(row.kernels[0] for row in farthest))[:TIMELINES]
+    return tuple(found for symbol in symbols if (found := timeline(symbol, hw)) is not None)
 
 
 def _predict_layer(hw: HardwareModel, layer: MatmulLayer) -> _Predicted:

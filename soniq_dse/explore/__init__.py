@@ -29,6 +29,7 @@ from soniq_dse.explore._samples import continuations, translations
 from soniq_dse.explore._search import Searched, not_trained, search
 from soniq_dse.explore._train import Forecast, Notify, Progress, forecast, stored
 from soniq_dse.explore._what_if import Asked, what_ifs
+from soniq_dse.explore._worst import worst_timelines
 from soniq_dse.records.cost import Measurement
 from soniq_dse.records.design import Candidate, TrainedBaseline, TrainedDesign
 from soniq_dse.records.front import DesignPoint, ParetoFront, Report, RunInfo, SkippedDesign, TextSample
@@ -263,6 +264,7 @@ def _report(
         hypervolume=hypervolume_of(points, plan.task_info),
         search=search_of(spent, points, plan.task_info),
         machine=plan.hardware,
+        timelines=worst_timelines(plan.hardware, evaluations),
         what_if=what_ifs(plan, _asked_about(plan, evaluations, points)),
     )
 

@@ -84,6 +84,28 @@ class HotLoop(Record):
     instructions: Annotated[tuple[LoopInstruction, ...], Field(min_length=1)]
 
 
+class TimelineRow(Record):
+    """One instruction on the simulated core: cycles from the first one shown; ``issued`` and ``port`` are empty where
+    it was renamed away, ``waited`` says for what it waited longest."""
+
+    text: str
+    dispatched: int
+    ready: int
+    issued: int | None
+    done: int
+    retired: int
+    port: str
+    waited: str
+
+
+class Timeline(Record):
+    """A kernel's loop in steady state, a few passes of ``n_per_pass`` instructions each."""
+
+    symbol: str
+    n_per_pass: PositiveInt
+    rows: tuple[TimelineRow, ...]
+
+
 class CostTerm(Record):
     """Part of a latency: ``compute``, ``memory``, ``packing``, ``epilogue`` or ``overhead``."""
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from soniq_dse.records.base import Record
 from soniq_dse.records.choice import Choices
-from soniq_dse.records.cost import Bound, Host, Measurement, NonNegative
+from soniq_dse.records.cost import Bound, Host, Measurement, NonNegative, Timeline
 from soniq_dse.records.workload import Layer
 
 
@@ -93,6 +93,8 @@ class Crosscheck(Record):
     summary: CrosscheckSummary
     goals: tuple[CrosscheckGoal, ...]
     rows: tuple[CrosscheckRow, ...]
+    timelines: tuple[Timeline, ...] = ()
+    """Loops of the kernels of the layers farthest off."""
 
 
 class MeasuredLayer(Record):

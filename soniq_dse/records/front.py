@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from soniq_dse.records.base import Record
-from soniq_dse.records.cost import Agreement, Estimate, Host, Measurement
+from soniq_dse.records.cost import Agreement, Estimate, Host, Measurement, Timeline
 from soniq_dse.records.design import Assignment, EpochRecord
 from soniq_dse.records.gpu import Machine
 from soniq_dse.records.workload import Workload
@@ -207,6 +207,8 @@ class Report(Record):
     """The descriptor of ``hardware`` that the predictions were made by, resolved."""
     what_if: tuple[WhatIf, ...] = ()
     """About ``machine``; of many designs, those of the front."""
+    timelines: tuple[Timeline, ...] = ()
+    """Loops of the kernels of the layers farthest off."""
     others: tuple[OtherRun, ...] = ()
     """Runs on other machines that were asked to be shown beside this one; they take no part in ``summary``."""
     joint: tuple[JointPoint, ...] = ()

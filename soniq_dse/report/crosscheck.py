@@ -10,6 +10,7 @@ from pathlib import Path
 from soniq_dse.records.crosscheck import Crosscheck, CrosscheckRow
 from soniq_dse.report.page import offline_page, package_text
 from soniq_dse.report.reading import date_text
+from soniq_dse.report.timelines import timelines_html
 
 WORST = 12
 """Rows that the table of the worst shows."""
@@ -48,6 +49,7 @@ def crosscheck_page(record: Crosscheck) -> str:
         measured=date_text(record.measured_at) if record.measured_at else "",
         finding=finding(record),
         worst=worst_rows(record),
+        timelines=timelines_html(record.timelines),
     )
 
 

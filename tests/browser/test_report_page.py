@@ -514,6 +514,27 @@ def test_every_layer_is_in_the_error_by_regime(open_report: Callable[..., Opened
     }
 
 
+def test_the_layers_farthest_off(open_report: Callable[..., Opened]) -> None:
+    page = open_report(fragment="#design=int8").page
+    apart = {
+        (detail.id, layer.name): layer.latency_us - detail.measurement.per_layer_us[layer.name]
+        for detail in REPORT.details
+        if detail.estimate and detail.measurement and detail.assignments
+        for layer in detail.estimate.per_layer
+    }
+    worst = sorted(apart, key=lambda key: -abs(apart[key]))
+    rows = page.locator("#worst tbody tr")
+    shown = [
+        (row.locator("button").get_attribute("data-design"), row.locator("td").first.inner_text()) for row in rows.all()
+    ]
+    assert shown == worst[:8]
+    rows.first.locator("button").click()
+    names = {point.id: point.name for point in REPORT.front.points}
+    assert page.locator("#card-name").inner_text() == names[worst[0][0]]
+    page.locator("#worst-part summary").first.click()
+    assert page.locator("#worst-part .lane i").count() == 4
+
+
 def test_a_range_drawn_over_an_axis_filters_and_is_lifted(open_report: Callable[..., Opened]) -> None:
     opened = open_report(fragment="#x=latency_measured_us&y=metric_val")
     page, points = opened.page, [p for p in REPORT.front.points if p.latency_measured_us is not None]

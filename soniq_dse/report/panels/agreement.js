@@ -43,6 +43,8 @@ soniq.panel("agreement", (app, root) => {
     ], layout: { xaxis: axis("measured latency (µs)"), yaxis: axis("predicted latency (µs)"), dragmode: false } };
   }
 
+  root.querySelectorAll("[data-design]").forEach((button) => button.addEventListener("click", () => app.set({ design: button.dataset.design })));
+
   const figure = app.plot(div, draw);
   app.on(["design"], () => figure.ring(ring()));
 
