@@ -32,6 +32,7 @@ DRAWS = 5
 """Seeds of a strategy's own chance per training seed."""
 STEPS = 50
 """At which the area under the curve is taken."""
+AGAIN = f"by other seeds at {SHARE:.0%}"
 DIRECTIONS: tuple[Direction, Direction] = ("max", "min")
 Point = tuple[float, float]
 
@@ -112,9 +113,10 @@ def _table(document: Row, rows: Sequence[Row]) -> Table:
 
 @dataclass(frozen=True)
 class Trace:
-    """Epochs spent when each whole training was there, and its point."""
+    """Epochs spent when each whole training was there, and its point; ``designs`` in the same order."""
 
     steps: list[tuple[int, Point]]
+    designs: tuple[Candidate, ...] = ()
 
     def points(self, epochs: float) -> list[Point]:
         """What was there after ``epochs``."""
@@ -124,7 +126,7 @@ class Trace:
 def replay(name: str, table: Table, *, draw: int, budget: int) -> Trace:
     """Ask strategy ``name`` until ``budget`` epochs are spent, one training after the other."""
     strategy: Base = registry.load("search", name)(replace(table.space, budget_epochs=budget, seed=draw))
-    spent, steps = 0, []
+    spent, steps, designs = 0, [], list[Candidate]()
     whole = set(table.space.candidates)
     while batch := strategy.ask():
         for candidate in batch:
@@ -132,7 +134,46 @@ def replay(name: str, table: Table, *, draw: int, budget: int) -> Trace:
             strategy.tell(table.results[candidate])
             if candidate in whole:
                 steps.append((spent, _point(table.results[candidate])))
-    return Trace(steps)
+                designs.append(candidate)
+    return Trace(steps, tuple(designs))
+
+
+@dataclass(frozen=True)
+class Again:
+    """A table's designs, by what the other training seeds make of them: ``points`` are means over those."""
+
+    table: Table
+    points: dict[Candidate, Point]
+
+    def worth(self, designs: Sequence[Candidate]) -> float:
+        """Hypervolume of the front that ``table`` shows among ``designs``, by ``points``."""
+        shown = [_point(self.table.results[design]) for design in designs]
+        front = [self.points[designs[i]] for i in pareto.front(shown, DIRECTIONS)]
+        known = list(self.points.values())
+        return pareto.hypervolume(front, (min(m for m, _ in known), max(us for _, us in known)), DIRECTIONS)
+
+    def share(self, trace: Trace, epochs: float) -> float:
+        """What a search's front is worth after ``epochs``, over what the exhaustive search's is."""
+        found = [design for (spent, _), design in zip(trace.steps, trace.designs, strict=True) if spent <= epochs]
+        return self.worth(found) / self.worth(self.table.space.candidates)
+
+
+def again(table: Table, found: Sequence[Table]) -> Again:
+    """``table`` by the others of ``found``."""
+    values: dict[Candidate, list[Point]] = {}
+    for other in found:
+        if other is not table:
+            for candidate, point in zip(other.space.candidates, other.points, strict=True):
+                values.setdefault(_seedless(candidate), []).append(point)
+    means = {
+        candidate: tuple(statistics.fmean(point[i] for point in values[_seedless(candidate)]) for i in (0, 1))
+        for candidate in table.space.candidates
+    }
+    return Again(table, {candidate: (metric, us) for candidate, (metric, us) in means.items()})
+
+
+def _seedless(candidate: Candidate) -> Candidate:
+    return candidate.model_copy(update={"seed": 0})
 
 
 def _point(result: Result) -> Point:
@@ -147,17 +188,21 @@ def area(table: Table, trace: Trace) -> float:
     return statistics.fmean(table.hypervolume(trace.points(share * table.epochs)) for share in shares)
 
 
-def row_of(name: str, found: Sequence[tuple[Table, Trace]]) -> Row:
-    """A strategy over all its replays."""
+def row_of(name: str, found: Sequence[tuple[Table, Trace]], others: Sequence[Table]) -> Row:
+    """A strategy over all its replays; its fronts once more by the ``others``' training seeds."""
 
     def mean(value: Callable[[Table, list[Point]], float], share: float) -> float:
         return statistics.fmean(value(table, trace.points(share * table.epochs)) for table, trace in found)
 
+    judges = {id(table): again(table, others) for table, _ in found}
+    shares = [judges[id(table)].share(trace, SHARE * table.epochs) for table, trace in found]
     ends = [table.hypervolume(trace.points(SHARE * table.epochs)) for table, trace in found]
     return {
         "strategy": name,
         **{f"hypervolume at {share:.0%}": mean(Table.hypervolume, share) for share in (0.05, SHARE, 0.2)},
         f"least at {SHARE:.0%}": min(ends),
+        AGAIN: statistics.fmean(shares),
+        f"least so at {SHARE:.0%}": min(shares),
         f"IGD+ at {SHARE:.0%}": mean(Table.igd_plus, SHARE),
         f"front recall at {SHARE:.0%}": mean(Table.recall, SHARE),
         f"area to {SHARE:.0%}": statistics.fmean(area(table, trace) for table, trace in found),
@@ -182,19 +227,32 @@ def measure(quick: bool) -> Measured:
     """Replay every strategy; ``quick``: one draw each."""
     found = tables()
     replays = {name: list(_replays(name, found, 1 if quick else DRAWS)) for name in (DEFAULT, *RIVALS, "halving")}
-    rows = [row_of(name, traces) for name, traces in replays.items() if traces]
+    rows = [row_of(name, traces, found) for name, traces in replays.items() if traces]
     of_name = {row["strategy"]: row for row in rows}
-    lead = min(_lead(replays[rival], replays[DEFAULT]) for rival in RIVALS)
-    losses = [loss for table in found if (loss := lost_to_the_model(table)) is not None]
+    lead, error, rival = min((*_lead(replays[rival], replays[DEFAULT]), rival) for rival in RIVALS)
+    losses = [
+        (_seed(t), loss, lost_to_the_model(_widest(t))) for t in found if (loss := lost_to_the_model(t)) is not None
+    ]
     best = of_name[DEFAULT][f"hypervolume at {SHARE:.0%}"]
     goals = [
         Goal("S1", f"hypervolume of {DEFAULT} at {SHARE:.0%} of the epochs, over that of all designs", "", best,
              at_least=0.99),
+        Goal("S1r", "the same, both fronts by their mean accuracy over the other training seeds", "",
+             of_name[DEFAULT][AGAIN], at_least=0.99),
         Goal("S2", f"area under the curve: {DEFAULT} less the best of {', '.join(RIVALS)}", "", lead, at_least=0.0),
         Goal("S3", "measured hypervolume lost by choosing by predicted latency", "",
-             max(losses) if losses else None, at_most=0.01),
+             max((loss for _, loss, _ in losses), default=None), at_most=0.01),
     ]  # fmt: skip
-    return Measured(goals, rows, _notes(found, len(losses)))
+    lost = "; ".join(
+        f"seed {seed} {loss:.1%}, {widest:.1%} of the widest network alone" for seed, loss, widest in losses
+    )
+    notes = [
+        *_notes(found),
+        f"S2: the nearest rival is {rival}; the standard error of the difference over training seeds is {error:.2g}.",
+        f"S3, latencies measured here: {lost}. In the two narrower networks kernels meet 12 or 8 channels of codes, "
+        "where storing them takes up to twice the time that the model expects; that puts the widths in another order.",
+    ]
+    return Measured(goals, rows, notes)
 
 
 def _replays(name: str, found: Sequence[Table], draws: int) -> Iterator[tuple[Table, Trace]]:
@@ -206,25 +264,43 @@ def _replays(name: str, found: Sequence[Table], draws: int) -> Iterator[tuple[Ta
             yield table, replay(name, table, draw=draw, budget=int(share * table.epochs))
 
 
-def _lead(rival: Sequence[tuple[Table, Trace]], default: Sequence[tuple[Table, Trace]]) -> float:
-    """Mean difference of the areas, paired over training seeds and draws."""
-    pairs = zip(default, rival, strict=True)
-    return statistics.fmean(area(*mine) - area(*other) for mine, other in pairs)
+def _lead(rival: Sequence[tuple[Table, Trace]], default: Sequence[tuple[Table, Trace]]) -> tuple[float, float]:
+    """Mean difference of the areas, paired over training seeds and draws, and its standard error over seeds."""
+    of_seed: dict[int, list[float]] = {}
+    for mine, other in zip(default, rival, strict=True):
+        of_seed.setdefault(id(mine[0]), []).append(area(*mine) - area(*other))
+    means = [statistics.fmean(differences) for differences in of_seed.values()]
+    error = statistics.stdev(means) / math.sqrt(len(means)) if len(means) > 1 else math.nan
+    return statistics.fmean(means), error
 
 
-def _notes(found: Sequence[Table], n_timed: int) -> list[str]:
+def _seed(table: Table) -> int:
+    return table.space.candidates[0].seed
+
+
+def _widest(table: Table) -> Table:
+    """The designs of the first model alone."""
+    kept = [i for i, c in enumerate(table.space.candidates) if c.model == table.space.candidates[0].model]
+    space = table.space
+    candidates, priors = (tuple(group[i] for i in kept) for group in (space.candidates, space.priors))
+    return replace(table, space=replace(space, candidates=candidates, priors=priors))
+
+
+def _notes(found: Sequence[Table]) -> list[str]:
     designs, epochs = len(found[0].space.candidates), found[0].epochs
-    seeds = ", ".join(str(table.space.candidates[0].seed) for table in found)
+    seeds = ", ".join(str(_seed(table)) for table in found)
     return [
         f"Space: {designs} designs (digits_cnn at three widths, 20 palettes and budgets), {epochs} epochs a training "
         f"seed. Training seeds that are complete: {seeds}; the goals ask for five. {DRAWS} draws of a strategy's own "
         "chance; `halving` only where short schedules were trained.",
         "Hypervolume: validation accuracy and predicted latency (avx512) against the worst of all designs, as part of "
         "that of all designs of its training seed; only whole trainings count. One validation example is 0.19 "
-        "points, so that the front of all designs is partly the luckiest of near equals, which no search can foresee. "
-        "Epochs of FP32 starts are the same for all and not counted. The surrogate's one constant was set on training "
-        "seed 0.",
-        f"S3 from measured latencies of {n_timed} training seed(s).",
+        "points, so that the front of all designs is partly the luckiest of near equals, which no search can foresee "
+        "and no user keeps. So S1r takes the designs that a search shows on its front, and those that the exhaustive "
+        "one shows, and gives each the mean accuracy of its other training seeds: what is left of them when they are "
+        "trained again. It may exceed 1: of fewer designs, fewer are chosen for their luck.",
+        "Epochs of FP32 starts are the same for all and not counted. How `combined` begins was chosen on training "
+        "seeds 0 and 1, its noise is the spread over seeds 0 to 2; seed 3 had no part in either.",
     ]
 
 

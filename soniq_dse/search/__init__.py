@@ -8,8 +8,10 @@ what the store holds.
 
 from __future__ import annotations
 
+import math
+import statistics
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -115,8 +117,9 @@ class Base(ABC):
     ``ask`` gives batches of candidates that wait for nothing of one another: designs of the space, some at a shorter
     schedule; none twice. The next batch is asked for when every result of the last has been told.
 
-    Strategies see the first seed. When one is over, the designs on its front are trained with the other seeds too;
-    where a budget is given, each seed has an equal part of it.
+    Strategies see the first seed. When one is over, the designs on its front are trained with the other seeds too, and
+    so are those near it until the spread over seeds says that they lie behind; where a budget is given, the first seed
+    has its part of it.
     """
 
     repeats: ClassVar[bool] = True
@@ -192,15 +195,35 @@ class Base(ABC):
         return kept
 
     def _other_seeds(self) -> list[Candidate]:
-        """The next seed of every design that is on the front of the first."""
-        first = self.space.candidates[0].seed if self.space.candidates else 0
-        found = [result for result in self.trained() if result.candidate.seed == first]
-        values = [(result.metric_val, result.latency_us) for result in found]
-        front = [found[i].candidate for i in pareto.front(values, (self.space.direction, "min"))]
-        wanted = set(front)
-        rest = [
-            candidate
-            for candidate in self.whole.candidates
-            if self.is_new(candidate) and candidate.model_copy(update={"seed": first}) in wanted
-        ]
+        """The next seed of every design that is on the front, or so near that its order is not clear."""
+        groups: dict[Candidate, list[Result]] = {}
+        for result in self.trained():
+            groups.setdefault(result.candidate.model_copy(update={"seed": 0}), []).append(result)
+        wanted = contenders(groups, self.space.direction)
+        new = [c for c in self.whole.candidates if self.is_new(c)]
+        rest = [c for c in new if c.model_copy(update={"seed": 0}) in wanted]
         return [candidate for candidate in rest if candidate.seed == rest[0].seed]
+
+
+def contenders(groups: Mapping[Candidate, Sequence[Result]], direction: Direction) -> set[Candidate]:
+    """The designs that no other surely dominates; ``groups`` are the trainings of each, one per seed.
+
+    A mean lies within the deviation of one training over the root of their number. The deviation is that over seeds,
+    pooled over all designs that have several; before any has, values count as exact.
+    """
+    metrics = {design: [result.metric_val or 0.0 for result in found] for design, found in groups.items()}
+    spread = pooled_deviation(list(metrics.values()))
+    means = {design: statistics.fmean(values) for design, values in metrics.items()}
+    latency = {design: statistics.fmean(r.latency_us or 0.0 for r in found) for design, found in groups.items()}
+    errors = {design: spread / math.sqrt(len(values)) for design, values in metrics.items()}
+    bars = [(pareto.Interval(means[d] - errors[d], means[d] + errors[d]), None) for d in groups]
+    behind = pareto.dominated([(means[d], latency[d]) for d in groups], (direction, "min"), bars)
+    return {design for design, is_behind in zip(groups, behind, strict=True) if not is_behind}
+
+
+def pooled_deviation(groups: Sequence[Sequence[float]]) -> float:
+    """Standard deviation within groups, pooled over those of several values; 0 where there is none."""
+    several = [values for values in groups if len(values) > 1]
+    freedom = sum(len(values) - 1 for values in several)
+    squares = sum(statistics.variance(values) * (len(values) - 1) for values in several)
+    return math.sqrt(squares / freedom) if freedom else 0.0

@@ -1,4 +1,5 @@
-"""The default: rounded warm starts say where to begin, a surrogate of the metric says what to train next."""
+"""The default: an integer program over the rounded warm starts says where to begin, a surrogate of the metric says what
+to train next."""
 
 from __future__ import annotations
 
@@ -8,18 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soniq_dse.records.design import Candidate
-from soniq_dse.search import Base, Prior, Space
+from soniq_dse.search import Prior, Space
 from soniq_dse.search._surrogate import Surrogate
+from soniq_dse.search.proxy_milp import ProxyMilp
 
 Array = NDArray[np.float64]
+FIRST = 4
+"""Designs that the integer program chooses."""
 BATCH = 1
 DRAWS = 64
 """Of the metrics of all designs, over which a gain is averaged."""
 
 
-class Combined(Base):
-    """Expected hypervolume improvement (Emmerich, Giannakoglou and Naujoks, 2006) over draws from the surrogate.
+class Combined(ProxyMilp):
+    """``ProxyMilp``'s first batch, then expected hypervolume improvement (Emmerich, Giannakoglou and Naujoks, 2006)
+    over draws from the surrogate.
 
+    A trained design counts as the surrogate's mean of it, which the luck of one training moves less than its result.
     Latencies are taken as predicted. Designs of a batch after its first count those before as their means.
     """
 
@@ -33,9 +39,11 @@ class Combined(Base):
         self._normals = np.random.default_rng(space.seed).standard_normal((DRAWS, len(candidates)))
 
     def propose(self) -> Sequence[Candidate]:
-        """The designs that are expected to add most."""
+        """The integer program's at first, then those that are expected to add most."""
         if self._surrogate is None:
             return []
+        if not self.results and (first := super().propose()):
+            return first[:FIRST]
         seen = self._seen()
         batch: list[int] = []
         for _ in range(BATCH):
@@ -45,8 +53,8 @@ class Combined(Base):
             mean, covariance = self._surrogate.posterior(seen)
             jitter = 1e-9 * np.trace(covariance) * np.eye(mean.size)
             draws = mean + self._normals @ np.linalg.cholesky(covariance + jitter).T
-            worst = max(float(mean.max()), *seen.values()) if seen else float(mean.max())
-            gains = expected_gains(draws, self._latency, seen, (worst, float(self._latency.max())))
+            reference = float(mean.max()), float(self._latency.max())
+            gains = expected_gains(draws, self._latency, {i: float(mean[i]) for i in seen}, reference)
             best = max(open_, key=lambda i: (gains[i], -mean[i], -i))
             batch.append(best)
             seen = {**seen, best: float(mean[best])}
