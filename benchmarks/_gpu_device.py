@@ -11,10 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks._gpu_peers import Peer
 from soniq_dse.kernels.gpu_catalog import CUDA_FOLDER
-from soniq_dse.kernels.gpu_pack import grid_of, pack_activations, pack_weights, padded_steps
+from soniq_dse.kernels.gpu_layer import Epilogue, GpuSegment, layer_grid, layer_table
+from soniq_dse.kernels.gpu_loops import cuda_source_sha256
+from soniq_dse.kernels.gpu_pack import grid_of, pack_activations, pack_weights, packed_words, padded_steps
 from soniq_dse.native.nvrtc import build_cubin
-from soniq_dse.records.gpu import GpuKernel
+from soniq_dse.records.gpu import GpuKernel, GpuLayerKernel
+from soniq_dse.records.workload import Conv2dLayer
 
 WARM_UPS, REPEATS, LAUNCHES, MOST_LAUNCHES = 5, 15, 20, 400
 """Replays of a graph before timing and timed; launches in a graph, more where there are more copies of the weights."""
@@ -37,9 +41,14 @@ class Timing:
         return cls(statistics.median(times_us), tenths[0], tenths[-1])
 
 
+def ready_cubin(source: str, architecture: str, folder: Path) -> Path:
+    """Where the cubin of a source, as it is now, lies if it was built beforehand."""
+    return folder / f"{Path(source).stem}-{architecture}-{cuda_source_sha256(source)[:12]}.cubin"
+
+
 def cubin_of(source: str, architecture: str, folder: Path) -> Path:
     """The cubin of a source: from ``folder`` if it was built beforehand, else built here."""
-    ready = folder / f"{Path(source).stem}-{architecture}.cubin"
+    ready = ready_cubin(source, architecture, folder)
     return ready if ready.exists() else build_cubin(CUDA_FOLDER / Path(source).name, architecture)
 
 
@@ -72,30 +81,54 @@ class Device:
         launch(0)
         return np.asarray(self.cupy.asnumpy(out))
 
-    def time(self, kernel: GpuKernel, codes: np.ndarray, weights: np.ndarray) -> Timing:
-        """One launch, its weights from memory."""
-        n_bytes = weights.size * kernel.weight_bits / 8
-        copies = 1 + int(ROTATED * self.cache_bytes / n_bytes)
-        launch, _ = self._prepared(kernel, codes, weights, copies)
-        return self._timed(launch, copies)
+    def time(self, kernel: GpuKernel, rows: int, cols: int, k: int) -> Timing:
+        """One launch, its weights from memory: random bits, which are what uniform codes pack to."""
+        cupy, (n_weights, n_activations) = self.cupy, packed_words(kernel, rows, cols, k)
+        copies = 1 + int(ROTATED * self.cache_bytes / (4 * n_weights))
+        w, a = self._random(kernel, (copies, n_weights)), self._random(kernel, (n_activations,))
+        sums, out = cupy.zeros(rows, cupy.int32), cupy.zeros((rows, cols), cupy.int32)
+        return self.time_run(self._launch(kernel, w, a, sums, out, k), copies)
 
-    def time_fp16(self, rows: int, cols: int, k: int) -> Timing:
-        """cuBLAS on 16-bit floats of the same shape, weights from memory too."""
-        torch = self.torch
-        copies = 1 + int(ROTATED * self.cache_bytes / (2 * cols * k))
-        x = torch.randn(rows, k, device="cuda", dtype=torch.float16)
-        w = torch.randn(copies, cols, k, device="cuda", dtype=torch.float16)
-        return self._timed(lambda i: torch.mm(x, w[i].t()), copies)
+    def time_peer(self, peer: Peer, rows: int, cols: int, k: int) -> Timing:
+        """A peer on the same shape, weights from memory too. Raises what the peer raises."""
+        copies = 1 + int(ROTATED * self.cache_bytes / (cols * k * peer.weight_bits / 8))
+        return self.time_run(peer.build(self.torch, rows, cols, k, copies), copies)
 
-    def time_int8(self, rows: int, cols: int, k: int) -> Timing:
-        """``torch._int_mm``; it takes more than 16 rows."""
-        torch = self.torch
-        copies = 1 + int(ROTATED * self.cache_bytes / (cols * k))
-        x = torch.randint(-127, 128, (rows, k), device="cuda", dtype=torch.int8)
-        w = torch.randint(-127, 128, (copies, cols, k), device="cuda", dtype=torch.int8)
-        return self._timed(lambda i: torch._int_mm(x, w[i].t()), copies)
+    def layer(
+        self, kernel: GpuLayerKernel, layer: Conv2dLayer, segments: Sequence[GpuSegment], epilogue: Epilogue
+    ) -> tuple[Callable[[int], None], Any]:
+        """A launch of the layer kernel, and where it writes ``[rows, out_channels]``."""
+        cupy, kept = self.cupy, []
 
-    def _module(self, kernel: GpuKernel) -> tuple[Any, str]:
+        def place(array: np.ndarray) -> int:
+            kept.append(cupy.asarray(array))
+            return int(kept[-1].data.ptr)
+
+        out = cupy.zeros((layer.rows, layer.out_channels), cupy.float32)
+        table = cupy.asarray(layer_table(layer, segments, epilogue, int(out.data.ptr), place).view(np.uint8))
+        function = self._module(kernel)[0].get_function(kernel.symbol)
+        grid = layer_grid(kernel, layer)
+
+        def launch(_: int, operands: object = kept) -> None:  # which live as long as the launch does
+            function(grid, (kernel.threads,), (table,))
+
+        return launch, out
+
+    def float_layer(self, layer: Conv2dLayer) -> Callable[[int], object]:
+        """The layer by cuDNN or cuBLAS in 16-bit floats, channels last."""
+        torch, form = self.torch, {"device": "cuda", "dtype": self.torch.float16}
+        x = torch.randn(layer.batch, layer.in_channels, layer.height, layer.width, **form)
+        w = torch.randn(layer.out_channels, layer.in_channels // layer.groups, *layer.kernel, **form)
+        x, w = (tensor.to(memory_format=torch.channels_last) for tensor in (x, w))
+        sizes = (layer.stride, layer.padding, layer.dilation, layer.groups)
+        return lambda _: torch.nn.functional.conv2d(x, w, None, *sizes)
+
+    def _random(self, kernel: GpuKernel, shape: tuple[int, ...]) -> Any:
+        """Random words; of 16-bit floats 0 and 1, so that no product is subnormal or infinite."""
+        words = self.cupy.random.randint(0, 2**32, shape, dtype=self.cupy.uint32)
+        return words % 4 // 2 * 0x3C000000 + words % 2 * 0x3C00 if kernel.act == "f16" else words
+
+    def _module(self, kernel: GpuKernel | GpuLayerKernel) -> tuple[Any, str]:
         if kernel.path not in self._modules:
             path = cubin_of(kernel.path, self.architecture, self._cubins)
             sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -108,18 +141,22 @@ class Device:
         cupy, (rows, k), cols = self.cupy, codes.shape, len(weights)
         packed, sums = pack_activations(kernel, codes)
         w = cupy.tile(cupy.asarray(pack_weights(kernel, weights)), (copies, 1))
-        a, row_sums, out = cupy.asarray(packed), cupy.asarray(sums), cupy.zeros((rows, cols), cupy.int32)
+        out = cupy.zeros((rows, cols), cupy.int32)
+        return self._launch(kernel, w, cupy.asarray(packed), cupy.asarray(sums), out, k), out
+
+    def _launch(self, kernel: GpuKernel, w: Any, a: Any, sums: Any, out: Any, k: int) -> Callable[[int], None]:
         function = self._module(kernel)[0].get_function(kernel.symbol)
+        rows, cols = out.shape
         sizes = tuple(np.int32(size) for size in (rows, cols, padded_steps(kernel, k)))
 
         def launch(copy: int) -> None:
-            function(grid_of(kernel, rows, cols), (kernel.threads,), (w[copy], a, row_sums, out, *sizes))
+            function(grid_of(kernel, rows, cols), (kernel.threads,), (w[copy], a, sums, out, *sizes))
 
-        return launch, out
+        return launch
 
-    def _timed(self, run: Callable[[int], object], copies: int) -> Timing:
+    def time_run(self, run: Callable[[int], object], copies: int = 1, launches: int = LAUNCHES) -> Timing:
         """A graph of launches, so that the time is the device's and not that of Python's calls."""
-        torch, launches = self.torch, min(MOST_LAUNCHES, max(LAUNCHES, copies))
+        torch, launches = self.torch, min(MOST_LAUNCHES, max(launches, copies))
         side = torch.cuda.Stream()
         with torch.cuda.stream(side), self._stream():
             run(0)

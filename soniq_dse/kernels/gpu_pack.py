@@ -103,6 +103,14 @@ def pack_activations(kernel: GpuKernel, codes: Codes) -> tuple[Words, NDArray[np
     return _b_order(planes.reshape(-1, 1, planes.shape[2]), steps), sums
 
 
+def packed_words(kernel: GpuKernel, rows: int, cols: int, k: int) -> tuple[int, int]:
+    """Words of the weights and of the activations of ``[rows, k] x [cols, k]`` as they are packed."""
+    depth = padded_steps(kernel, k) * kernel.k_group
+    tile = {"dp4a": 1, "popc": 1}.get(kernel.algorithm, 8 if kernel.op == "gemm" else 8 // kernel.activation_bits)
+    padded_rows, padded_cols = -(-rows // tile) * tile, -(-cols // CHANNELS) * CHANNELS
+    return padded_cols * depth * kernel.weight_bits // 32, padded_rows * depth * kernel.activation_bits // 32
+
+
 def pack_symbol(kernel: GpuKernel) -> str:
     """The function of ``cuda/quant_pack.cu`` that packs what ``kernel`` reads; there is none for floats."""
     algorithm = "bmma" if kernel.algorithm == "csa" else kernel.algorithm

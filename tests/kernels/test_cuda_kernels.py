@@ -10,7 +10,7 @@ from soniq_dse.errors import UserError
 from soniq_dse.hardware.gpus import gpu_levels
 from soniq_dse.hardware.load import load_machine
 from soniq_dse.kernels.gpu_catalog import gpu_catalog, gpu_kernels_for
-from soniq_dse.kernels.gpu_pack import pack_activations, pack_weights, padded_steps
+from soniq_dse.kernels.gpu_pack import pack_activations, pack_weights, packed_words, padded_steps
 from soniq_dse.kernels.reference import raw_gemm
 from soniq_dse.records.gpu import GpuKernel, GpuModel
 
@@ -86,6 +86,14 @@ def test_no_accumulator_overflows_up_to_the_kernels_limit(kernel: GpuKernel) -> 
         limit = min(limit, (2**32 - 1) * 8 // (bits * largest_w * 2 ** (8 - bits) * 255))
     assert limit - kernel.k_group < kernel.k_max <= limit
     assert kernel.k_max % kernel.k_group == 0
+
+
+def test_sizes_of_packed_operands_are_known_beforehand() -> None:
+    for kernel in KERNELS:
+        for rows, cols, k in ((1, 1, 1), (9, 17, kernel.k_group + 1)):
+            codes, weights = operands(kernel, rows, cols, k)
+            sizes = pack_weights(kernel, weights).size, pack_activations(kernel, codes)[0].size
+            assert packed_words(kernel, rows, cols, k) == sizes, kernel.symbol
 
 
 def test_the_catalog_serves_the_levels_of_the_mission() -> None:
