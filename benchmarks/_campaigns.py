@@ -48,7 +48,7 @@ CPU = (
     Campaign(
         "cifar", "resnet20@0.5", "cifar10",
         Schedule(baseline_epochs=8, noise_epochs=3, finetune_epochs=6, batch_size=64), (*PARITY, *PEERS[::2]),
-        limit=5_000,
+        limit=5_000, repeated=PARITY[:2], repeats=12,
     ),
     Campaign(
         "shakespeare", "gpt_char@0.5", "tiny_shakespeare",
