@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from benchmarks._breakdown import DEPTH, HEADS, N_TOKENS, WIDTH, breakdown_rows
 from benchmarks._decode import CACHED, Size, random_decoder
 from benchmarks._decode_peer import peer_steps
 from benchmarks._frame import Goal, Result, Row, main
@@ -23,6 +24,7 @@ from soniq_dse.runtime.decoder import Decoder, decoder_windows
 from soniq_dse.runtime.pack import PackedNetwork
 
 ROUNDS, QUICK_ROUNDS = 9, 3
+BREAKDOWN, LENGTHS, BATCHES = ("w1a1", "w8a8"), (32, 128), (1, 8)
 STEP = f"decode step, {CACHED} tokens cached"
 QUICK = tuple(one for one in OPERATORS if one.width == 256 and one.tokens == 64)
 
@@ -105,7 +107,7 @@ def goals_of(rows: Sequence[Row]) -> list[Goal]:
     """The step's goal, and the slowest of each operator's shapes; what was not measured has no value."""
 
     def slowest(wanted: Sequence[str], palette: str) -> float | None:
-        found = {row["what"]: row["x peer"] for row in rows if row["palette"] == palette}
+        found = {row["what"]: row["x peer"] for row in rows if row.get("palette") == palette}
         return min(found[name] for name in wanted) if set(wanted) <= found.keys() else None
 
     def operators(kind: str, *, causal: bool) -> list[str]:
@@ -127,6 +129,12 @@ def tables(rows: Sequence[Row]) -> Mapping[str, Sequence[Row]]:
     """For the page: the step, then the operators."""
     shown: dict[str, list[Row]] = {STEP: [], "Operators in fp32": []}
     for row in rows:
+        if "predicted us" in row:
+            shared = {name: value for name, value in row.items() if name != "what"}
+            shown.setdefault(f"{row['what']}, by operator", []).append(
+                {**shared, "predicted / measured": row["predicted us"] / row["measured us"]}
+            )
+            continue
         common = {"us": row["us"], "MAD us": row["MAD us"], "best peer": row["peer"], "its us": row["its us"]}
         common["x"] = f"{row['x peer']:.2f} ({row['lowest x']:.2f} to {row['highest x']:.2f})"
         if row["what"] == STEP:
@@ -154,16 +162,20 @@ def notes() -> list[str]:
         f"Operators: chains of {CHAIN} of a kind, all in fp32; attention is of a tensor to itself without its Linear "
         "layers, in onnxruntime by MultiHeadAttention or by plain operators; the faster counts. One thread, CPU time, "
         "all in turns in one process; medians over rounds, a gain is the median of the gains of single rounds.",
+        "",
+        f"By operator: {DEPTH} encoder and {DEPTH} decoder blocks of width {WIDTH}, {HEADS} heads, a vocabulary of "
+        f"{N_TOKENS}, source and target of the same length, whole sequences in one run. Predictions are those of "
+        "`soniq-dse estimate`; measured is the wall's clock of every step, so that what else the machine does counts.",
     ]  # fmt: skip
 
 
 def measure(quick: bool) -> Result:
     """Some operators, or all and the step."""
-    rows = (
-        operator_rows(QUICK, QUICK_ROUNDS)
-        if quick
-        else [*step_rows(ROUNDS, tune=True), *operator_rows(OPERATORS, ROUNDS)]
-    )
+    if quick:
+        rows = operator_rows(QUICK, QUICK_ROUNDS)
+    else:
+        rows = [*step_rows(ROUNDS, tune=True), *operator_rows(OPERATORS, ROUNDS)]
+        rows += [row for palette in BREAKDOWN for row in breakdown_rows(palette, LENGTHS, BATCHES)]
     return Result(goals_of(rows), rows, notes())
 
 

@@ -59,6 +59,15 @@ REASONS = {
         ("conv1d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _OTHER_CONVOLUTION
     ),
     "softmax": "exponentials are computed in floating point",
+    **dict.fromkeys(
+        ("gelu", "silu", "hardswish", "elu", "leaky_relu", "softplus", "mish"),
+        "the integer network has no such operator; the nearest that it has is nn.ReLU",
+    ),
+    **dict.fromkeys(
+        ("cat", "select", "expand"),
+        "moves data; the integer network has no such operator. For a class token, the nearest is the mean over tokens, "
+        "x.mean(1)",
+    ),
     "dropout": "drops at random in evaluation mode too",
 }
 """ATen name -> why it stays in floating point."""

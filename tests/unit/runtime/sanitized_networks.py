@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from network_factory import NetworkFactory
 
 from soniq_dse.kernels.library import GUARD_BYTES, round_up
-from soniq_dse.runtime import executor, layer_steps
+from soniq_dse.runtime import decoder, executor, layer_steps
 from soniq_dse.runtime.buffers import Life
 from soniq_dse.runtime.check import check
 from soniq_dse.runtime.pack import PackedNetwork
@@ -64,12 +64,15 @@ def build_with(sanitizer: str) -> None:
     plain = executor.driver_flags
     sanitizers = "thread" if sanitizer == "thread" else "address,undefined"
     extra = ("-O1", "-g", f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all")
-    executor.driver_flags = layer_steps.driver_flags = lambda features: (*plain(features), *extra)
+    executor.driver_flags = layer_steps.driver_flags = decoder.driver_flags = lambda features: (
+        *plain(features),
+        *extra,
+    )
     if sanitizer == "address":
         from soniq_dse.runtime import pack
 
         executor.place = place_apart
-        pack.Executor = PoisonedExecutor
+        pack.Executor = decoder.Executor = PoisonedExecutor
 
 
 def random_network(rng: np.random.Generator) -> NetworkFactory:
@@ -94,8 +97,9 @@ def random_network(rng: np.random.Generator) -> NetworkFactory:
     return net
 
 
-def random_transformer(rng: np.random.Generator, *, weight_only: bool) -> NetworkFactory:
-    """Attention to oneself and to others, some of them hidden, of sizes that fill no vector."""
+def random_transformer(rng: np.random.Generator, *, weight_only: bool, by_token: bool) -> NetworkFactory:
+    """Attention to oneself and to others, some of them hidden, of sizes that fill no vector; ``by_token``: it gives a
+    row for each token that sees earlier ones alone."""
     length, others, of_head, heads = (int(rng.integers(1, high)) for high in (40, 40, 40, 4))
     seed = int(rng.integers(2**31))
     net = NetworkFactory((others + length,), str(rng.choice(PALETTES)), seed, n_tokens=int(rng.integers(1, 9)))
@@ -103,10 +107,10 @@ def random_transformer(rng: np.random.Generator, *, weight_only: bool) -> Networ
     context, x = (net.add_constant(net.embedding(part, heads * of_head)) for part in (source, target))
     codes = net.quantize(net.layer_norm(x), signed=True)
     query, key, value = (net.linear(codes, heads * of_head) for _ in range(3))
-    x = net.add(x, net.attention(query, key, value, heads, causal=bool(rng.integers(2))))
+    x = net.add(x, net.attention(query, key, value, heads, causal=by_token or bool(rng.integers(2))))
     mixed = net.attention(net.layer_norm(x), context, context, heads, numbers=source)
     x = net.relu(net.linear(net.quantize(mixed, signed=True), int(rng.integers(1, 80))))
-    x = net.mean_tokens(net.layer_norm(x))
+    x = net.layer_norm(x) if by_token else net.mean_tokens(net.layer_norm(x))
     if weight_only:
         net.weight_only(x, int(rng.integers(1, 300)), int(rng.choice([2, 4, 8])))
     else:
@@ -114,17 +118,30 @@ def random_transformer(rng: np.random.Generator, *, weight_only: bool) -> Networ
     return net
 
 
+def assert_decodes(packed: PackedNetwork, x: np.ndarray, rng: np.random.Generator, threads: int) -> None:
+    """The rows of pieces of random lengths are those of a whole run."""
+    whole, one = packed.run(x), decoder.Decoder(packed, batch=len(x), threads=threads)
+    one.begin(x[:, : one.source_tokens])
+    while one.position < one.most:
+        end = one.position + int(rng.integers(1, one.most - one.position + 1))
+        logits = one.read(x[:, one.source_tokens + one.position : one.source_tokens + end])
+        assert (logits == whole[:, end - 1]).all()
+
+
 def main(sanitizer: str, count: int) -> None:
     build_with(sanitizer)
     rng = np.random.default_rng(0)
     for index in range(count):
         scalar = index % 8 in (3, 6)
-        net = random_transformer(rng, weight_only=not scalar) if index % 2 else random_network(rng)
+        is_text, by_token = index % 2 == 1, index % 4 == 1
+        net = random_transformer(rng, weight_only=not scalar, by_token=by_token) if is_text else random_network(rng)
         packed = PackedNetwork(net.network(), net.arrays, () if scalar else None)
         x = net.inputs(int(rng.integers(1, 4)), index)
         for threads in (1, 2, 5):
             assert check(packed, x, threads=threads).exact, (index, threads)
             packed.run(x, threads=threads)
+            if by_token:
+                assert_decodes(packed, x, rng, threads)
     print(f"{count} networks")
 
 
