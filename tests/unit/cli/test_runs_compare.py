@@ -1,0 +1,45 @@
+"""``soniq-dse runs compare``: the front over several runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+from report_factory import toy_report
+
+from soniq_dse.cli.runs import command
+from soniq_dse.report.build import build_report
+
+REPORT = toy_report(6)
+
+
+def output(*words: str) -> str:
+    result = CliRunner().invoke(command, ["compare", *words], catch_exceptions=False, standalone_mode=False)
+    if result.exception:
+        raise result.exception
+    return result.output
+
+
+def test_the_front_over_two_runs(tmp_path: Path) -> None:
+    def faster(latency_us: float | None) -> float:
+        return (latency_us or 0.0) / 2
+
+    points = tuple(
+        p.model_copy(update={"latency_predicted_us": faster(p.latency_predicted_us)}) for p in REPORT.front.points
+    )
+    other = REPORT.model_copy(update={"front": REPORT.front.model_copy(update={"points": points})})
+    for name, report in (("slow", REPORT), ("fast", other)):
+        build_report(report, tmp_path / name)
+    asked = [str(tmp_path / "slow"), "fast", "--root", str(tmp_path)]
+    found = json.loads(output(*asked, "--out", str(tmp_path / "both"), "--json"))
+    assert {point["machine"] for point in found["front"]} == {"fast"}
+    assert Path(found["page"]).is_file()
+    assert "front over 2 machines" in output(*asked)
+
+
+def test_one_run_is_none_to_compare(tmp_path: Path) -> None:
+    with pytest.raises(click.UsageError, match="two runs or more"):
+        output("digits", "digits")
