@@ -91,10 +91,10 @@ def kept_documents(name: str, folder: Path = KEPT) -> list[Document]:
     return sorted(found, key=lambda document: str(document["date"]), reverse=True)
 
 
-def kept_here(name: str) -> list[Row]:
-    """The rows that are kept of a benchmark for this processor."""
+def kept_here(name: str) -> Document | None:
+    """What is kept of a benchmark for this processor."""
     path = KEPT / name / f"{processor_slug(detect_host().to_json_value())}.json"
-    return list(json.loads(path.read_text())["rows"]) if path.exists() else []
+    return dict(json.loads(path.read_text())) if path.exists() else None
 
 
 def keep(name: str, title: str, result: Result, tables: Tables | None = None) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import math
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -13,7 +15,7 @@ from pathlib import Path
 
 from benchmarks._analysers import Analyser, analysers
 from benchmarks._calls import BEYOND_L1, Bench, Case, cases_of, compilers, vector_kernels
-from benchmarks._frame import Goal, Result, main
+from benchmarks._frame import Goal, Result, kept_here, main, processor_slug, with_kept
 from benchmarks._predict import Prediction, Predictor, layers_per_second
 from soniq_dse.agreement import Pair, Score, coverage_p_value, regret, score
 from soniq_dse.cost.intervals import Intervals, regime_of
@@ -23,7 +25,7 @@ from soniq_dse.hardware.load import load_hardware
 from soniq_dse.kernels.catalog import serves
 from soniq_dse.kernels.library import build_kernel_library, load_kernel
 from soniq_dse.native.timing import CycleTiming
-from soniq_dse.records.crosscheck import CrosscheckSummary
+from soniq_dse.records.crosscheck import Crosscheck, CrosscheckSummary
 from soniq_dse.records.hardware import HardwareModel
 from soniq_dse.records.palette import Level
 
@@ -311,5 +313,28 @@ def _text(found: Score) -> str:
     return f"{found.n}: mean {found.mape_percent:.1f} %, {spread}{tau}"
 
 
+def networks_of(path: Path) -> Result:
+    """C7 from the record that ``soniq-dse crosscheck --networks`` left on this processor; all else as it is kept.
+
+    Raises:
+        ValueError: the record is of another processor, or nothing is kept of this one.
+    """
+    record, kept = Crosscheck.from_json(path.read_bytes()), kept_here("costmodel")
+    here = detect_host()
+    if kept is None or record.host.processor != here.processor or record.host.model != here.model:
+        raise ValueError(f"{path}: expected a record of this processor, which has kept results; got {record.host}")
+    slug = processor_slug(here.to_json_value())
+    goals = [with_kept(goal, [kept], slug) for goal in Goals(Measured(networks=record.summary)).all()]
+    return Result(goals, kept["rows"], kept["notes"])
+
+
+def run_benchmark() -> None:
+    """The command line: what is this benchmark's own first, the convention behind it."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--networks-from", type=Path)
+    own, sys.argv[1:] = parser.parse_known_args()
+    main("costmodel", TITLE, measure if own.networks_from is None else lambda quick: networks_of(own.networks_from))
+
+
 if __name__ == "__main__":
-    main("costmodel", TITLE, measure)
+    run_benchmark()
