@@ -53,7 +53,7 @@ def plan_of(store: Path, epochs: tuple[int, int, int]) -> Plan:
 
 
 def rows_of(plan: Plan, store: Store, kept: dict[str, Row]) -> list[Row]:
-    """What the store holds of a schedule, a row per training; ``kept`` rows are taken as they are."""
+    """What the store holds of a schedule, a row per training, ``kept`` ones with the prediction of today."""
     schedule = plan.candidates[0].schedule
     is_full = (schedule.baseline_epochs, schedule.noise_epochs, schedule.finetune_epochs) == SCHEDULES[0]
     starts = {(c.model, c.seed): c for c in plan.baselines}
@@ -63,11 +63,11 @@ def rows_of(plan: Plan, store: Store, kept: dict[str, Row]) -> list[Row]:
             continue
         made = stored(plan, store, "design", candidate)
         key = plan.key("design", candidate)
-        if key in kept or made is None:
+        if made is None:
             rows += [kept[key]] if key in kept else []
             continue
         assert isinstance(made, TrainedDesign)
-        row: Row = {
+        row: Row = kept.get(key) or {
             "key": key, "model": candidate.model, "palette": candidate.palette.name, "budget": candidate.budget_bits,
             "seed": candidate.seed, "epochs": [schedule.noise_epochs, schedule.finetune_epochs],
             "val": made.metric_val, "test": made.metric_test,
@@ -76,7 +76,7 @@ def rows_of(plan: Plan, store: Store, kept: dict[str, Row]) -> list[Row]:
         choices = choose_kernels(plan.hardware, packed.shapes(1))
         variant = plan.variants[candidate.model]
         row["latency_us"] = estimate(plan.hardware, variant.workload, made.assignment, choices=choices).latency_us
-        if is_full:
+        if is_full and "prior_metric" not in row:
             start = stored(plan, store, "baseline", starts[candidate.model, candidate.seed])
             assert isinstance(start, TrainedBaseline)
             rounded = rounded_start(candidate, variant.workload, variant.build, plan.task, start, store)
@@ -91,7 +91,7 @@ def timed(plan: Plan, store: Store, rows: list[Row]) -> None:
     of_key = {row["key"]: row for row in rows}
     for candidate in plan.candidates:
         row = of_key.get(plan.key("design", candidate))
-        made = stored(plan, store, "design", candidate) if row is not None and "measured_us" not in row else None
+        made = stored(plan, store, "design", candidate) if row is not None else None
         if row is None or not isinstance(made, TrainedDesign):
             continue
         packed = PackedNetwork(made.network, {ref.sha256: store.get_array(ref) for ref in made.arrays})
