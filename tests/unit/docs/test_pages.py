@@ -68,6 +68,7 @@ QUICK = {"PALETTES": "w2a2", "EPOCHS": "1,1,1", "LIMIT": "100"}
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # it trains: a minute of a machine that rests, many of a busy one
 def test_the_tutorial_works_as_it_stands(repository: Path, tmp_path: Path) -> None:
     as_installed(repository, tmp_path)
     found = blocks(repository / "docs" / "tutorial.md")
