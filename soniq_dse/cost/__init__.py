@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 HELPERS = frozenset(
     {
-        "bounds", "branches", "calls", "channel_table", "choice", "energy", "gpu", "graph",
+        "bounds", "branches", "calls", "channel_table", "choice", "energy", "gpu", "gpu_kernels", "graph",
         "instructions", "intervals", "layers", "memory", "network",
         "operators", "registers", "remembered", "timeline", "vector_loops",
     }
