@@ -27,6 +27,7 @@ from soniq_dse.cost.vector_loops import (
     POINTER_CYCLES,
     RECTIFY,
     ROW_CYCLES,
+    SHORT_CYCLES,
     TAP_CYCLES,
     TILE_CYCLES,
     VectorLoops,
@@ -44,6 +45,8 @@ TILE_ROWS_OF_WEIGHTS = 2.0
 """Rows' worth of a tile's work that its weights take (loads, unpacking), so that few rows cost more than their share;
 1.5 to 2.5 for the table, multiply and byte kernels of a Zen 3 core."""
 _FP32 = Level(weight_bits=8, activation_bits=32)
+LONGEST_MASKED, SHORT_BYTES = 64, (4, 8, 16)
+"""Codes that the 1-bit kernels pack at once, and padded bytes of a pixel that the byte kernels copy as one vector."""
 OPTIONS_KEPT = 3
 """Of a choice: what is taken, and the next best."""
 
@@ -134,9 +137,8 @@ class LayerCoster:
         kernel, folded, choice = self._way(shape, home)
         cost = self._part(shape, kernel, folded, home, layer.out_channels, groups)
         if layer.taps > 1 and not folded and segment.channels < layer.segment_channels * layer.n_groups:
-            each = PIECE_CYCLES if kernel.activation_bits == MAX_BITS else PIXEL_CYCLES
             pixels = -(-shape.pixels // self.threads) * groups
-            cost = replace(cost, packing=cost.packing + pixels * each)
+            cost = replace(cost, packing=cost.packing + pixels * _piece_cycles(shape, kernel))
         return replace(cost, choice=choice)
 
     def _way(self, shape: PartShape, home: int) -> Way:
@@ -211,7 +213,7 @@ class LayerCoster:
         if folded:
             packing += rows * shape.taps * GATHER_CYCLES
         elif shape.taps > 1 and not _is_dense(shape, kernel):
-            packing += pixels * PIXEL_CYCLES
+            packing += pixels * (0.0 if _packs_short(shape, kernel) else PIXEL_CYCLES)
         epilogue = rows * ROW_CYCLES + self.loops.floats(rows * cols, PART)
         return PartCost(
             kernel=kernel,
@@ -278,6 +280,20 @@ def _depth(shape: PartShape, kernel: Kernel, *, folded: bool) -> tuple[int, int]
 def _is_dense(shape: PartShape, kernel: Kernel) -> bool:
     """Whether packed pixels are whole bytes and nothing else, and so lie side by side."""
     return kernel.algorithm not in ROW_SUMS and shape.channels * kernel.activation_bits % 8 == 0
+
+
+def _packs_short(shape: PartShape, kernel: Kernel) -> bool:
+    """Whether the kernel packs a pixel of so few channels without a call (``pack_a`` of the kernels)."""
+    if kernel.algorithm in MASKED_ENDS:
+        return shape.channels <= LONGEST_MASKED
+    return "avx512vnni" in kernel.name and _round_up(shape.channels, kernel.k_group) in SHORT_BYTES
+
+
+def _piece_cycles(shape: PartShape, kernel: Kernel) -> float:
+    """Cycles per pixel of a segment that is packed by itself, out of the pixels of a wider layer."""
+    if _packs_short(shape, kernel):
+        return SHORT_CYCLES
+    return PIECE_CYCLES if kernel.activation_bits == MAX_BITS else PIXEL_CYCLES
 
 
 def _padded_depth(shape: PartShape, kernel: Kernel, *, folded: bool) -> int:

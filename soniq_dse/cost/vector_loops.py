@@ -89,6 +89,8 @@ PIECE_CYCLES = 15.0
 REORDER_CYCLES = 1.0
 """Per element of a tensor whose channels change their order as they become codes: a load each, where a vector would do;
 0.28 ns more on a Zen 4 core."""
+SHORT_CYCLES = 5.0
+"""Per pixel of a few channels where the kernel packs it without a call: 3.5 to 5.2 cycles on a Zen 4 core."""
 PART_CYCLES = 300.0
 """Per part of a layer and per pool: set-up, indirect calls, branches that turn out otherwise than for the part before;
 what layers with next to no work take on a Zen 4 core."""
