@@ -20,6 +20,7 @@ from soniq_dse.cost.vector_loops import (
     RECTIFY,
     REORDER_CYCLES,
     RESIDUAL,
+    SCORES_CYCLES,
     SOFTEN,
     VectorLoops,
 )
@@ -70,8 +71,10 @@ class Operators:
         others = float(self.workload.node(node.inputs[1]).shape[1])
         counted = (others + 1) / 2 if node.attributes["causal"] else others
         rows = n * tokens * self.scale
+        scores = float(rows * node.attributes["heads"])
         products = self.loops.floats(2 * rows * counted * channels, ATTEND)
-        return PART_CYCLES + products + self.loops.floats(rows * counted * node.attributes["heads"], SOFTEN)
+        softened = scores * SCORES_CYCLES + self.loops.floats(scores * counted, SOFTEN)
+        return float(PART_CYCLES + products + softened)
 
     def requantise(self, tensor: str, *, reordered: bool) -> float:
         """Cycles to turn a tensor into codes; before the max pools that made it, since they work on codes.

@@ -62,6 +62,9 @@ ATTEND = Loop(1.25, 2, 0)
 """fp32, per multiply-accumulate of attention (``runtime/tokens.cpp``): a vector that 4 rows share, a number of each."""
 SOFTEN = Loop(5, 28, 3)
 """fp32, per score: scaled, the largest found, its exponential (20 operations) taken, added."""
+SCORES_CYCLES = 170.0
+"""Per row of scores of a head: the reductions of its largest and its sum, remainders of vectors, calls; 150 to 200 on a
+Zen 4 core, of rows of 52 and of 128."""
 LAYER_NORM = Loop(6, 8, 2)
 """fp32 of LayerNorm: sum; difference; sum of squares; scale, gain and bias."""
 LOOK_UP = Loop(1, 2, 1)

@@ -20,7 +20,7 @@ from soniq_dse.kernels.library import ALIGNMENT_BYTES, GUARD_BYTES, load_kernel,
 from soniq_dse.records.cost import KernelSpec
 from soniq_dse.runtime.buffers import place
 from soniq_dse.runtime.executor import DEPTHWISE, depthwise_kernel, driver_flags
-from soniq_dse.runtime.plan import INPUT, OUTPUT, Plan
+from soniq_dse.runtime.plan import INPUT, Plan
 
 MEMORY = 1 << 60
 """Where the buffers are said to lie; an address that nothing else has."""
@@ -62,7 +62,7 @@ def static_plan(plan: Plan, features: Sequence[str]) -> StaticPlan:
         f"const Step soniq_steps[] = {{\n  {f',{chr(10)}  '.join(steps)}}};",
         f"extern const int64_t soniq_n_steps;\nconst int64_t soniq_n_steps = {len(steps)};",
         f"float* soniq_input = reinterpret_cast<float*>(memory + {offsets[INPUT]});",
-        f"float* soniq_output = reinterpret_cast<float*>(memory + {offsets[OUTPUT]});",
+        f"float* soniq_output = reinterpret_cast<float*>(memory + {offsets[plan.output]});",
     ]
     return StaticPlan("\n".join(lines) + "\n", bytes(text.data), specs, memory_bytes)
 

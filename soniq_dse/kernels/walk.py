@@ -21,6 +21,9 @@ BLOCK_MULTIPLE = 12
 """Blocks hold a multiple of the tiles of 4, 6 and 12 rows."""
 EPILOGUE_COLUMNS = 128
 """Narrower layers go through the epilogue several rows at once, so that its loops are about this long."""
+WIDE_COLUMNS = 1024
+"""Of wider layers so many output channels are done for all rows, then the next: their weights stay in a cache, and are
+not read again for every dozen rows."""
 DEPTHWISE_COLUMNS = 192
 """Output channels that a depthwise layer does at once: blocks of 12 rows or more of them."""
 
@@ -34,11 +37,12 @@ class Image(NamedTuple):
 
 @dataclass(frozen=True)
 class Tiling:
-    """How the driver walks a layer: blocks of rows and columns, narrow rows done at once, shares of its threads, and
-    the scratch of one share (offsets by name, all of it in bytes)."""
+    """How the driver walks a layer: blocks of rows and columns, and which of them go on first; narrow rows done at
+    once, shares of its threads, and the scratch of one share (offsets by name, all of it in bytes)."""
 
     block_rows: int
     block_columns: int
+    columns_first: bool
     rows_at_once: int
     row_shares: int
     column_shares: int
@@ -57,8 +61,14 @@ def tile_layer(parts: Sequence[Part], geometry: Geometry, cols: int, threads: in
     one_group = all(part.cols == cols for part in parts)
     step = lcm(*(part.kernel.spec.tile[1] for part in parts)) if one_group else parts[0].cols
     row_shares, column_shares = shares(geometry.rows, cols, step, threads)
-    columns = min(cols, DEPTHWISE_COLUMNS) if parts[0].depthwise else cols
-    rows = block_rows(parts, ceil(geometry.rows / row_shares), columns)
+    shared_rows = ceil(geometry.rows / row_shares)
+    columns, columns_first = cols, False
+    if parts[0].depthwise:
+        columns = min(cols, DEPTHWISE_COLUMNS)
+    elif shared_rows > BLOCK_MULTIPLE:
+        columns = min(cols, round_up(WIDE_COLUMNS, step))
+        columns_first = columns < cols
+    rows = block_rows(parts, shared_rows, columns)
     sums_are_dense = one_group and all(cols % part.kernel.spec.tile[1] == 0 for part in parts)
     at_once = max(1, EPILOGUE_COLUMNS // cols) if sums_are_dense and column_shares == 1 else 1
     sizes = {
@@ -72,7 +82,7 @@ def tile_layer(parts: Sequence[Part], geometry: Geometry, cols: int, threads: in
     for name, size in sizes.items():
         scratch[name] = total
         total += round_up(size + GUARD_BYTES, ALIGNMENT_BYTES)
-    return Tiling(rows, columns, at_once, row_shares, column_shares, step, scratch, total)
+    return Tiling(rows, columns, columns_first, at_once, row_shares, column_shares, step, scratch, total)
 
 
 def block_rows(parts: Sequence[Part], rows: int, cols: int) -> int:
@@ -133,6 +143,7 @@ def layer_struct(
         cols=cols,
         block_rows=tiling.block_rows,
         block_columns=tiling.block_columns,
+        columns_first=tiling.columns_first,
         rows_at_once=at_once,
         row_shares=tiling.row_shares,
         column_shares=tiling.column_shares,

@@ -19,7 +19,7 @@ from soniq_dse.kernels.library import Kernel, KernelStruct, aligned_empty, isa_f
 from soniq_dse.native.compiler import BASE_FLAGS, build_library, host_compiler
 from soniq_dse.records.cost import KernelSpec
 from soniq_dse.runtime.buffers import place
-from soniq_dse.runtime.plan import INPUT, OUTPUT, Addresses, Plan
+from soniq_dse.runtime.plan import INPUT, Addresses, Plan
 from soniq_dse.runtime.structs import StepStruct
 
 DRIVER_SOURCES = (
@@ -167,7 +167,7 @@ class Executor:
         self._team = team or Team(self._library, plan.threads)
         dtype: Any = np.float32 if plan.n_tokens is None else np.int32
         self._input: NDArray[Any] = self._view(INPUT, (plan.batch, *in_shape), dtype)
-        self._output: NDArray[np.float32] = self._view(OUTPUT, (plan.batch, *out_shape), np.float32)
+        self._output: NDArray[np.float32] = self._view(plan.output, (plan.batch, *out_shape), np.float32)
 
     @property
     def memory_bytes(self) -> int:

@@ -12,7 +12,7 @@ from soniq_dse.runtime.structs import Kind
 
 Addresses = Mapping[str, int]
 INPUT, OUTPUT = "x", "y"
-"""Buffers of the network's input and output, channels first."""
+"""Buffers of the network's input and output as the trained model orders them."""
 SCRATCH = "scratch"
 POSITION = "position"
 """Outside: an int64, the tokens before those of a run."""
@@ -58,6 +58,8 @@ class Plan:
     layers: list[LayerReport] = field(default_factory=list)
     floats: dict[str, str] = field(default_factory=dict)
     codes: dict[str, str] = field(default_factory=dict)
+    output: str = OUTPUT
+    """The buffer that holds the network's output behind the last step."""
     outside: dict[str, int] = field(default_factory=dict)
     """Bytes of the buffers that outlive a run and belong to whoever runs the plan."""
 
@@ -101,6 +103,6 @@ class Plan:
             for name in {*step.writes, *step.reads} - self.outside.keys():
                 first = lives[name].first if name in lives else index
                 lives[name] = Life(self.size_bytes[name], first, index)
-        for name in (SCRATCH, INPUT, OUTPUT, *keep):
+        for name in (SCRATCH, INPUT, self.output, *keep):
             lives[name] = Life(self.size_bytes.get(name, 0), whole.first, whole.last)
         return lives

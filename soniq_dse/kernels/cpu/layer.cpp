@@ -431,14 +431,20 @@ void soniq_layer_share(const SoniqLayer& layer, int64_t index) {
   const int64_t end = smaller(columns.end(steps) * layer.column_step, layer.cols);
   Window window = {0, 0, 0, 0, static_cast<int32_t*>(shifted(layer.acc, offset)), nullptr, shifted(layer.pointers, offset),
                    shifted(layer.folded_codes, offset), shifted(layer.folded_rows, offset)};
-  for (window.first = rows.begin(layer.rows); window.first < rows.end(layer.rows); window.first += window.n) {
-    window.n = smaller(layer.block_rows, rows.end(layer.rows) - window.first);
-    window.tile = layer.out == nullptr ? shifted(layer.tile, offset) : layer.out + window.first * layer.cols;
-    for (window.begin = begin; window.begin < end; window.begin = window.end) {
-      window.end = smaller(window.begin + layer.block_columns, end);
-      for (int64_t p = 0; p < layer.n_parts; ++p) run_part(layer, layer.parts[p], window);
-      for (int64_t o = 1; o < layer.n_codes_out; ++o) emit(layer.codes_out[o], layer, window);
-    }
+  const auto run_window = [&](int64_t row, int64_t column) {
+    window.first = row, window.n = smaller(layer.block_rows, rows.end(layer.rows) - row);
+    window.begin = column, window.end = smaller(column + layer.block_columns, end);
+    window.tile = layer.out == nullptr ? shifted(layer.tile, offset) : layer.out + row * layer.cols;
+    for (int64_t p = 0; p < layer.n_parts; ++p) run_part(layer, layer.parts[p], window);
+    for (int64_t o = 1; o < layer.n_codes_out; ++o) emit(layer.codes_out[o], layer, window);
+  };
+  const int64_t first = rows.begin(layer.rows), last = rows.end(layer.rows);
+  if (layer.columns_first) {
+    for (int64_t c = begin; c < end; c += layer.block_columns)
+      for (int64_t r = first; r < last; r += layer.block_rows) run_window(r, c);
+  } else {
+    for (int64_t r = first; r < last; r += layer.block_rows)
+      for (int64_t c = begin; c < end; c += layer.block_columns) run_window(r, c);
   }
 }
 

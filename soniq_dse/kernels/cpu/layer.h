@@ -73,7 +73,7 @@ struct SoniqCodesOut {
 };
 
 struct SoniqLayer {
-  int64_t rows, cols, block_rows, block_columns;
+  int64_t rows, cols, block_rows, block_columns, columns_first;  // columns_first: all rows of some columns, then the next
   int64_t rows_at_once;  // the vectors of the epilogue (scale ... hi) are repeated so often: narrow rows are done together
   int64_t row_shares, column_shares, column_step;  // shares of columns are whole multiples of column_step, or the last
   int64_t out_height, out_width, height, width, n_strips;

@@ -222,8 +222,19 @@ def test_layers_write_codes_and_absorb_what_follows() -> None:
     # The pool between the blocks is of codes; every relu, add and inner quantize is part of a layer.
     assert kinds == [
         "QUANTIZE", "LAYER", "LAYER", "LAYER", "MAX_POOL_CODES", "LAYER", "LAYER", "LAYER", "AVERAGE_POOL", "QUANTIZE",
-        "LAYER", "COPY",
+        "LAYER",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("palette", ["w1a1", "w2a2+w8a8"])
+def test_wide_layers_go_on_by_columns(palette: str) -> None:
+    """More output channels than are done at once, for more rows than a block has."""
+    net = NetworkFactory((32, 5, 5), palette)
+    wide = net.relu(net.conv(net.quantize("x", signed=True), 1100, 1))
+    net.conv(net.quantize(wide, signed=False), 8, 1)
+    network = assert_exact(net)
+    x = np.random.default_rng(1).standard_normal((3, *network.in_shape)).astype(np.float32)
+    assert np.array_equal(network.executor(3, threads=2).run(x), network.executor(3).run(x))
 
 
 def test_scalar_network_needs_no_vector_features() -> None:
