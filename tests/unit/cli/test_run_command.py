@@ -73,7 +73,7 @@ def test_breakdown_lists_every_step(root: Path) -> None:
     found = json.loads(invoke(root, "other", "--breakdown", "--json").stdout)
     operations = [(row["node"], row["operation"]) for row in found["steps"]]
     assert operations[0] == ("q1", "quantize")
-    assert operations[-1] == ("fc6", "copy")
+    assert operations[-1] == ("fc6", "layer")
     assert [node for node, operation in operations if operation == "layer"] == ["conv2", "fc6"]
     assert all(row["measured_us"] >= 0 for row in found["steps"])
     shown = invoke(root, "other", "--breakdown").output
