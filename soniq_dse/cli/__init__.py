@@ -25,6 +25,7 @@ COMMANDS = {
     "run": "Run one trained design on this CPU and check it against the golden arithmetic.",
     "export": "Write one trained design as a file of its own.",
     "runs": "List explorations, show one, name its best design within limits.",
+    "compare": "Draw the front over finished runs, of one machine or several.",
     "report": "Build the report page of a run again.",
     "explain": "Say where the figures of a design come from, and why each layer takes its time.",
     "doctor": "Say what this machine can do, and how to mend what it cannot.",

@@ -11,7 +11,6 @@ import click
 
 from soniq_dse.cli._best import best_command
 from soniq_dse.cli._common import console, json_option, print_json, table
-from soniq_dse.cli._compare import compare_command
 from soniq_dse.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
@@ -32,7 +31,6 @@ def command() -> None:
 
 
 command.add_command(best_command)
-command.add_command(compare_command)
 
 
 @command.command("list")

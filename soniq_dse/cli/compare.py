@@ -1,4 +1,4 @@
-"""``soniq-dse runs compare``: the front over finished runs, of one machine or several."""
+"""``soniq-dse compare``: the front over finished runs, of one machine or several."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from soniq_dse.cli._common import json_option, print_json
 @click.option("--root", type=click.Path(file_okay=False, path_type=Path), default=Path("reports") / "runs",
               show_default=True, help="Folder of runs.")  # fmt: skip
 @json_option
-def compare_command(runs: tuple[str, ...], out: Path | None, root: Path, as_json: bool) -> None:
+def command(runs: tuple[str, ...], out: Path | None, root: Path, as_json: bool) -> None:
     """Show the front over several finished RUNs of one task, by predicted latency.
 
-    Example:  soniq-dse runs compare digits-avx512 digits-avx2
+    Example:  soniq-dse compare digits-avx512 digits-avx2
     """
     from soniq_dse.cli.runs import find_run, load_report, print_joint
     from soniq_dse.report.build import build_report

@@ -1,4 +1,4 @@
-"""``soniq-dse runs compare``: the front over several runs."""
+"""``soniq-dse compare``: the front over several runs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pytest
 from click.testing import CliRunner
 from report_factory import toy_report
 
-from soniq_dse.cli.runs import command
+from soniq_dse.cli.compare import command
 from soniq_dse.report.build import build_report
 
 REPORT = toy_report(6)
 
 
 def output(*words: str) -> str:
-    result = CliRunner().invoke(command, ["compare", *words], catch_exceptions=False, standalone_mode=False)
+    result = CliRunner().invoke(command, [*words], catch_exceptions=False, standalone_mode=False)
     if result.exception:
         raise result.exception
     return result.output
