@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
+
+from soniq_dse.errors import UserError
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print machine-readable JSON on standard output.")
 
@@ -14,6 +17,21 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print machin
 def print_json(value: Any) -> None:
     """JSON on standard output."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def write_new(path: Path, text: str) -> None:
+    """A file that was not there.
+
+    Raises:
+        UserError: it exists, or cannot be written.
+    """
+    try:
+        with path.open("x", encoding="utf-8") as stream:
+            stream.write(text)
+    except FileExistsError as error:
+        raise UserError(f"{path}: expected a new file, got one that exists; choose another name") from error
+    except OSError as error:
+        raise UserError(f"{path}: expected a writable place, got: {error.strerror}") from error
 
 
 def console(*, stderr: bool = False) -> Any:

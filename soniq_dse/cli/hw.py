@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from soniq_dse.cli._common import console, json_option, print_json, table
+from soniq_dse.cli._common import console, json_option, print_json, table, write_new
 from soniq_dse.cli.palette import set_option
 from soniq_dse.errors import UserError
 
@@ -185,13 +185,7 @@ def init_command(new: Path, source: str | None, title: str | None, as_json: bool
     host = detect_host()
     path, reason = (find_descriptor(source), f"copied from {source}") if source else default_descriptor(host)
     text = start_descriptor(new, path, host, title)
-    try:
-        with new.open("x", encoding="utf-8") as stream:
-            stream.write(text)
-    except FileExistsError as error:
-        raise UserError(f"{new}: expected a new file, got one that exists; choose another name") from error
-    except OSError as error:
-        raise UserError(f"{new}: expected a writable place, got: {error.strerror}") from error
+    write_new(new, text)
     if as_json:
         print_json({"file": str(new), "from": str(path), "reason": reason})
         return

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from soniq_dse.cli._common import console, json_option, print_json, table
+from soniq_dse.cli._common import console, json_option, print_json, table, write_new
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from soniq_dse.records.gpu import Machine
     from soniq_dse.records.hardware import HardwareModel
     from soniq_dse.records.palette import LevelCost, PaletteChoice
@@ -119,6 +119,41 @@ def show_command(name: str, hw_name: str | None, model: str, as_json: bool) -> N
         )
     else:
         console().print(_palettes_table([choice], ""))
+
+
+@command.command("init")
+@click.argument("new", metavar="NEW.yaml", type=click.Path(path_type=Path))
+@hw_option
+@model_option
+@click.option("--limit", default=10, show_default=True, type=click.IntRange(1), help="Palettes to write at most.")
+@json_option
+def init_command(new: Path, hw_name: str | None, model: str, limit: int, as_json: bool) -> None:
+    """Start a run file with the palettes explored by default, to be edited.
+
+    Every line says why; the others are there too, switched off. An existing file is never overwritten.
+
+    Example:  soniq-dse palette init space.yaml --hw avx512
+    """
+    from soniq_dse.palettes import propose_palettes
+
+    hardware, costs = costed(hw_name, model)
+    choices = propose_palettes(hardware, costs, limit=limit)
+    write_new(new, "\n".join(_run_file(hw_name or hardware.name, model, choices)) + "\n")
+    if as_json:
+        print_json({"file": str(new), "palettes": [choice.name for choice in choices if choice.explored]})
+        return
+    click.echo(str(new))
+    click.echo(f"next: soniq-dse explore --run-file {new} --dry-run", err=True)
+
+
+def _run_file(hw_name: str, model: str, choices: Sequence[PaletteChoice]) -> Iterator[str]:
+    yield "# soniq-dse explore --run-file FILE; keys are its flags. LEVELS@BITS sets a budget in bits per weight."
+    yield from (f"machines: [{json.dumps(hw_name)}]", f"model: {json.dumps(model)}", "palettes:")
+    for choice in sorted(choices, key=lambda choice: not choice.explored):
+        for budget in choice.budgets_bits_per_weight or (None,):
+            name = choice.name if budget is None else f"{choice.name}@{budget:g}"
+            line = f"- {name}  # {' '.join(choice.reason.split())}"
+            yield f"  {line}" if choice.explored else f"  # {line}"
 
 
 def costed(hw_name: str | None, model: str, settings: Sequence[str] = ()) -> tuple[Machine, tuple[LevelCost, ...]]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from soniq_dse.cli import cli
+from soniq_dse.cli._run_file import read as read_run_file
+from soniq_dse.cli.explore import command as explore_command
 from soniq_dse.errors import UserError
 
 MODEL = ("--model", "tiny_cnn")
@@ -91,3 +94,18 @@ def test_timeline_of_a_layer_is_that_of_its_kernel() -> None:
 def test_timeline_of_no_layer_is_refused() -> None:
     with pytest.raises(UserError, match="--timeline nothing: expected a kernel of the catalog, or a layer"):
         run("estimate", "--hw", "avx2", *MODEL, "--palette", "w1a1", "--timeline", "nothing")
+
+
+def test_init_starts_a_run_file_that_explore_takes(tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    made = run("palette", "init", str(path), "--hw", "avx512", *MODEL, "--limit", "3")
+    assert made.stdout == f"{path}\n"
+    assert f"explore --run-file {path} --dry-run" in made.stderr
+    read = read_run_file(path, explore_command.params)
+    listed = json.loads(run("palette", "list", "--hw", "avx512", *MODEL, "--limit", "3", "--json").stdout)
+    explored = {palette["name"] for palette in listed["palettes"] if palette["explored"]}
+    assert {name.partition("@")[0] for name in read.defaults["palettes"].split(",")} == explored
+    assert (read.machines, read.defaults["model"]) == (("avx512",), "tiny_cnn")
+    assert "  # - " in path.read_text(), "those left out are there, switched off"
+    with pytest.raises(UserError, match="expected a new file, got one that exists"):
+        run("palette", "init", str(path), "--hw", "avx512", *MODEL)
