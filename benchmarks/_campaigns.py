@@ -16,8 +16,8 @@ ASSIGNED += tuple(Job("w1a1+w4a4@2", name) for name in CONTROLS if name != "unif
 """Q6: other allocators at the same palettes and budgets; uniform ones are the palettes of one level."""
 SMALL_TEXT = Job("w2a4", pin="head=w2")
 """What Q4 asks about: the dense layer over tokens, a third of the weights of a small Transformer, is weight-only."""
-TEXT = (SMALL_TEXT, Job("w2a4"), Job("w4a4"), Job("fp32", CONTROL))
-"""The control has no teacher here, only the restarts of a design."""
+TEXT = (SMALL_TEXT, Job("w2a4"), Job("w4a4"))
+"""Without the control: where there is no teacher, FP32 is trained as it is."""
 
 SETTINGS = (
     "distillation=0", "distillation=0.9", "temperature=4", "ema_decay=0.98", "noise=measured", "noise_ramp=0.5",

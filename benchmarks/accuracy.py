@@ -236,10 +236,9 @@ NOTE = (
     "differences are paired by seed. Validation and test data choose nothing here. Equal epochs, not equal recipes: "
     "designs and Brevitas also learn from the outputs of the warm FP32 network (distillation), the FP32 reference "
     "does not; `fp32 distilled` does. The designs that parity on digits is asked of were extended once, from 5 to 15 "
-    "seeds, when the bounds of 5 had missed; those of Q1 on CIFAR-10 from 5 to 12, as far as they are there. `fp32 "
-    "distilled` of text has no teacher, only a design's restarts. No data are augmented but where a setting says so. "
-    "Bounds are one-sided. Seconds are wall time on a shared machine, pauses included. Each training's host, versions "
-    "and commit are in reports/benchmarks/accuracy/rows."
+    "seeds, when the bounds of 5 had missed; those of Q1 on CIFAR-10 from 5 to 12, as far as they are there. No data "
+    "are augmented but where a setting says so. Bounds are one-sided. Seconds are wall time on a shared machine, "
+    "pauses included. Each training's host, versions and commit are in reports/benchmarks/accuracy/rows."
 )
 
 
