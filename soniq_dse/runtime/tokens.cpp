@@ -25,7 +25,7 @@ inline int64_t round_up(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; 
 
 SONIQ_INLINE Lanes larger(Lanes a, Lanes b) {
 #if defined(__AVX512F__)
-  return _mm512_max_ps(a, b);
+  return _mm512_mask_max_ps(a, 0xFFFF, a, b);  // gcc 12 warns of an operand that the plain form leaves undefined
 #else
   return a > b ? a : b;
 #endif
