@@ -107,12 +107,13 @@ def curve(kept: Mapping[str, Sequence[Row]]) -> list[Row]:
     for campaign in sorted(
         (CPU[0], *CURVE), key=lambda c: (float(c.model.partition("@")[2]), c.schedule.baseline_epochs)
     ):
-        rows, schedule = kept.get(campaign.name, ()), campaign.schedule
+        rows, schedule = [row for row in kept.get(campaign.name, ()) if row["seed"] < campaign.seeds], campaign.schedule
         gaps = {job.name: [r["test"] - r["fp32 test"] for r in rows if r["design"] == job.name] for job in CURVE_JOBS}
         if not any(gaps.values()):
             continue
-        fp32 = {row["seed"]: row["fp32 test"] for row in rows if row["seed"] < campaign.seeds}
-        met = [job.name for job in CURVE_JOBS if (parity_of(rows, job.name) or -math.inf) >= PARITY_POINTS]
+        fp32 = {row["seed"]: row["fp32 test"] for row in rows}
+        bounds = {job.name: parity_of(rows, job.name) for job in CURVE_JOBS}
+        met = [name for name, bound in bounds.items() if bound is not None and bound >= PARITY_POINTS]
         lines.append(
             {
                 "width": campaign.model.partition("@")[2],

@@ -168,3 +168,11 @@ def test_the_curve_names_the_fewest_bits_at_parity() -> None:
     first, second = accuracy.curve(kept)
     assert (first["width"], first["epochs"], first["fewest bits at parity"]) == ("0.25", 18, "none of them")
     assert (second["epochs"], second["FP32 test"], second["fewest bits at parity"]) == (72, "90.00 +- 0.00", "w1a2")
+
+
+def test_a_bound_of_zero_is_parity_and_every_design_has_the_same_seeds() -> None:
+    digits = accuracy.CPU[0]
+    rows = [row("w2a2", seed, 90.0 if seed < 5 else 50.0, campaign=digits) for seed in range(15)]
+    (line,) = accuracy.curve({"digits": rows})
+    assert (line["seeds"], line["w2a2 against FP32, points"]) == (5, "+0.00 +- 0.00")
+    assert line["fewest bits at parity"] == "w2a2"

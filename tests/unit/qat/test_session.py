@@ -225,14 +225,14 @@ def test_channels_last_autocast_and_compile_train_alike(phase: str) -> None:
 
 
 def test_learned_levels_train_in_16_bits_as_in_32() -> None:
-    """Whole trainings: bf16 keeps 8 bits of a number, so losses are near, step by step."""
+    """Whole trainings, step by step: within one step of bf16 between 1 and 2, where the losses lie."""
     losses = []
     for enabled in (False, True):
         loop, found = Loop(), []
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             loop.run(0, 8, found)
         losses.append(found)
-    assert losses[1] == pytest.approx(losses[0], abs=0.01)
+    assert losses[1] == pytest.approx(losses[0], abs=2**-7)
 
 
 def _rank(rank: int, folder: str) -> None:
