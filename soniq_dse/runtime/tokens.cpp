@@ -4,6 +4,9 @@
 
 #if defined(__AVX512F__)
 #include <immintrin.h>
+// gcc 12 takes the deliberately undefined operands inside its own intrinsics for mistakes of ours.
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 
 #define SONIQ_INLINE inline __attribute__((always_inline))
@@ -25,7 +28,7 @@ inline int64_t round_up(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; 
 
 SONIQ_INLINE Lanes larger(Lanes a, Lanes b) {
 #if defined(__AVX512F__)
-  return _mm512_mask_max_ps(a, 0xFFFF, a, b);  // gcc 12 warns of an operand that the plain form leaves undefined
+  return _mm512_max_ps(a, b);
 #else
   return a > b ? a : b;
 #endif
