@@ -9,22 +9,22 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from soniq_dse import registry
 from soniq_dse.cost.choice import Chooser
-from soniq_dse.cost.energy import Energy
 from soniq_dse.cost.gpu import gpu_estimate, gpu_level_costs
 from soniq_dse.cost.graph import MatmulLayer, at_batch, is_free, is_signed, reordered, segments_of
 from soniq_dse.cost.intervals import Intervals, are_current, read_kept, regime_of, span
 from soniq_dse.cost.layers import LayerCoster, PartCost
 from soniq_dse.cost.operators import Operators
+from soniq_dse.cost.priced import microseconds, operator_estimate, priced
 from soniq_dse.cost.remembered import machine_sha256
 from soniq_dse.cost.vector_loops import COLD_CYCLES
 from soniq_dse.errors import UserError
 from soniq_dse.hardware.levels import best_native_levels
 from soniq_dse.records.choice import Choices, PartShape
-from soniq_dse.records.cost import Bound, CostTerm, EnergyPart, EnergyTerm, Estimate, LayerEstimate
+from soniq_dse.records.cost import Estimate, LayerEstimate
 from soniq_dse.records.design import Assignment
 from soniq_dse.records.gpu import GpuModel, Machine
 from soniq_dse.records.hardware import HardwareModel
@@ -35,7 +35,6 @@ _INTERVALS: dict[tuple[str, str], tuple[Intervals | None, str]] = {}
 """By machine and model of the core: the intervals that its measured layers give, else why there are none."""
 _CHOOSERS: dict[tuple[str, str], Chooser] = {}
 """By machine and model of the core: every loop of a machine is priced once."""
-_TERMS = ("compute", "memory", "packing", "epilogue", "overhead")
 
 
 def estimate(
@@ -73,7 +72,7 @@ def estimate(
         if node.layer is None:
             cycles = operators.cycles(node)
             if cycles > 0:
-                layers.append(_operator_estimate(hw, coster, node, cycles))
+                layers.append(operator_estimate(hw, coster, node, cycles))
             continue
         extra = requantise.get(node.name, 0.0)
         layer, how = _layer_estimate(hw, coster, workload, node, assignment, batch, home, extra)
@@ -128,7 +127,7 @@ def _lone_layer(
     segments = tuple(s.model_copy(update={"channels": s.channels * layer.n_groups}) for s in layer.segments) or None
     bits = sum(s.channels * s.weight_bits for s in segments) / sum(s.channels for s in segments) if segments else 32.0
     home = coster.hierarchy.level_of(layer.n_weights * bits / 8)
-    return _priced(hw, coster, layer, segments, signed=signed, home=home, requantise=coster.emit(layer))
+    return priced(hw, coster, layer, segments, signed=signed, home=home, requantise=coster.emit(layer))
 
 
 def level_costs(
@@ -264,100 +263,10 @@ def _layer_estimate(
     assert node.layer is not None
     layer = at_batch(node.layer, workload, batch).model_copy(update={"name": node.name})
     segments, signed = segments_of(workload, node, assignment), is_signed(workload, node)
-    found, how = _priced(
+    found, how = priced(
         hw, coster, layer, segments, signed=signed, home=home, requantise=requantise, cold_cycles=COLD_CYCLES
     )
     return found.model_copy(update={"op": node.op}), how
-
-
-def _priced(
-    hw: HardwareModel,
-    coster: LayerCoster,
-    layer: MatmulLayer,
-    segments: Sequence[Segment] | None,
-    *,
-    signed: bool,
-    home: int,
-    requantise: float,
-    cold_cycles: float = 0.0,
-) -> tuple[LayerEstimate, str]:
-    """The estimate of a matmul layer, and what priced its compute."""
-    parts = coster.parts(layer, segments, signed=signed, home=home)
-    terms = {
-        "compute": sum(part.compute for part in parts),
-        "memory": sum(part.memory for part in parts),
-        "packing": requantise + sum(part.packing for part in parts),
-        "epilogue": coster.finish(layer, len(parts)) + sum(part.epilogue for part in parts),
-        "overhead": cold_cycles + sum(part.overhead for part in parts),
-    }
-    cycles = sum(terms.values())
-    slowest = max(parts, key=lambda part: part.cycles)
-    largest = max(terms, key=lambda name: terms[name])
-    bound: Bound = slowest.bound if largest in ("compute", "memory") else "overhead"
-    padded = sum(part.padded_macs for part in parts)
-    how = "recipe" if any(part.kernel.priced_by == "recipe" for part in parts) else slowest.kernel.priced_by
-    found = LayerEstimate(
-        name=layer.name,
-        op=layer.op,
-        cycles=cycles,
-        latency_us=_microseconds(hw, cycles),
-        bound=bound,
-        kernels=tuple(dict.fromkeys(part.kernel.name for part in parts)),
-        terms=tuple(CostTerm(name=name, cycles=terms[name]) for name in _TERMS),
-        macs=layer.macs,
-        padding_waste=max(0.0, 1 - layer.macs / coster.threads / padded) if padded else 0.0,
-        choices=tuple(part.choice for part in parts if part.choice is not None),
-        energy=_energy(hw, coster, parts, terms["packing"] + terms["epilogue"] + terms["overhead"]),
-        note=_note(parts, segments is None),
-    )
-    return found, how
-
-
-def _energy(
-    hw: HardwareModel, coster: LayerCoster, parts: Sequence[PartCost], other_cycles: float
-) -> tuple[EnergyTerm, ...] | None:
-    """What a layer takes on all its threads; ``other_cycles`` are those of plain loops on each."""
-    energy = Energy.of(hw)
-    if energy is None:
-        return None
-    compute = sum(
-        part.padded_macs / (part.kernel.rows * part.kernel.cols * part.kernel.pass_k) * (part.kernel.pass_pj or 0.0)
-        for part in parts
-    )
-    picojoules: dict[EnergyPart, float] = {
-        "compute": compute,
-        "memory": sum(energy.traffic(part.bytes_by_level) for part in parts),
-        "other": coster.loops.operations(other_cycles) * energy.instruction(*coster.loops.adder),
-    }
-    return tuple(EnergyTerm(name=n, energy_uj=pj * coster.threads * 1e-6) for n, pj in picojoules.items())
-
-
-def _note(parts: Iterable[PartCost], in_fp32: bool) -> str:
-    if in_fp32:
-        return "fp32, at the rate of fused multiply-adds: a library at its best"
-    recipes = sorted({part.kernel.name for part in parts if part.kernel.priced_by == "recipe"})
-    assumed = sorted({name for part in parts for name in part.kernel.loop.assumed})
-    said = [f"priced by recipe: {', '.join(recipes)}"] if recipes else []
-    said += [f"scalar instructions at figures of their class: {', '.join(assumed)}"] if assumed else []
-    said += ["taps folded into k"] if any(part.folded for part in parts) else []
-    return "; ".join(said)
-
-
-def _operator_estimate(hw: HardwareModel, coster: LayerCoster, node: Node, cycles: float) -> LayerEstimate:
-    return LayerEstimate(
-        name=node.name,
-        op=node.op,
-        cycles=cycles,
-        latency_us=_microseconds(hw, cycles),
-        bound="overhead",
-        terms=(CostTerm(name="epilogue", cycles=cycles),),
-        energy=_energy(hw, coster, (), cycles),
-        note="counted operations of a plain vector loop",
-    )
-
-
-def _microseconds(hw: HardwareModel, cycles: float) -> float:
-    return cycles / hw.clock_ghz.value / 1000
 
 
 def _summed(
@@ -370,9 +279,9 @@ def _summed(
         hardware=hw.name,
         hardware_sha256=machine_sha256(hw),
         cycles=cycles,
-        latency_us=_microseconds(hw, cycles),
-        low_us=_microseconds(hw, found.low_cycles),
-        high_us=_microseconds(hw, found.high_cycles),
+        latency_us=microseconds(hw, cycles),
+        low_us=microseconds(hw, found.low_cycles),
+        high_us=microseconds(hw, found.high_cycles),
         bound=max(layers, key=lambda layer: layer.cycles).bound if layers else "overhead",
         batch=batch,
         threads=threads,
