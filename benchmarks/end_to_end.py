@@ -240,8 +240,8 @@ def notes() -> list[str]:
         "known, then what the cost model chooses. MobileNetV2 has ReLU in place of ReLU6, ours and peers alike; "
         "ResNet-18 at 224x224 has a max pool of 2x2.",
         "",
-        "Kernel choices for about 570 of the 706 shapes of the Zen 4 run were measured before its convolutional epilogue "
-        "was rewritten. Where goals are missed there, by `soniq-dse run --breakdown` of the same networks. "
+        "Kernel choices for about 570 of the 706 shapes of the Zen 4 run were measured before its convolutional "
+        "epilogue was rewritten. Where goals are missed there, by `soniq-dse run --breakdown` of the same networks. "
         "ResNet-20, w1a1: layers of 16 channels take half of the time, a third of which is the epilogue and residuals "
         "in fp32. w2a2: at 16 channels no 2-bit kernel beats the byte dot product; those layers run as at w8a8. "
         "Mixes in ResNet-18: layers of 64 channels are cut into 51 and 13, the kernel pads 51 to 64, and a second pass "
