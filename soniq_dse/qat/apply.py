@@ -109,6 +109,11 @@ def check_trainable(workload: Workload, palette: Palette) -> None:
             floating point, or a linear layer reads more than rows of features, or of tokens.
     """
     _refuse_weight_only(palette)
+    check_operators(workload)
+
+
+def check_operators(workload: Workload) -> None:
+    """As ``check_trainable``, whatever the palette."""
     _refuse_weight_only_windows(workload)
     _refuse_unsupported(workload)
     for node in workload.nodes:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from soniq_dse.errors import UserError
-from soniq_dse.qat.apply import QuantizedModel, check_trainable
+from soniq_dse.qat.apply import QuantizedModel, check_operators, check_trainable
 from soniq_dse.qat.deploy_tokens import PutArray, TokenNodes, integer_weight
 from soniq_dse.records.network import (
     AddNode,
@@ -38,6 +38,7 @@ def deploy(quantized: QuantizedModel, put_array: PutArray) -> IntegerNetwork:
     Raises:
         UserError: a level is weight-only but that of pinned linear layers, or an operator has no integer node.
     """
+    check_operators(quantized.workload)
     for tensor_class in quantized.workload.tensor_classes:
         if tensor_class.pinned_level is None:
             check_trainable(quantized.workload, quantized.mixtures[tensor_class.name].palette)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from soniq_dse import registry
-from soniq_dse.errors import UserError
+from soniq_dse.errors import UserError, unknown_name
 from soniq_dse.qat.allocators import Base, Levels, Problem
 from soniq_dse.qat.apply import QuantizedModel, wrap
 from soniq_dse.qat.deploy import deploy
+from soniq_dse.qat.fake_quant import WeightQuantizer
 from soniq_dse.qat.soft_assignment import SoftAssignment
 from soniq_dse.qat.spending import within_budget
 from soniq_dse.qat.training import STEP_LEARNING_RATE, WEIGHT_DECAY, parameter_groups
@@ -26,6 +28,8 @@ from soniq_dse.records.workload import Unsupported
 from soniq_dse.store import array_ref
 from soniq_dse.workloads.pins import with_pins
 from soniq_dse.workloads.trace import trace
+
+_Named = TypeVar("_Named", Palette, Level)
 
 
 def quantize(
@@ -65,17 +69,22 @@ def quantize(
         name: of the design.
 
     Raises:
-        UserError: the model cannot be traced, a name is not known, or the budget cannot be met.
+        UserError: the model cannot be traced or is wrapped already, an argument is out of its range, a name is not
+            known, or the budget cannot be met.
     """
-    levels = _parsed(palette)
+    levels = _parsed(palette, Palette, "palette")
+    _check_model(model, example)
+    _check_numbers(budget_bits, k_group, seed, granularity)
     workload = trace(model, example, name=name, input_nonnegative=bool((example >= 0).all()))
     chosen: Base = registry.load("allocator", allocator)()
     if chosen.measured:
         raise UserError(f"allocator {allocator}: expected one that measures nothing, got one that needs training data")
-    fixed = {module: Level.parse(level) if isinstance(level, str) else level for module, level in (pins or {}).items()}
+    fixed = {module: _parsed(level, Level, f"pin {module}") for module, level in (pins or {}).items()}
     workload = with_pins(workload, fixed, granularity=granularity)
     request = Problem((), levels, budget_bits, k_group, seed, costs, whole=granularity == "layer")
     quantized = wrap(model, workload, request, name)
+    if not quantized.weights:
+        raise UserError("model: expected at least one nn.Conv2d, nn.Linear or nn.Embedding to quantize, got none")
     for parameter in model.parameters():  # quantizers are made on the CPU
         model.to(parameter.device)
         break
@@ -186,7 +195,14 @@ class Session:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a ``state_dict``, after the model has loaded its own."""
+        """Go on from a ``state_dict``, after the model has loaded its own.
+
+        Raises:
+            UserError: ``state`` is no such dictionary.
+        """
+        lacking = sorted(self.state_dict().keys() - state.keys())
+        if lacking:
+            raise UserError(f"state: expected what Session.state_dict() gave, got none of {', '.join(lacking)}")
         self._steps, self._quantized.keys.step = state["steps"], state["noise_step"]
         if self._soft is not None:
             self._soft.velocity.update({name: value.clone() for name, value in state["velocity"].items()})
@@ -213,10 +229,33 @@ class Session:
                 self._soft.after_backward()
 
 
-def _parsed(palette: Palette | str) -> Palette:
-    if isinstance(palette, Palette):
-        return palette
+def _parsed(value: _Named | str, kind: type[_Named], what: str) -> _Named:
+    if isinstance(value, kind):
+        return value
     try:
-        return Palette.parse(palette)
+        return kind.parse(str(value))
     except ValueError as error:
-        raise UserError(f"palette: {error}") from error
+        raise UserError(f"{what}: {error}") from error
+
+
+def _check_model(model: nn.Module, example: Tensor) -> None:
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+    if any(isinstance(module, WeightQuantizer) for module in model.modules()):
+        raise UserError("model: expected one that is not wrapped yet, got one that quantize() has wrapped before")
+    if not isinstance(example, Tensor):
+        raise UserError(f"example: expected a torch.Tensor, got {type(example).__name__}")
+    if not example.ndim or not len(example):
+        raise UserError(f"example: expected a batch of at least one input, got shape {list(example.shape)}")
+    if not bool(example.isfinite().all()):
+        raise UserError("example: expected finite inputs, got NaN or infinity")
+
+
+def _check_numbers(budget_bits: float | None, k_group: int, seed: int, granularity: str) -> None:
+    if budget_bits is not None and not math.isfinite(budget_bits):
+        raise UserError(f"budget_bits: expected a finite number, got {budget_bits}")
+    for name, number, least in (("k_group", k_group, 1), ("seed", seed, 0)):
+        if not isinstance(number, int) or number < least:
+            raise UserError(f"{name}: expected a whole number of at least {least}, got {number!r}")
+    if granularity not in get_args(Granularity):
+        raise unknown_name("granularity", granularity, get_args(Granularity))

@@ -193,9 +193,42 @@ def test_wrong_requests_are_told_in_one_line() -> None:
         ({"palette": "w2a2", "pins": {"10": "w8a8"}}, "pin: layer: expected a known name, got '10'"),
         ({"palette": "w2+w4a4", "budget_bits": 3.0}, "expected weight-only levels alone, or none"),
         ({"palette": "w2a2+w4a4", "budget_bits": 1.0}, "budget_bits: expected at least 2"),
+        ({"palette": "w2a2+w4a4", "budget_bits": float("nan")}, "budget_bits: expected a finite number, got nan"),
+        ({"palette": "w2a2", "pins": {"9": "w9"}}, "pin 9: expected 1 to 8 bits, got 'w9'"),
+        ({"palette": "w2a2", "granularity": "layr"}, "granularity: .* nearest valid choice: 'layer'"),
+        ({"palette": "w2a2", "k_group": 0}, "k_group: expected a whole number of at least 1, got 0"),
+        ({"palette": "w2a2", "seed": -1}, "seed: expected a whole number of at least 0, got -1"),
     ):
         with pytest.raises(UserError, match=message):
             soniq_dse.quantize(network(), example=example, **arguments)
+
+
+def test_wrong_models_examples_and_states_are_told_in_one_line() -> None:
+    example, wrapped = BATCHES[0][0], network()
+    session = soniq_dse.quantize(wrapped, "w2a2", example)
+    for model, given, message in (
+        (3, example, "model: expected a torch.nn.Module, got int"),
+        (nn.Flatten(), example, "model: expected at least one nn.Conv2d"),
+        (wrapped, example, "model: expected one that is not wrapped yet"),
+        (network(), example.numpy(), "example: expected a torch.Tensor, got ndarray"),
+        (network(), example[:0], r"example: expected a batch of at least one input, got shape \[0, 1, 8, 8\]"),
+        (network(), example * float("nan"), "example: expected finite inputs"),
+    ):
+        with pytest.raises(UserError, match=message):
+            soniq_dse.quantize(model, "w2a2", given)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"state: expected what Session.state_dict.* got none of noise_step"):
+        session.load_state_dict({"phase": "noise"})
+
+
+def test_a_norm_with_statistics_of_each_batch_trains_and_is_not_deployed() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8, track_running_stats=False), nn.ReLU(), nn.Conv2d(8, 4, 3)
+    )
+    session = soniq_dse.quantize(model, "w2a2", BATCHES[0][0])
+    session.finetune()
+    model(BATCHES[0][0]).sum().backward()
+    with pytest.raises(UserError, match="expected operators that the integer network has, got batch_norm"):
+        session.deploy()
 
 
 @pytest.mark.parametrize("phase", ["noise", "finetune"])
