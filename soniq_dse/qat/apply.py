@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from soniq_dse.errors import UserError
-from soniq_dse.qat.allocators import ClassSize, Levels, Problem
 from soniq_dse.qat.fake_quant import ActivationQuantizer, ClassMixture, NoiseKeys, Phase, WeightQuantizer
+from soniq_dse.qat.problem import ClassSize, Levels, Problem
 from soniq_dse.records.design import Assignment, Candidate
 from soniq_dse.records.palette import FLOAT_BITS, Level, Palette
 from soniq_dse.records.workload import Node, TensorClass, Workload

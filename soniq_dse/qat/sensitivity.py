@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from soniq_dse.qat.allocators import Logits, Problem
 from soniq_dse.qat.apply import QuantizedModel
 from soniq_dse.qat.fake_quant import ActivationQuantizer, WeightQuantizer
+from soniq_dse.qat.problem import Logits, Problem
 from soniq_dse.qat.training import device_of
 from soniq_dse.workloads.task import Task
 
