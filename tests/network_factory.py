@@ -148,13 +148,13 @@ class NetworkFactory:
     def add(self, first: str, second: str) -> str:
         return self._add(AddNode(name=self._name("add"), inputs=(first, second), shape=self.shape(first)))
 
-    def pool(self, source: str, op: str, kernel: int, stride: int | None = None) -> str:
+    def pool(self, source: str, op: str, kernel: int, stride: int | None = None, padding: int = 0) -> str:
         channels, *size = self.shape(source)
         step = stride or kernel
-        out = [(extent - kernel) // step + 1 for extent in size]
+        out = [(extent + 2 * padding - kernel) // step + 1 for extent in size]
         node = PoolNode(
             op=op, name=self._name("pool"), inputs=(source,), shape=(channels, *out), kernel=(kernel, kernel),
-            stride=(step, step),
+            stride=(step, step), padding=(padding, padding),
         )  # fmt: skip
         return self._add(node)
 

@@ -295,7 +295,7 @@ class _Graph:
 
     def _pool(self, node: PoolNode) -> None:
         source = node.inputs[0]
-        window = {"kernel_shape": list(node.kernel), "strides": list(node.stride)}
+        window = {"kernel_shape": list(node.kernel), "strides": list(node.stride), "pads": list(node.padding * 2)}
         if source in self._unrounded:  # codes rise with what was rounded; onnxruntime pools no 4-bit types
             self._unrounded[node.name] = {
                 index: self.op("MaxPool", (value,), f"{node.name}/{index}/x", **window)

@@ -191,7 +191,7 @@ def _plain(node: NetworkNode, inputs: list[Tensor]) -> Tensor:
 
 
 def _max_pool(node: PoolNode, x: Tensor) -> Tensor:
-    pooled: Tensor = functional.max_pool2d(x, node.kernel, node.stride)
+    pooled: Tensor = functional.max_pool2d(x, node.kernel, node.stride, node.padding)
     return pooled
 
 

@@ -12,7 +12,7 @@ layer_norm          fp32 (``normalisation.layer_norm``)
 attention           fp32 (``attention.attention``)
 tokens              pixels become tokens
 mean_tokens         fp32 sum in the order of the tokens from the first on, times f32(1 / tokens)
-max_pool2d          of fp32 or of codes
+max_pool2d          of fp32 or of codes, over what of a window lies inside
 avg_pool2d          fp32 sum in row-major window order from the first element on, times f32(1 / window size)
 flatten             channels first
 """
@@ -189,6 +189,9 @@ def _add(_: NetworkNode, first: Array, second: Array) -> Array:
 
 
 def _max_pool2d(node: PoolNode, x: Array) -> Array:
+    if any(node.padding):
+        least = -np.inf if np.issubdtype(x.dtype, np.floating) else np.iinfo(x.dtype).min
+        x = np.pad(x, ((0, 0), (0, 0), *((border, border) for border in node.padding)), constant_values=least)
     return np.asarray(deployment.patches(x, node.kernel, node.stride).max(axis=(4, 5)))
 
 

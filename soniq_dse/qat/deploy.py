@@ -101,7 +101,7 @@ class _Deployment:
             pass
         elif node.op in kinds:
             made = kinds[node.op](**common)
-        elif node.op in ("max_pool2d", "avg_pool2d") and set(node.attributes) <= {"kernel", "stride"}:
+        elif node.op in ("max_pool2d", "avg_pool2d") and set(node.attributes) <= {"kernel", "stride", "padding"}:
             made = PoolNode(op=node.op, **common, **node.attributes)
         else:
             raise UserError(

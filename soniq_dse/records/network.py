@@ -6,9 +6,9 @@ Its arrays travel beside it, as a mapping from ``ArrayRef.sha256`` to the array.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from soniq_dse.records.base import ArrayRef, Record
 from soniq_dse.records.palette import Palette
@@ -54,6 +54,9 @@ class TensorQuantizer(Record):
             for level, count in zip(self.palette.levels, counts, strict=True)
             if count
         )
+
+
+Padding = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
 
 
 class _NetworkNode(Record):
@@ -126,7 +129,7 @@ class Conv2dNode(_MatmulNode):
 
     op: Literal["conv2d"] = "conv2d"
     stride: Pair = (1, 1)
-    padding: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = (0, 0)
+    padding: Padding = (0, 0)
     dilation: Pair = (1, 1)
     groups: PositiveInt = 1
 
@@ -205,14 +208,29 @@ class MeanTokensNode(_NetworkNode):
 
 
 class PoolNode(_NetworkNode):
-    """Max or average pool of an fp32 tensor (or max pool of codes: the same result). No padding, no ceil mode.
+    """Max or average pool of an fp32 tensor (or max pool of codes: the same result). No ceil mode.
 
-    Averages are summed in fp32 in row-major window order, then multiplied by fp32(1 / window size).
+    Averages are summed in fp32 in row-major window order, then multiplied by fp32(1 / window size). A padded maximum is
+    over what of its window lies inside; every window has such a part, and averages are not padded.
     """
 
     op: Literal["max_pool2d", "avg_pool2d"]
     kernel: Pair
     stride: Pair
+    padding: Padding = (0, 0)
+
+    @model_validator(mode="after")
+    def _windows_reach_inside(self) -> PoolNode:
+        most = [extent // 2 if self.op == "max_pool2d" else 0 for extent in self.kernel]
+        if any(self.padding[i] > most[i] for i in (0, 1)):
+            raise ValueError(f"{self.op} {self.name}: expected a padding of at most {most}, got {list(self.padding)}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_padding(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The field came later: files and results without it stay what they are."""
+        plain: dict[str, Any] = handler(self)
+        return {key: value for key, value in plain.items() if key != "padding" or any(value)}
 
 
 class FlattenNode(_NetworkNode):

@@ -32,7 +32,7 @@ struct SoniqPool {
   const void* in;
   void* out;
   int64_t batch, height, width, channels, out_height, out_width;
-  int64_t kernel_height, kernel_width, stride_height, stride_width;
+  int64_t kernel_height, kernel_width, stride_height, stride_width, pad_height, pad_width;
   float scale;  // of averages
 };
 
@@ -164,16 +164,23 @@ void join_pixel(int64_t channels, const T* __restrict in, T* __restrict out) {
   for (int64_t c = 0; c < channels; ++c) out[c] = Op::join(out[c], in[c]);
 }
 
-// Joins the window of one output pixel, element by element in row-major order.
+// Joins a window of rows x columns pixels, element by element in row-major order.
 template <typename T, typename Op>
-void pool_window(const SoniqPool& s, const T* in, T* out) {
+void pool_window(const SoniqPool& s, const T* in, int64_t rows, int64_t columns, T* out) {
   __builtin_memcpy(out, in, s.channels * sizeof(T));
-  for (int64_t x = 1; x < s.kernel_width; ++x) join_pixel<T, Op>(s.channels, in + x * s.channels, out);
-  for (int64_t y = 1; y < s.kernel_height; ++y) {
+  for (int64_t x = 1; x < columns; ++x) join_pixel<T, Op>(s.channels, in + x * s.channels, out);
+  for (int64_t y = 1; y < rows; ++y) {
     const T* row = in + y * s.width * s.channels;
-    for (int64_t x = 0; x < s.kernel_width; ++x) join_pixel<T, Op>(s.channels, row + x * s.channels, out);
+    for (int64_t x = 0; x < columns; ++x) join_pixel<T, Op>(s.channels, row + x * s.channels, out);
   }
 }
+
+// What of a window lies inside: [first, first + size) of an axis.
+struct Span {
+  Span(int64_t at, int64_t kernel, int64_t extent)
+      : first(at > 0 ? at : 0), size((at + kernel < extent ? at + kernel : extent) - first) {}
+  int64_t first, size;
+};
 
 template <typename T, typename Op>
 void pool(const SoniqPool& s, SoniqShare share) {
@@ -181,8 +188,9 @@ void pool(const SoniqPool& s, SoniqShare share) {
     const T* in = static_cast<const T*>(s.in) + image * s.height * s.width * s.channels;
     T* out = static_cast<T*>(s.out) + (image * s.out_height * s.out_width + first) * s.channels;
     for (int64_t p = first; p < first + n; ++p, out += s.channels) {
-      const int64_t y = p / s.out_width * s.stride_height, x = p % s.out_width * s.stride_width;
-      pool_window<T, Op>(s, in + (y * s.width + x) * s.channels, out);
+      const Span rows(p / s.out_width * s.stride_height - s.pad_height, s.kernel_height, s.height);
+      const Span columns(p % s.out_width * s.stride_width - s.pad_width, s.kernel_width, s.width);
+      pool_window<T, Op>(s, in + (rows.first * s.width + columns.first) * s.channels, rows.size, columns.size, out);
     }
   });
 }

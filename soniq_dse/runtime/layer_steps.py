@@ -223,7 +223,10 @@ def pool_arguments(
     """The arguments of a pool step once its buffers have addresses; a mean of tokens is a pool of all pixels."""
     channels, height, width = graph.shape(node.inputs[0])
     _, out_height, out_width = graph.shape(node.name)
-    kernel, stride = (node.kernel, node.stride) if isinstance(node, PoolNode) else ((height, width), (height, width))
+    kernel = stride = (height, width)
+    padding = (0, 0)
+    if isinstance(node, PoolNode):
+        kernel, stride, padding = node.kernel, node.stride, node.padding
     return lambda address: PoolStruct(
         in_=address[reads],
         out=address[writes],
@@ -237,5 +240,7 @@ def pool_arguments(
         kernel_width=kernel[1],
         stride_height=stride[0],
         stride_width=stride[1],
+        pad_height=padding[0],
+        pad_width=padding[1],
         scale=float(np.float32(1 / (kernel[0] * kernel[1]))),
     )

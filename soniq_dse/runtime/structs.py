@@ -62,6 +62,7 @@ class PoolStruct(Struct):
         ("out", _PTR),
         *((name, _I64) for name in ("batch", "height", "width", "channels", "out_height", "out_width")),
         *((name, _I64) for name in ("kernel_height", "kernel_width", "stride_height", "stride_width")),
+        *((name, _I64) for name in ("pad_height", "pad_width")),
         ("scale", ctypes.c_float),
     )
 

@@ -140,7 +140,7 @@ def _linear(node: LinearNode, source: Shape) -> Shape:
 def _pool(node: PoolNode, source: Shape) -> Shape:
     if len(source) != 3:
         raise error_at(node, "an image to read", f"{list(source)}")
-    size = [(source[1 + i] - node.kernel[i]) // node.stride[i] + 1 for i in (0, 1)]
+    size = [(source[1 + i] + 2 * node.padding[i] - node.kernel[i]) // node.stride[i] + 1 for i in (0, 1)]
     return source[0], *size
 
 

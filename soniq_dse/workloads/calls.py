@@ -60,7 +60,7 @@ REASONS = {
     ),
     "softmax": "exponentials are computed in floating point",
     **dict.fromkeys(
-        ("gelu", "silu", "hardswish", "elu", "leaky_relu", "softplus", "mish"),
+        ("gelu", "silu", "hardswish", "elu", "leaky_relu", "prelu", "softplus", "mish", "hardtanh", "tanh", "sigmoid"),
         "the integer network has no such operator; the nearest that it has is nn.ReLU",
     ),
     **dict.fromkeys(

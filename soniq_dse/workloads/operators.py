@@ -105,15 +105,22 @@ def _pool(node: torch.fx.Node, args: dict[str, Any], context: Context) -> Operat
     op, _ = call_of(node)
     kernel = _pair(args["kernel_size"])
     stride = _pair(args["stride"]) if args["stride"] else kernel
+    padding = _pair(args["padding"])
     before, after = shape_of(node.all_input_nodes[0])[-2:], shape_of(node)[-2:]
     plain = (
-        _pair(args["padding"]) == (0, 0)
+        (op == "max_pool2d" or padding == (0, 0))
         and _pair(args.get("dilation", 1)) == (1, 1)
         and args.get("divisor_override") is None
-        and all(after[i] == (before[i] - kernel[i]) // stride[i] + 1 for i in (0, 1))
+        and all(after[i] == (before[i] + 2 * padding[i] - kernel[i]) // stride[i] + 1 for i in (0, 1))
     )
-    attributes = {"kernel": list(kernel), "stride": list(stride)}
-    reason = "" if plain else "the integer network has no pool with padding, dilation, ceil mode or another divisor"
+    attributes = {
+        "kernel": list(kernel),
+        "stride": list(stride),
+        **({"padding": list(padding)} if any(padding) else {}),
+    }
+    reason = (
+        "" if plain else "the integer network has no pool with dilation, ceil mode, another divisor or a padded mean"
+    )
     return Operator(op, attributes, reason=reason)
 
 

@@ -174,6 +174,16 @@ def test_pool_of_codes_and_overlapping_pool() -> None:
     assert_exact(net)
 
 
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 2, 1), (2, 1, 1), (5, 3, 2)])
+def test_padded_pools_of_values_and_of_codes(kernel: int, stride: int, padding: int) -> None:
+    net = NetworkFactory((6, 9, 7), "w1a1+w4a4")
+    codes = net.pool(net.quantize("x", signed=True), "max_pool2d", kernel, stride, padding)
+    inner = net.pool(net.conv(codes, 8, 1), "max_pool2d", kernel, stride, padding)
+    trunk = net.relu(net.add(inner, inner))
+    net.conv(net.quantize(trunk, signed=False), 4, 1)
+    assert_exact(net)
+
+
 def test_operators_on_the_input_itself() -> None:
     net = NetworkFactory((5, 6, 6), "w2a2+w8a8")
     pooled = net.pool(net.relu("x"), "avg_pool2d", 2)

@@ -171,7 +171,8 @@ def test_depthwise_convolution_is_pinned_and_pins_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("pool", "op", "reason"),
     [
-        (nn.MaxPool2d(3, 2, padding=1), "max_pool2d", "no pool with padding"),
+        (nn.MaxPool2d(3, 2, padding=1), "max_pool2d", ""),
+        (nn.AvgPool2d(3, 2, padding=1), "avg_pool2d", "a padded mean"),
         (nn.MaxPool2d(2, ceil_mode=True), "max_pool2d", "ceil mode"),
         (nn.AvgPool2d(2, divisor_override=3), "avg_pool2d", "divisor"),
         (nn.AdaptiveAvgPool2d(2), "adaptive_avg_pool2d", r"from \[7, 7\] to \[2, 2\]"),
