@@ -1,31 +1,39 @@
-"""Latency of a network on a GPU, kernel by kernel (``gpu_kernels``); nothing is fitted.
+"""Latency of a network on a GPU, launch by launch (``gpu_kernels``), as ``runtime/gpu_network.py`` runs it.
 
-Weights of the run before are still in the cache where those of the whole network fit. A convolution, and a layer of
-several segments, are one launch of the layer kernel. Not modelled: bank conflicts, clocks under load.
+Weights of the run before are still in the cache where those of the whole network fit. A layer is one launch of the
+layer kernel, with the sum and the ReLU behind it; it writes the codes of the next one, and only what no layer writes is
+packed by a pass. Nothing is fitted. The interval rests on layers measured on such a GPU where they are kept, else it is
+half to twice. Not modelled: bank conflicts, clocks under load.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from math import prod
+from pathlib import Path
 
 from soniq_dse.cost.gpu_kernels import GpuCost, float_cost, kernel_cost, padded_k, pass_cost
 from soniq_dse.cost.graph import MatmulLayer, at_batch, is_free, segments_of
+from soniq_dse.cost.intervals import NOMINAL, Intervals, are_current, read_kept, regime_of
 from soniq_dse.errors import UserError
 from soniq_dse.hardware.gpus import gpu_levels
-from soniq_dse.kernels.gpu_catalog import gpu_kernels_for, gpu_layer_kernel_for, part_for
+from soniq_dse.kernels.gpu_catalog import gpu_layer_kernel_for, part_for
 from soniq_dse.records.cost import CostTerm, Estimate, LayerEstimate
 from soniq_dse.records.design import Assignment
 from soniq_dse.records.gpu import GpuKernel, GpuModel
 from soniq_dse.records.palette import Level, LevelCost
-from soniq_dse.records.workload import Conv2dLayer, GemmLayer, Node, Segment, Workload
+from soniq_dse.records.workload import Node, Segment, Workload
 
 FACTOR = 2.0
 """From half to twice: what is said of the error of a model that nothing was held against."""
 _ABSORBED = frozenset({"input", "flatten", "batch_norm", "relu"})
 """Done by the kernel before or after."""
+_IN_EPILOGUE = frozenset({"batch_norm", "relu", "add"})
+_INTERVALS: dict[tuple[str, str], Intervals | None] = {}
+"""By descriptor and folder: what its kept measurements give."""
 
 
 def gpu_estimate(
@@ -40,18 +48,49 @@ def gpu_estimate(
         raise UserError(f"batch, threads: expected 1 or more, and 1 on a GPU, got {batch} and {threads}")
     cached = _weight_bytes(workload, assignment) <= gpu.l2.size_bytes.value
     packed: set[str] = set()
+    made_by_layers = _made_by_layers(workload)
     layers = []
     for node in workload.nodes:
         if node.layer is not None:
             segments = segments_of(workload, node, assignment)
-            pack = segments is not None and node.inputs[0] not in packed
+            written = node.inputs[0] in made_by_layers and node.layer.n_groups == 1
+            pack = segments is not None and not written and node.inputs[0] not in packed
             packed |= {node.inputs[0]} if pack else set()
             layers.append(_layer(gpu, workload, node, segments, batch, cached=cached, pack=pack))
-        elif node.op not in _ABSORBED:
+        elif node.op not in _ABSORBED and node.name not in made_by_layers:
             elements = prod(node.shape) + sum(prod(workload.node(name).shape) for name in node.inputs)
             cost = pass_cost(gpu, node.op, 4.0 * elements * batch / workload.input_shape[0])
             layers.append(_estimate_of(gpu, node.name, node.op, [], [cost], 0, "one pass over its operands"))
     return _summed(gpu, layers, batch)
+
+
+def gpu_layer_estimate(gpu: GpuModel, layer: MatmulLayer) -> Estimate:
+    """One layer by itself: codes in, floats out, its weights in the cache. Without segments in 16-bit floats.
+
+    Raises:
+        UserError: a level that the GPU does not compute.
+    """
+    return _summed(gpu, [_lone_layer(gpu, layer)], 1)
+
+
+def _lone_layer(gpu: GpuModel, layer: MatmulLayer) -> LayerEstimate:
+    cols, groups = layer.out_channels // layer.n_groups, layer.n_groups
+    if layer.segments:
+        costs = _in_one_launch(gpu, layer, layer.segments, cached=True)
+    else:
+        costs = [float_cost(gpu, layer.rows, cols, layer.segment_channels * layer.taps, groups=groups, cached=True)]
+    return _estimate_of(gpu, layer.name, layer.op, costs, [], layer.macs, "")
+
+
+def _made_by_layers(workload: Workload) -> set[str]:
+    """Tensors that a layer's launch gives, with what its epilogue takes along: a sum whose other side is there."""
+    readers = Counter(name for node in workload.nodes for name in node.inputs)
+    found: set[str] = set()
+    for node in workload.nodes:
+        alone = [name for name in node.inputs if name in found and readers[name] == 1]
+        if node.layer is not None or (alone and node.op in _IN_EPILOGUE):
+            found.add(node.name)
+    return found
 
 
 def gpu_level_costs(gpu: GpuModel, workload: Workload, *, batch: int = 1, threads: int = 1) -> tuple[LevelCost, ...]:
@@ -67,7 +106,7 @@ def gpu_level_costs(gpu: GpuModel, workload: Workload, *, batch: int = 1, thread
     ]
     found = []
     for level in dict.fromkeys(native.level for native in gpu_levels(gpu)):
-        costs = [_cheapest(gpu, layer, level, layer.segment_channels, cached=True) for layer in layers]
+        costs = [_segment_cost(gpu, layer, level, layer.segment_channels, cached=True) for layer in layers]
         cycles, macs = sum(cost.cycles for cost in costs), sum(layer.macs for layer in layers)
         native = next(native for native in gpu_levels(gpu) if native.level == level)
         kernels = Counter(cost.kernel for cost in costs)
@@ -90,31 +129,21 @@ def gpu_level_costs(gpu: GpuModel, workload: Workload, *, batch: int = 1, thread
     return tuple(found)
 
 
-def _cheapest(gpu: GpuModel, layer: MatmulLayer, level: Level, channels: int, *, cached: bool) -> GpuCost:
-    """The kernel that is predicted to take least for ``channels`` input channels of each group."""
-    kernels: list[GpuKernel] = []
-    if level in [native.level for native in gpu_levels(gpu)]:
-        plain = isinstance(layer, GemmLayer) or _is_pointwise(layer)
-        kernels = [part_for(gpu_layer_kernel_for(gpu), level), *(gpu_kernels_for(level, gpu) if plain else ())]
-    k = layer.taps * max(1, channels)
-    fitting = [kernel for kernel in kernels if padded_k(kernel, k, layer.taps) <= kernel.k_max]
-    if not fitting:
+def _segment_cost(gpu: GpuModel, layer: MatmulLayer, level: Level, channels: int, *, cached: bool) -> GpuCost:
+    """The layer kernel's part for ``channels`` input channels of each group."""
+    native = level in [native.level for native in gpu_levels(gpu)]
+    part, k = part_for(gpu_layer_kernel_for(gpu), level) if native else None, layer.taps * max(1, channels)
+    if part is None or padded_k(part, k, layer.taps) > part.k_max:
         known = ", ".join(dict.fromkeys(native.level.name for native in gpu_levels(gpu)))
         raise UserError(f"level {level.name}: expected one that {gpu.name} computes natively ({known})")
-    return min((_cost_of(gpu, kernel, layer, k, cached=cached) for kernel in fitting), key=lambda cost: cost.cycles)
+    return _cost_of(gpu, part, layer, k, cached=cached)
 
 
-def _in_onelaunch_cycles(
-    gpu: GpuModel, layer: MatmulLayer, segments: Sequence[Segment], *, cached: bool
-) -> list[GpuCost]:
+def _in_one_launch(gpu: GpuModel, layer: MatmulLayer, segments: Sequence[Segment], *, cached: bool) -> list[GpuCost]:
     """Several segments by the layer kernel: what comes before is paid once."""
-    if len(segments) == 1:
-        return [_cheapest(gpu, layer, segments[0].level, segments[0].channels // layer.n_groups, cached=cached)]
     costs: list[GpuCost] = []
     for segment in segments:
-        part = part_for(gpu_layer_kernel_for(gpu), segment.level)
-        k = layer.taps * max(1, segment.channels // layer.n_groups)
-        cost = _cost_of(gpu, part, layer, k, cached=cached)
+        cost = _segment_cost(gpu, layer, segment.level, segment.channels // layer.n_groups, cached=cached)
         costs.append(replace(cost, launch=0.0, first_access=0.0) if costs else cost)
     return costs
 
@@ -122,11 +151,6 @@ def _in_onelaunch_cycles(
 def _cost_of(gpu: GpuModel, kernel: GpuKernel, layer: MatmulLayer, k: int, *, cached: bool) -> GpuCost:
     cols, groups = layer.out_channels // layer.n_groups, layer.n_groups
     return kernel_cost(gpu, kernel, layer.rows, cols, k, groups=groups, cached=cached, taps=layer.taps)
-
-
-def _is_pointwise(layer: Conv2dLayer) -> bool:
-    """A matrix product of its pixels as they lie."""
-    return layer.kernel == (1, 1) and layer.stride == (1, 1) and layer.padding == (0, 0)
 
 
 def _layer(
@@ -147,7 +171,7 @@ def _layer(
         cost = float_cost(gpu, layer.rows, cols, k, groups=groups, cached=cached)
         note = "16-bit floats at the rate of tensor units: a library at its best"
         return _estimate_of(gpu, node.name, node.op, [cost], [], layer.macs, note)
-    parts = _in_onelaunch_cycles(gpu, layer, segments, cached=cached)
+    parts = _in_one_launch(gpu, layer, segments, cached=cached)
     elements = prod(workload.node(node.inputs[0]).shape) * batch / workload.input_shape[0]
     passes = [pass_cost(gpu, "pack", elements * 5.0)] if pack else []
     return _estimate_of(gpu, node.name, node.op, parts, passes, layer.macs, "")
@@ -183,20 +207,54 @@ def _summed(gpu: GpuModel, layers: Iterable[LayerEstimate], batch: int) -> Estim
     per_layer = tuple(layers)
     cycles = sum(layer.cycles for layer in per_layer)
     latency_us = _microseconds(gpu, cycles)
+    low, high, interval, calibrated = _span(gpu, per_layer)
     return Estimate(
         hardware=gpu.name,
         hardware_sha256=gpu.identity(),
         cycles=cycles,
         latency_us=latency_us,
-        low_us=latency_us / FACTOR,
-        high_us=latency_us * FACTOR,
+        low_us=_microseconds(gpu, low),
+        high_us=_microseconds(gpu, high),
         bound=max(per_layer, key=lambda layer: layer.cycles).bound if per_layer else "launch",
         batch=batch,
         threads=1,
         per_layer=per_layer,
         model="gpu",
-        interval="model only, not measured: half to twice, by assumption",
+        interval=interval,
+        calibrated=calibrated,
     )
+
+
+def _span(gpu: GpuModel, layers: Sequence[LayerEstimate]) -> tuple[float, float, str, bool]:
+    """Cycles at the ends of the interval, how they were come by, and whether they rest on measurements."""
+    intervals = _intervals(gpu)
+    low = high = 0.0
+    calibrated = False
+    for layer in layers:
+        factors = intervals.factors(regime_of(layer.bound)) if intervals and layer.macs else None
+        calibrated = calibrated or factors is not None
+        low += layer.cycles * (factors.low if factors else 1 / FACTOR)
+        high += layer.cycles * (factors.high if factors else FACTOR)
+    if intervals is None or not calibrated:
+        return low, high, "model only, not measured: half to twice, by assumption", False
+    rest = "" if all(layer.macs for layer in layers) else "; what is no layer half to twice, by assumption"
+    return low, high, f"{NOMINAL:.0%} split-conformal from {intervals.n} layers {intervals.origin}{rest}", True
+
+
+def _intervals(gpu: GpuModel) -> Intervals | None:
+    """From the layers that were measured on such a GPU, kernels that have changed since left out."""
+    key = gpu.identity(), str(Path.cwd())
+    if key not in _INTERVALS:
+        kept, _ = read_kept(gpu)
+        residuals: dict[str, list[float]] = {}
+        for one in kept.layers if kept else ():
+            if one.measurement.median_us and are_current(one.kernels):
+                found = _lone_layer(gpu, one.layer)
+                residual = math.log(one.measurement.median_us / found.latency_us)
+                residuals.setdefault(regime_of(found.bound), []).append(residual)
+        origin = f"measured on {kept.host.processor} on {kept.date}" if kept else ""
+        _INTERVALS[key] = Intervals(residuals, origin) if residuals else None
+    return _INTERVALS[key]
 
 
 def _weight_bytes(workload: Workload, assignment: Assignment | None) -> float:

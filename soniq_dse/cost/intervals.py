@@ -18,12 +18,16 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from soniq_dse.errors import UserError
+from soniq_dse.hardware.gpus import match_gpu
 from soniq_dse.hardware.host import match_host
 from soniq_dse.kernels.catalog import catalog
+from soniq_dse.kernels.gpu_catalog import gpu_layer_kernels
+from soniq_dse.kernels.gpu_loops import cuda_source_sha256
 from soniq_dse.kernels.keep_loops import source_sha256
 from soniq_dse.records.cost import Bound, LayerEstimate
 from soniq_dse.records.crosscheck import MeasuredLayers
-from soniq_dse.records.hardware import Figure, HardwareModel
+from soniq_dse.records.gpu import GpuModel, Machine
+from soniq_dse.records.hardware import Figure
 from soniq_dse.resources import shipped_folder
 
 NOMINAL = 0.90
@@ -55,10 +59,10 @@ def regime_of(bound: Bound) -> str:
     """``memory`` behind the nearest cache, ``overhead``, else ``core``."""
     if bound in ("l2", "l3", "dram"):
         return "memory"
-    return "overhead" if bound == "overhead" else "core"
+    return "overhead" if bound in ("overhead", "launch") else "core"
 
 
-def read_kept(hw: HardwareModel) -> tuple[MeasuredLayers | None, str]:
+def read_kept(hw: Machine) -> tuple[MeasuredLayers | None, str]:
     """The layers that were measured on the machine of ``hw`` and kept, and where none serve, why.
 
     They are looked for below the current folder, then among the shipped files. A what-if has none. A descriptor that
@@ -84,7 +88,10 @@ def read_kept(hw: HardwareModel) -> tuple[MeasuredLayers | None, str]:
                 f"{folder / place}: {field}: expected a MeasuredLayers record, got {first['msg']}; "
                 f"`soniq-dse crosscheck --hw {hw.name} --keep` writes one"
             ) from error
-        matches, why = match_host(hw, kept.host)
+        if isinstance(hw, GpuModel):
+            matches, why = match_gpu(hw.name, hw.matches, [kept.host.processor])
+        else:
+            matches, why = match_host(hw, kept.host)
         return (kept, "") if matches else (None, f"layers were measured on another processor: {why}")
     return None, "no layers were measured on this machine"
 
@@ -159,8 +166,13 @@ def span(
 
 def are_current(kernels: Mapping[str, str]) -> bool:
     """Whether the sources of kernels (symbol -> hash) are what they were."""
-    known = {spec.symbol: spec for spec in catalog()}
-    return all(symbol in known and source_sha256(known[symbol].path) == sha for symbol, sha in kernels.items())
+    known = {spec.symbol: spec.path for spec in catalog()}
+    on_gpus = {layer.symbol: layer.path for layer in gpu_layer_kernels()}
+    return all(
+        (symbol in known and source_sha256(known[symbol]) == sha)
+        or (symbol in on_gpus and cuda_source_sha256(on_gpus[symbol]) == sha)
+        for symbol, sha in kernels.items()
+    )
 
 
 def _tolerated(layer: LayerEstimate, how: str, spread: float) -> tuple[float, float]:

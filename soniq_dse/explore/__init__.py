@@ -22,6 +22,7 @@ from soniq_dse.errors import UserError
 from soniq_dse.explore._budgets import budget_of, overdrawn
 from soniq_dse.explore._confusion import confusion
 from soniq_dse.explore._measure import Measurer
+from soniq_dse.explore._measure_gpu import GpuMeasurer
 from soniq_dse.explore._pins import words_of
 from soniq_dse.explore._plan import INT8, Options, Plan, design_name, make_plan
 from soniq_dse.explore._ray import cluster_cores
@@ -33,6 +34,7 @@ from soniq_dse.explore._worst import worst_timelines
 from soniq_dse.records.cost import Measurement
 from soniq_dse.records.design import Candidate, TrainedBaseline, TrainedDesign
 from soniq_dse.records.front import DesignPoint, ParetoFront, Report, RunInfo, SkippedDesign, TextSample
+from soniq_dse.records.gpu import GpuModel
 from soniq_dse.report.build import build_report
 from soniq_dse.report.points import Evaluation, details_of, hypervolume_of, objectives_of, points_of, search_of
 from soniq_dse.runtime.pack import PackedNetwork
@@ -156,7 +158,8 @@ def _forget(plan: Plan, store: Store) -> None:
 
 def _evaluate(plan: Plan, store: Store, found: Searched, notify: Notify) -> Iterator[Evaluation]:
     """Estimates and measurements of all that was asked for and trained, references first, in the order of the plan."""
-    measurer, asked = Measurer(plan, store, found.failures, notify), set(found.asked)
+    kind = GpuMeasurer if isinstance(plan.hardware, GpuModel) else Measurer
+    measurer, asked = kind(plan, store, found.failures, notify), set(found.asked)
     for candidate in plan.baselines:
         trained = stored(plan, store, "baseline", candidate)
         if isinstance(trained, TrainedBaseline) and plan.is_reference(candidate):
@@ -200,7 +203,7 @@ def _design_evaluation(plan: Plan, candidate: Candidate, trained: TrainedDesign,
         threads=options.threads,
         estimate=predicted,
         measurement=measured,
-        agreement=agree(predicted, measured, host_mismatch=plan.host_mismatch),
+        agreement=agree(predicted, measured, host_mismatch=plan.host_mismatch if measured.skipped else None),
         assignment=trained.assignment,
         metric_fake_quant_val=trained.metric_fake_quant_val,
         epochs=trained.epochs,
@@ -212,7 +215,7 @@ def _design_evaluation(plan: Plan, candidate: Candidate, trained: TrainedDesign,
 
 def _continuations(plan: Plan, packed: PackedNetwork, measured: Measurement) -> tuple[TextSample, ...]:
     """None where the network was not run here."""
-    return () if measured.skipped else continuations(plan.task, packed, plan.options.threads)
+    return () if measured.skipped or plan.host_mismatch else continuations(plan.task, packed, plan.options.threads)
 
 
 def _baseline_evaluation(plan: Plan, candidate: Candidate, trained: TrainedBaseline, measurer: Measurer) -> Evaluation:
@@ -308,12 +311,23 @@ def _notes(
             "2 bits up, more at 1 bit) mean nothing; --seeds 5 gives error bars."
         )
     notes += [text for text in map(overdrawn, points) if text]
-    if plan.host_mismatch is not None:
-        notes.append(f"Latencies are predicted only: {plan.host_mismatch}.")
-    reasons = {e.measurement.skipped: e.name for e in evaluations if e.measurement and e.measurement.skipped}
-    notes += [f"Not measured ({name}): {reason}." for reason, name in reasons.items() if plan.host_mismatch is None]
+    notes += _unmeasured(plan, [(e.name, e.measurement) for e in evaluations if e.measurement])
     notes += [f"{part.node} ({part.op}) stays in floating point: {part.reason}." for part in plan.workload.unsupported]
     return tuple(notes)
+
+
+def _unmeasured(plan: Plan, found: Sequence[tuple[str, Measurement]]) -> list[str]:
+    """What was not measured here, and where kept measurements come from."""
+    kept = [one.host for _, one in found if one.host and plan.host_mismatch]
+    reasons = {one.skipped: name for name, one in found if one.skipped}
+    if plan.host_mismatch is None:
+        return [f"Not measured ({name}): {reason}." for reason, name in reasons.items()]
+    if not kept:
+        return [f"Latencies are predicted only: {plan.host_mismatch}."]
+    return [
+        f"{len(kept)} of {len(found)} latencies are kept measurements of {kept[0].processor}; the others are predicted "
+        "only."
+    ]
 
 
 def _command_of(plan: Plan, candidate: Candidate) -> str:

@@ -43,8 +43,7 @@ class Measurer:
         packed = PackedNetwork(trained.network, arrays)
         packed.save(self._folder / f"{file_name(candidate)}.safetensors")
         options, hardware = self._plan.options, self._plan.hardware
-        if isinstance(hardware, GpuModel):
-            return packed
+        assert not isinstance(hardware, GpuModel)  # GpuMeasurer's
         shapes = packed.shapes(options.batch)
         tuned = self._tuned(packed)
         return packed.with_choices(choose_kernels(hardware, shapes, threads=options.threads, known=tuned))

@@ -21,19 +21,26 @@ MOST_SEGMENTS = 8
 _INTS = (
     "rows", "cols", "groups", "pixels", "height", "width", "out_height", "out_width", "kernel_height", "kernel_width",
     "stride_height", "stride_width", "pad_height", "pad_width", "dilation_height", "dilation_width", "relu_first",
-    "relu_last", "n_segments", "unused",
+    "relu_last", "n_segments", "n_codes",
 )
 # fmt: on
 _SEGMENT = np.dtype(
     [(name, "u8") for name in ("weights", "activations", "row_sums", "scale", "offset")]
-    + [(name, "i4") for name in ("kind", "steps", "left", "unused")]
+    + [(name, "i4") for name in ("kind", "steps", "left", "parts")]
 )
+CODES = np.dtype(
+    [(name, "u8") for name in ("packed", "row_sums", "sources")]
+    + [(name, "f4") for name in ("inverse", "shift", "low", "high")]
+    + [(name, "i4") for name in ("first", "channels", "bits", "steps", "group_words", "unused")]
+)
+"""``Codes`` of ``cuda/codes.h``; pointers as integers."""
 LAYER = np.dtype(
     [(name, "i4") for name in _INTS]
-    + [(name, "u8") for name in ("bias", "residual", "out")]
-    + [("segments", _SEGMENT, MOST_SEGMENTS)]
+    + [(name, "u8") for name in ("bias", "residual", "out", "channel_of")]
+    + [(name, "i4") for name in ("out_channels", "unused")]
+    + [("segments", _SEGMENT, MOST_SEGMENTS), ("codes", CODES, MOST_SEGMENTS)]
 )
-"""``Layer`` of ``cuda/layer.h``; pointers as integers."""
+"""``Layer`` of ``cuda/layer.h``."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,43 @@ def layer_grid(kernel: GpuLayerKernel, layer: Conv2dLayer) -> tuple[int, int]:
     return -(-cols // kernel.tile) * layer.groups, -(-layer.rows // kernel.tile)
 
 
+@dataclass(frozen=True)
+class PlacedSegment:
+    """A segment as it lies on the device: addresses, and the sum of a row's codes in ``parts``."""
+
+    part: GpuKernel
+    weights: int
+    activations: int
+    row_sums: int
+    scale: int
+    offset: int
+    steps: int
+    left: int
+    parts: int = 1
+
+
+def geometry_table(layer: Conv2dLayer, segments: Sequence[PlacedSegment]) -> NDArray[Any]:
+    """The ``Layer`` (one element of ``LAYER``) with all but its epilogue, whose fields are 0.
+
+    Raises:
+        UserError: more segments than the kernel takes.
+    """
+    if not 1 <= len(segments) <= MOST_SEGMENTS:
+        raise UserError(f"segments: expected 1 to {MOST_SEGMENTS}, got {len(segments)}")
+    table = np.zeros(1, LAYER)
+    pixels = layer.batch * layer.height * layer.width
+    sizes = (layer.rows, layer.out_channels // layer.groups, layer.groups, pixels, layer.height, layer.width)
+    window = (*layer.out_size, *layer.kernel, *layer.stride, *layer.padding, *layer.dilation)
+    for name, value in zip(_INTS, (*sizes, *window, 0, 0, len(segments), 0), strict=True):
+        table[name] = value
+    table["out_channels"] = layer.out_channels
+    for row, segment in zip(table["segments"][0], segments, strict=False):
+        for name in ("weights", "activations", "row_sums", "scale", "offset", "steps", "left", "parts"):
+            row[name] = getattr(segment, name)
+        row["kind"] = 16 * segment.part.weight_bits + segment.part.activation_bits
+    return table
+
+
 def layer_table(
     layer: Conv2dLayer,
     segments: Sequence[GpuSegment],
@@ -86,24 +130,26 @@ def layer_table(
     Raises:
         UserError: more segments than the kernel takes, or k beyond the limit of one.
     """
-    if not 1 <= len(segments) <= MOST_SEGMENTS:
-        raise UserError(f"segments: expected 1 to {MOST_SEGMENTS}, got {len(segments)}")
-    table = np.zeros(1, LAYER)
-    pixels = layer.batch * layer.height * layer.width
-    sizes = (layer.rows, layer.out_channels // layer.groups, layer.groups, pixels, layer.height, layer.width)
-    window = (*layer.out_size, *layer.kernel, *layer.stride, *layer.padding, *layer.dilation)
-    flags = (epilogue.relu_first, epilogue.relu_last, len(segments), 0)
-    for name, value in zip(_INTS, (*sizes, *window, *flags), strict=True):
-        table[name] = value
+    placed = [_placed(layer, segment, place) for segment in segments]
+    table = geometry_table(layer, placed)
+    table["relu_first"], table["relu_last"] = epilogue.relu_first, epilogue.relu_last
     table["bias"], table["out"] = place(epilogue.bias.astype(np.float32)), out
     table["residual"] = 0 if epilogue.residual is None else place(epilogue.residual)
-    for row, segment in zip(table["segments"][0], segments, strict=False):
-        weights, activations, sums, steps = _operands(layer, segment)
-        row["weights"], row["activations"], row["row_sums"] = place(weights), place(activations), place(sums)
-        row["scale"], row["offset"] = place(segment.scale), place(segment.offset)
-        row["kind"] = 16 * segment.part.weight_bits + segment.part.activation_bits
-        row["steps"], row["left"] = steps, segment.left
     return table
+
+
+def _placed(layer: Conv2dLayer, segment: GpuSegment, place: Callable[[NDArray[Any]], int]) -> PlacedSegment:
+    weights, activations, sums, steps = _operands(layer, segment)
+    return PlacedSegment(
+        part=segment.part,
+        weights=place(weights),
+        activations=place(activations),
+        row_sums=place(sums),
+        scale=place(segment.scale),
+        offset=place(segment.offset),
+        steps=steps,
+        left=segment.left,
+    )
 
 
 def _operands(
@@ -114,14 +160,29 @@ def _operands(
     codes = np.concatenate((segment.codes, segment.pad_codes[None]))
     channels = codes.shape[1] // groups
     steps = padded_steps(part, channels)
-    padded_steps(part, taps * steps * part.k_group)
-    nothing = 0 if part.wgt == "s8" else 1 - 2**part.weight_bits  # of code 0
-    weights = np.full((len(segment.weights), taps, steps * part.k_group), nothing, np.int8)
-    weights[:, :, :channels] = segment.weights.reshape(len(segment.weights), taps, channels)
-    packed_weights, packed, sums = [], [], []
-    for of_group, of_pixels in zip(np.split(weights, groups), np.split(codes, groups, axis=1), strict=True):
-        packed_weights.append(pack_weights(part, of_group.reshape(len(of_group), -1)))
+    packed, sums = [], []
+    for of_pixels in np.split(codes, groups, axis=1):
         both = pack_activations(part, np.ascontiguousarray(of_pixels))
         packed.append(both[0])
         sums.append(both[1])
-    return np.concatenate(packed_weights), np.concatenate(packed), np.concatenate(sums), steps
+    weights = segment.weights.reshape(len(segment.weights), taps, channels)
+    return packed_taps(part, weights, groups), np.concatenate(packed), np.concatenate(sums), steps
+
+
+def packed_taps(part: GpuKernel, weights: NDArray[np.int8], groups: int) -> NDArray[np.uint32]:
+    """``[out_channels, taps, channels]`` integers as the layer kernel reads them, group after group.
+
+    Raises:
+        UserError: k is beyond the kernel's limit.
+    """
+    n_out, taps, channels = weights.shape
+    steps = padded_steps(part, channels)
+    padded_steps(part, taps * steps * part.k_group)
+    padded = np.full((n_out, taps, steps * part.k_group), nothing(part), np.int8)
+    padded[:, :, :channels] = weights
+    return np.concatenate([pack_weights(part, one.reshape(len(one), -1)) for one in np.split(padded, groups)])
+
+
+def nothing(part: GpuKernel) -> int:
+    """The weight of code 0, which pads: beside an activation of code 0 it adds nothing."""
+    return 0 if part.wgt == "s8" else 1 - 2**part.weight_bits

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Union
 from pydantic import Field, PositiveInt, TypeAdapter
 
 from soniq_dse.records.base import Record
+from soniq_dse.records.cost import Measurement
 from soniq_dse.records.hardware import Figure, HardwareModel, Name, Source
 
 WARP_THREADS = 32
@@ -180,3 +181,15 @@ class GpuLayerKernel(Record):
     tile: PositiveInt
     parts: tuple[GpuKernel, ...]
     path: str
+
+
+class KeptDesign(Record):
+    """A line of ``hwmodels/measured/NAME/designs.jsonl``: a network as it was timed on the GPU that
+    ``measurement.host`` names. ``shape_sha256`` is of its kernels, their sources and geometries."""
+
+    schema_version: Literal[1] = 1
+    shape_sha256: str
+    batch: PositiveInt
+    network: str
+    date: str
+    measurement: Measurement

@@ -3,24 +3,27 @@
 // Equation. An implicit GEMM: row m is an output pixel, k runs over taps and, within a tap, over the channels of a segment. Per segment
 //   raw = sum w u, exactly in int32; then, in fp32, each operation rounded on its own, as cpu/layer.h has it:
 //   t = 0; per segment in order: t = t + f32((raw << left) + offset[n]) * scale[n];  t = t + bias[n]; relu_first; t = t + residual;
-//   relu_last. Codes other than u (2u - c, u - 128) are what `left` and `offset` are for.
+//   relu_last. Codes other than u (2u - c, u - 128) are what `left` and `offset` are for. The result is written as fp32, as the codes that
+//   the next layer reads (codes.h), or as both.
 // Exactness. Taps times padded channels of a segment within the limit of its bits, as in gemm_bmma and gemm_imma.
 // Packing. Activations as those of gemm_bmma or gemm_imma, rows being the pixels of all images and k a segment's channels, and behind
 //   them one pixel that stands for every pixel outside; weights likewise, k being [tap][padded channels]. With groups, one after another.
+//   Output channels lie as the next layer's segments have them, each from a multiple of 32 on, where codes are written.
 // Bound. Tensor units, of tiles of 64 x 64 outputs; a pixel of a tile is read once a tap.
 #pragma once
+#include "codes.h"
 #include "mma_ops.h"
 
 constexpr int kSegments = 8;
 
 struct Segment {
   const uint4 *weights, *activations;
-  const int* row_sums;   // [groups][pixels + 1]; not read where weights are plain integers
+  const int* row_sums;   // [groups][parts][pixels + 1]: a row's sum in parts; not read where weights are plain integers
   const float* scale;    // [groups * cols], as all vectors of the epilogue
   const int* offset;
   int kind;   // 16 x bits of the weights + bits of the activations
   int steps;  // along the channels of a tap
-  int left, unused;
+  int left, parts;
 };
 
 struct Layer {
@@ -28,15 +31,19 @@ struct Layer {
   int height, width, out_height, out_width;
   int kernel_height, kernel_width, stride_height, stride_width;
   int pad_height, pad_width, dilation_height, dilation_width;
-  int relu_first, relu_last, n_segments, unused;
-  const float *bias, *residual;  // residual: [rows][groups * cols] or null
-  float* out;                    // [rows][groups * cols]
+  int relu_first, relu_last, n_segments, n_codes;
+  const float *bias, *residual;  // residual: as out, or null
+  float* out;                    // [rows][out_channels], or null
+  const int* channel_of;         // place -> channel of out and residual, -1: none; or null, where they are the same
+  int out_channels, unused;      // of out and residual
   Segment segments[kSegments];
+  Codes codes[kSegments];
 };
 
 template <class... Ops>
 struct LayerKernel {
   static constexpr int tile = 64, most_words = 2560;  // outputs either way; uint4 of shared memory for the stages of any segment
+  static constexpr int row_bytes = tile + 4;          // of codes in shared memory: rows begin in different banks
 
   // The top left of a row's window; a row behind the last one lies outside of every image.
   struct Place {
@@ -83,7 +90,8 @@ struct LayerKernel {
     __syncthreads();  // places are there, and all have done with the segment before
     if (Op::c_w && threadIdx.x < tile) {
       int sum = 0;
-      for (int tap = 0; tap < taps; ++tap) sum += s.row_sums[(long long)group * (layer.pixels + 1) + Tap(layer, tap).pixel(layer, places[threadIdx.x])];
+      for (int part = group * s.parts; part < (group + 1) * s.parts; ++part)
+        for (int tap = 0; tap < taps; ++tap) sum += s.row_sums[(long long)part * (layer.pixels + 1) + Tap(layer, tap).pixel(layer, places[threadIdx.x])];
       sums[threadIdx.x] = sum;
     }
     Tile::walk(stage_words, taps * s.steps, load, [&](const uint4* stage) { Tile::multiply(acc, stage); });
@@ -113,22 +121,60 @@ struct LayerKernel {
       const Segment& s = layer.segments[i];
       ((s.kind == Ops::kind ? segment<Ops>(layer, s, places, sums, stage_words, t) : void()), ...);
     }
-    finish(layer, t);
+    finish(layer, t, (unsigned char*)stage_words);
   }
 
-  static SONIQ_INLINE void finish(const Layer& layer, const float (&t)[2][2][4]) {
+  static SONIQ_INLINE const Codes& codes_at(const Layer& layer, int place) {
+    int i = layer.n_codes - 1;
+    while (layer.codes[i].first > place) --i;
+    return layer.codes[i];
+  }
+
+  // `codes`: shared memory for those of the tile, a byte each.
+  static SONIQ_INLINE void finish(const Layer& layer, const float (&t)[2][2][4], unsigned char* codes) {
     using Outputs = MmaTile<Planes<1, 1>, 2, 4, 2, 2, 2>;  // whose thread has which output does not depend on the bits
     const int blocks = (layer.cols + tile - 1) / tile, group = blockIdx.x / blocks, block = blockIdx.x % blocks;
     const int none[2][2][4] = {};
+    __syncthreads();  // all have done with the stages, where the codes go
     Outputs::each(none, [&](unsigned channel, unsigned row, int, int i, int j, int e) {
       const int in_group = block * tile + channel, n = group * layer.cols + in_group, m = blockIdx.y * tile + row;
       if (in_group >= layer.cols || m >= layer.rows) return;
-      const long long at = (long long)m * layer.cols * layer.groups + n;
+      const int to = layer.channel_of ? layer.channel_of[n] : n;
       float value = __fadd_rn(t[i][j][e], layer.bias[n]);
       if (layer.relu_first) value = fmaxf(value, 0.0f);
-      if (layer.residual) value = __fadd_rn(value, layer.residual[at]);
-      layer.out[at] = layer.relu_last ? fmaxf(value, 0.0f) : value;
+      if (to >= 0) {
+        const long long at = (long long)m * layer.out_channels + to;
+        if (layer.residual) value = __fadd_rn(value, layer.residual[at]);
+        if (layer.relu_last) value = fmaxf(value, 0.0f);
+        if (layer.out) layer.out[at] = value;
+      }
+      if (layer.n_codes) codes[row * row_bytes + channel] = to < 0 ? 0 : code_of(codes_at(layer, n), value);
     });
+    if (!layer.n_codes) return;
+    __syncthreads();
+    const int row = threadIdx.x / 2, half = threadIdx.x % 2, place = block * tile + 32 * half, m = blockIdx.y * tile + row;
+    if (row < tile && place < layer.cols && m < layer.rows) write(layer, place, m, codes + row * row_bytes + 32 * half);
+  }
+
+  // 32 codes of a pixel, all of one segment, as words; the first of a segment's in this tile also writes their sum.
+  static SONIQ_INLINE void write(const Layer& layer, int place, int m, const unsigned char* codes) {
+    const Codes& c = codes_at(layer, place);
+    const unsigned* bytes = (const unsigned*)codes;
+    const unsigned i = unsigned(place - c.first) / 32;
+    for (int p = 0; p < c.bits; ++p) {
+      unsigned word = 0;
+#pragma unroll
+      for (int j = 0; j < 8; ++j) word |= ((bytes[j] >> p & 0x01010101u) * 0x01020408u >> 24 & 15) << 4 * j;
+      c.packed[word_at(m, p, i, c.steps, c.bits)] = word;
+    }
+    if (!c.bits)
+      for (int j = 0; j < 8; ++j) c.packed[word_at(m, 0, i * 8 + j, c.steps, 1)] = bytes[j];
+    const int block = place / tile * tile;
+    if (place != block && c.first <= block) return;
+    const bool both = place == block && place + 32 < layer.cols && &codes_at(layer, place + 32) == &c;
+    unsigned sum = 0;
+    for (int j = 0; j < (both ? 16 : 8); ++j) sum = dot_u8_u8(bytes[j], 0x01010101u, sum);
+    c.row_sums[(long long)(place / tile - c.first / tile) * (layer.rows + 1) + m] = int(sum);
   }
 };
 

@@ -5,20 +5,17 @@
 // Packing. Those of gemm_bmma, gemv_bmma, gemv_popc (bit planes by ballot), gemm_imma and gemv_dp4a (bytes, four lanes a word), gemm_imma4
 //   (nibbles, eight lanes a word).
 // Bound. Device memory or the shared cache: 4 bytes read an element. A block of 16 warps takes a row, a warp 32 elements at a time.
-#include "soniq_cuda.h"
+#include "codes.h"
 
 #define SONIQ_PACK_ARGUMENTS                                                                                        \
   const float *__restrict__ x, unsigned *__restrict__ packed, int *__restrict__ row_sums, int k, int steps, float scale, float shift
 
-// Where word `i` of plane `p` of a row lies, `n` words a row. A tile of eight rows or columns has eight words of each, in the order
-// of mma operand B.
-SONIQ_DEVICE long long in_tile(unsigned row, unsigned word) { return (row * 4 + word % 4) * 2 + word / 4; }
-
+// Where word `i` of plane `p` of a row lies. A tile has eight rows, or eight columns of planes of rows, as in codes.h.
 template <int BITS>
 struct TilePlanes {
   static constexpr int planes = BITS, words = 8, per_word = 32;  // 32-bit words of a plane in a step
   static SONIQ_INLINE long long at(unsigned row, unsigned p, unsigned i, unsigned steps) {
-    return (((long long)(row / 8) * steps + i / 8) * BITS + p) * 64 + in_tile(row % 8, i % 8);
+    return word_at(row, p, i, steps, BITS);
   }
 };
 
@@ -27,7 +24,7 @@ struct ColumnPlanes {
   static constexpr int planes = BITS, words = 8, per_word = 32;
   static SONIQ_INLINE long long at(unsigned row, unsigned p, unsigned i, unsigned steps) {
     constexpr unsigned rows = 8 / BITS;
-    return ((long long)(row / rows) * steps + i / 8) * 64 + in_tile(row % rows * BITS + p, i % 8);
+    return word_at(row / rows * 8 + row % rows * BITS + p, 0, i, steps, 1);
   }
 };
 
@@ -42,14 +39,14 @@ struct RowPlanes {
 struct TileBytes {
   static constexpr int planes = 0, words = 1, per_word = 4;  // a step here is one of 32 elements
   static SONIQ_INLINE long long at(unsigned row, unsigned, unsigned i, unsigned steps) {
-    return ((long long)(row / 8) * steps + i / 8) * 64 + in_tile(row % 8, i % 8);
+    return word_at(row, 0, i, steps, 1);
   }
 };
 
 struct TileNibbles {
   static constexpr int planes = 0, words = 1, per_word = 8;
   static SONIQ_INLINE long long at(unsigned row, unsigned, unsigned i, unsigned steps) {
-    return ((long long)(row / 8) * (steps / 2) + i / 8) * 64 + in_tile(row % 8, i % 8);
+    return word_at(row, 0, i, steps / 2, 1);
   }
 };
 

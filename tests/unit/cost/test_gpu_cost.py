@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from soniq_dse.cost.bounds import even_assignment, uniform_assignment
-from soniq_dse.cost.gpu import gpu_estimate, gpu_level_costs
+from soniq_dse.cost.gpu import gpu_estimate, gpu_layer_estimate, gpu_level_costs
 from soniq_dse.cost.gpu_kernels import GpuCost, float_cost, kernel_cost
 from soniq_dse.cost.network import estimate
 from soniq_dse.errors import UserError
@@ -13,9 +15,14 @@ from soniq_dse.hardware.gpus import gpu_levels
 from soniq_dse.hardware.load import load_machine
 from soniq_dse.hardware.whatif import what_if
 from soniq_dse.kernels.gpu_catalog import gpu_catalog, gpu_kernels_for, gpu_layer_kernel_for
-from soniq_dse.kernels.gpu_loops import kept_gpu_loops
+from soniq_dse.kernels.gpu_device import gpu_host
+from soniq_dse.kernels.gpu_loops import cuda_source_sha256, kept_gpu_loops
+from soniq_dse.records.choice import Choices
+from soniq_dse.records.cost import Measurement
+from soniq_dse.records.crosscheck import MeasuredLayer, MeasuredLayers
 from soniq_dse.records.gpu import GpuKernel, GpuModel
 from soniq_dse.records.palette import Level, Palette
+from soniq_dse.records.workload import Conv2dLayer, GemmLayer, Segment
 from soniq_dse.workloads import load_workload
 
 GPUS = ("a100", "l40s", "h100", "h200", "b200", "rtx_5090")
@@ -95,7 +102,7 @@ def test_an_estimate_names_kernels_and_bounds_and_says_that_nothing_was_measured
         assert sum(term.cycles for term in layer.terms) == pytest.approx(layer.cycles)
         assert layer.kernels
         assert 0 <= layer.padding_waste < 1
-    assert found.bound == "launch"  # a small network at batch 1
+    assert found.bound in ("launch", "latency")  # a small network at batch 1
 
 
 def test_a_machine_that_does_not_exist_is_priced_too() -> None:
@@ -127,6 +134,54 @@ def test_what_a_gpu_does_not_do_is_refused() -> None:
     weight_only = uniform_assignment(workload, Level(weight_bits=4, activation_bits=32))
     with pytest.raises(UserError, match=r"level w4: expected one that h200 computes natively \(w1a1, "):
         estimate(gpu("h200"), workload, weight_only)
+
+
+def kept_layers(processor: str, times: float, sources: str | None = None) -> MeasuredLayers:
+    """Layers whose every measurement is ``times`` the prediction, some a little more and some a little less."""
+    h200 = gpu("h200")
+    layers = []
+    for i in range(60):
+        segments = (Segment(weight_bits=1 + i % 2, activation_bits=2, channels=64 * (1 + i)),)
+        layer = Conv2dLayer(
+            name=f"layer{i}", in_channels=64 * (1 + i), out_channels=64, height=14, width=14, kernel=(3, 3),
+            padding=(1, 1), segments=segments,
+        )  # fmt: skip
+        measured = gpu_layer_estimate(h200, layer).latency_us * times * (1 + 0.001 * (i - 30))
+        layers.append(
+            MeasuredLayer(
+                layer=layer,
+                choices=Choices(),
+                kernels={"layer_f32__sm80_bmma": sources or cuda_source_sha256("cuda/layer_bmma.cu")},
+                measurement=Measurement(median_us=measured, samples=15, settled=True),
+            )
+        )
+    host = gpu_host(processor, "sm_90", 132, 141 * 10**9, {})
+    return MeasuredLayers(
+        hardware="h200", hardware_sha256="", date="2026-01-01", host=host, compiler="NVRTC 13.0", layers=tuple(layers)
+    )
+
+
+@pytest.mark.parametrize(
+    ("processor", "sources", "calibrated"),
+    [("NVIDIA H200", None, True), ("NVIDIA H200", "0" * 64, False), ("NVIDIA L40S", None, False)],
+    ids=["of-this-gpu", "of-changed-kernels", "of-another-gpu"],
+)
+def test_intervals_rest_on_kept_layers(
+    processor: str, sources: str | None, calibrated: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "hwmodels" / "measured" / "h200"
+    folder.mkdir(parents=True)
+    (folder / "layers.json").write_text(kept_layers(processor, 1.25, sources).model_dump_json())
+    monkeypatch.chdir(tmp_path)
+    layer = GemmLayer(
+        name="a", m=4096, k=4096, n=4096, segments=[Segment(weight_bits=1, activation_bits=1, channels=4096)]
+    )
+    found = gpu_layer_estimate(gpu("h200"), layer)
+    assert found.calibrated is calibrated
+    assert ("measured on NVIDIA H200 on 2026-01-01" in found.interval) is calibrated
+    high, low = found.high_us / found.latency_us, found.low_us / found.latency_us
+    assert (low, high) == (1.0, pytest.approx(1.28, abs=0.02)) if calibrated else (0.5, 2.0)
+    assert not gpu_layer_estimate(gpu("h200", "overhead.launch_us=1"), layer).calibrated  # a what-if
 
 
 def test_segments_of_a_layer_share_one_launch_and_a_convolution_has_a_kernel() -> None:
