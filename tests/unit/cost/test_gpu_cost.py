@@ -173,9 +173,8 @@ def test_intervals_rest_on_kept_layers(
     folder.mkdir(parents=True)
     (folder / "layers.json").write_text(kept_layers(processor, 1.25, sources).model_dump_json())
     monkeypatch.chdir(tmp_path)
-    layer = GemmLayer(
-        name="a", m=4096, k=4096, n=4096, segments=[Segment(weight_bits=1, activation_bits=1, channels=4096)]
-    )
+    segments = (Segment(weight_bits=1, activation_bits=1, channels=4096),)
+    layer = GemmLayer(name="a", m=4096, k=4096, n=4096, segments=segments)
     found = gpu_layer_estimate(gpu("h200"), layer)
     assert found.calibrated is calibrated
     assert ("measured on NVIDIA H200 on 2026-01-01" in found.interval) is calibrated
