@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from soniq_dse.cli._common import console, json_option, print_json, table
-from soniq_dse.cli.palette import hw_option, processor
+from soniq_dse.cli.palette import hw_option, machine
 
 if TYPE_CHECKING:
     from soniq_dse.records.crosscheck import Crosscheck, MeasuredLayers
@@ -46,14 +46,14 @@ def command(
 
     Predictions are written to DIR/predictions.json before the first measurement, and every measurement to DIR as it is
     made: interrupt it whenever you like, the same command goes on. Where the descriptor speaks of another
-    machine, there are predictions only. Exit code 1 where a goal of the cost model is missed (it says which), 2 for a
-    wrong file, 3 where this machine cannot run the kernels.
+    machine, there are predictions only; of a GPU that is not here, kept measurements are taken. Exit code 1 where a
+    goal of the cost model is missed (it says which), 2 for a wrong file, 3 where this machine cannot run the kernels.
     """
     from soniq_dse.crosscheck import Options, built_in_layers, crosscheck, read_layers
     from soniq_dse.hardware.host import detect_host
     from soniq_dse.report.crosscheck import build_crosscheck, finding
 
-    hw = processor(hw_name)
+    hw = machine(hw_name)
     chosen = built_in_layers() if layers is None else read_layers(layers, hw)
     folder = out or Path("reports") / "runs" / f"crosscheck-{hw.name}"
     command_line = shlex.join(["soniq-dse", *sys.argv[1:]])

@@ -13,7 +13,6 @@ from soniq_dse.cli._common import console, json_option, print_json, table, write
 
 if TYPE_CHECKING:
     from soniq_dse.records.gpu import Machine
-    from soniq_dse.records.hardware import HardwareModel
     from soniq_dse.records.palette import LevelCost, PaletteChoice
 
 hw_option = click.option("--hw", "hw_name", metavar="NAME", help="Descriptor: a path or a name. Default: this host's.")
@@ -171,13 +170,6 @@ def machine(hw_name: str | None, settings: Sequence[str] = ()) -> Machine:
     from soniq_dse.hardware.whatif import what_if
 
     return what_if(load_machine(_descriptor(hw_name)), settings)
-
-
-def processor(hw_name: str | None) -> HardwareModel:
-    """``machine`` for what only processors do; a GPU is a ``UserError``."""
-    from soniq_dse.hardware.load import load_hardware
-
-    return load_hardware(_descriptor(hw_name))
 
 
 def _descriptor(hw_name: str | None) -> str | Path:

@@ -3,7 +3,7 @@
 A kernel takes ``launch + first access + max(what each unit is busy)``: tensor units, instructions issued, integer units
 (``alu``), shared memory, the shared cache, device memory, and ``latency`` where too few bytes are under way to fill the
 memory. Blocks go to multiprocessors in equal numbers, so the last ones leave some idle. The largest of these is the
-bound. Issue and integer units count the instructions of the kept loop along k; where none is kept (layer kernels, a
+bound. Issue and integer units count the instructions of the kept loop along k; where none is kept (a
 source changed since) they count the multiply-accumulates and what unpacking takes.
 """
 
@@ -12,11 +12,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from soniq_dse.kernels.gpu_loops import kept_gpu_loops, work_of_block
+from soniq_dse.kernels.gpu_loops import kept_gpu_loops, loop_name, work_of_block
 from soniq_dse.kernels.gpu_pack import grid_of
 from soniq_dse.records.cost import Bound
 from soniq_dse.records.gpu import WARP_THREADS, GpuKernel, GpuModel
 
+LAYER_STAGES = 4
+"""Most of any part (``stages`` of ``cuda/layer.h``)."""
 FLOAT_TILE = 128
 """Rows and columns that a block of a library's 16-bit matrix product makes."""
 _COMPUTE: tuple[Bound, ...] = ("tensor", "issue", "alu", "shared")
@@ -118,7 +120,7 @@ def _in_block(gpu: GpuModel, kernel: GpuKernel, k: int, weight_bytes: float, row
 
 def _add_issued(busy: dict[Bound, float], gpu: GpuModel, kernel: GpuKernel, k: int) -> None:
     """Instructions of the kept loop, for each that multiplies."""
-    loop = kept_gpu_loops(gpu.architecture).get(kernel.symbol)
+    loop = kept_gpu_loops(gpu.architecture).get(loop_name(kernel))
     if loop is None:
         return
     part, iterations = gpu.multiprocessor, work_of_block(kernel, k) / loop.work
@@ -151,14 +153,16 @@ def _bytes_under_way(gpu: GpuModel, kernel: GpuKernel) -> float:
     """Bytes that a block has asked for while it waits: all stages but one, or four loads of 16 bytes a thread."""
     if kernel.op == "gemv":
         return kernel.threads * 16.0 * 4
-    loop = kept_gpu_loops(gpu.architecture).get(kernel.symbol)
+    loop = kept_gpu_loops(gpu.architecture).get(loop_name(kernel))
     stages = loop.shared_bytes // _stage_bytes(kernel) if loop else 2
+    if kernel.symbol.startswith("layer"):  # whose parts share the room of the deepest
+        stages = min(stages, LAYER_STAGES)
     return (stages - 1) * _stage_bytes(kernel)
 
 
 def _resident_blocks(gpu: GpuModel, kernel: GpuKernel, here: int) -> float:
     """Blocks on one multiprocessor at a time."""
-    part, loop = gpu.multiprocessor, kept_gpu_loops(gpu.architecture).get(kernel.symbol)
+    part, loop = gpu.multiprocessor, kept_gpu_loops(gpu.architecture).get(loop_name(kernel))
     registers = kernel.threads * (loop.registers if loop else WARP_THREADS)
     shared = max(1.0, loop.shared_bytes if loop else 4 * _stage_bytes(kernel) if kernel.op == "gemm" else 0)
     room = min(part.threads_max.value // kernel.threads, part.blocks_max.value, part.shared_size_bytes.value // shared)

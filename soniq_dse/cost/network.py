@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from soniq_dse import registry
 from soniq_dse.cost.choice import Chooser
-from soniq_dse.cost.gpu import gpu_estimate, gpu_level_costs
+from soniq_dse.cost.gpu import gpu_estimate, gpu_layer_estimate, gpu_level_costs
 from soniq_dse.cost.graph import MatmulLayer, at_batch, is_free, is_signed, reordered, segments_of
 from soniq_dse.cost.intervals import Intervals, are_current, read_kept, regime_of, span
 from soniq_dse.cost.layers import LayerCoster, PartCost
@@ -82,7 +82,7 @@ def estimate(
 
 
 def estimate_layer(
-    hw: HardwareModel,
+    hw: Machine,
     layer: MatmulLayer,
     *,
     signed: bool = True,
@@ -99,6 +99,8 @@ def estimate_layer(
     Raises:
         UserError: as ``estimate``.
     """
+    if isinstance(hw, GpuModel):
+        return gpu_layer_estimate(hw, layer)
     _check_range(hw, 1, layer.threads)
     found, how = _lone_layer(hw, layer, signed, model, choices)
     return _summed(hw, [found], {found.name: how}, 1, layer.threads, model)

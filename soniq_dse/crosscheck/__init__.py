@@ -19,19 +19,18 @@ from pathlib import Path
 from soniq_dse.agreement import agree
 from soniq_dse.cost.network import estimate, estimate_layer
 from soniq_dse.cost.timeline import timeline
+from soniq_dse.crosscheck._bench import Bench, bench_for
 from soniq_dse.crosscheck._built_in import built_in_layers
 from soniq_dse.crosscheck._journal import Journal
 from soniq_dse.crosscheck._layers_file import read_layers
-from soniq_dse.crosscheck._measure import Timer, choices_of, sources_of
-from soniq_dse.crosscheck._networks import NetworkCase, network_cases, packed_network
+from soniq_dse.crosscheck._measure import choices_of
+from soniq_dse.crosscheck._networks import NetworkCase, network_cases
 from soniq_dse.crosscheck._scores import goals_of, summarise
 from soniq_dse.errors import MissingCapabilityError, UserError
-from soniq_dse.hardware.host import match_host, missing_features
-from soniq_dse.native.compiler import host_compiler
 from soniq_dse.records.base import content_sha256
 from soniq_dse.records.cost import Estimate, Host, Measurement, Timeline
 from soniq_dse.records.crosscheck import Crosscheck, CrosscheckRow, MeasuredLayer, MeasuredLayers
-from soniq_dse.records.hardware import HardwareModel
+from soniq_dse.records.gpu import GpuModel, Machine
 from soniq_dse.records.workload import Conv2dLayer, GemmLayer
 
 __all__ = ["Found", "Options", "built_in_layers", "crosscheck", "read_layers"]
@@ -75,26 +74,31 @@ class _Predicted:
     network: NetworkCase | None = None
 
 
-def crosscheck(hw: HardwareModel, layers: Sequence[MatmulLayer], host: Host, options: Options, notify: Notify) -> Found:
-    """Predict ``layers`` (and networks) on ``hw``; where ``host`` is that machine, measure them too.
+def crosscheck(hw: Machine, layers: Sequence[MatmulLayer], host: Host, options: Options, notify: Notify) -> Found:
+    """Predict ``layers`` (and networks) on ``hw``; where ``host`` is, or has, that machine, measure them too. Of a GPU
+    that is not here the kept measurements are taken.
 
     Raises:
         UserError: a layer cannot be predicted, or the folder not be written.
         MissingCapabilityError: the host is the machine, but lacks a compiler.
     """
-    matches, why = match_host(hw, host)
+    bench = bench_for(hw, host)
+    measures = bench.why_not is None and bench.here
     predicted = [_predict_layer(hw, layer) for layer in layers]
     if options.networks:
         predicted += [_predict_network(hw, case) for case in network_cases(hw)]
-    sources = [sources_of(one.estimate) for one in predicted] if matches else []
-    journal = _journal(options.folder, predicted, sources, host) if matches else None
+    sources = [bench.sources(one.estimate) for one in predicted] if measures else []
+    journal = _journal(options.folder, predicted, sources, bench) if measures else None
     if journal is not None and journal.read():
         predicted = _as_first_predicted(options.folder, predicted)
     predicted_at, sha256 = _write_predictions(options.folder, hw, _now(), [one.row for one in predicted], sources)
-    rows = [one.row.model_copy(update={"reason": f"not measured: {why}"}) for one in predicted]
+    rows = [one.row.model_copy(update={"reason": f"not measured: {bench.why_not}"}) for one in predicted]
     measured: list[Measurement] = []
     if journal is not None:
-        measured = _measure(predicted, host, journal, options.budget_s, notify)
+        measured = _measure(predicted, bench, journal, options.budget_s, notify)
+    elif bench.why_not is None:
+        measured = [_measure_one(bench, one) for one in predicted]
+    if measured:
         rows = [_filled(one, found) for one, found in zip(predicted, measured, strict=True)]
     summary = summarise(rows)
     record = Crosscheck(
@@ -102,31 +106,33 @@ def crosscheck(hw: HardwareModel, layers: Sequence[MatmulLayer], host: Host, opt
         hardware=hw.name,
         hardware_title=hw.title,
         hardware_sha256=hw.identity(),
-        matches_host=matches,
-        not_measured=None if matches else why,
-        host=host,
-        compiler=host_compiler().version if matches else "",
+        matches_host=measures,
+        not_measured=bench.why_not,
+        host=bench.host,
+        compiler=bench.compiler() if bench.why_not is None else "",
         predicted_at=predicted_at,
         predictions_sha256=sha256,
-        measured_at=_now() if matches else None,
+        measured_at=_now() if measures else None,
         summary=summary,
         goals=goals_of(summary),
         rows=tuple(rows),
         timelines=_timelines(hw, rows),
     )
-    kept = _kept(hw, record, predicted, sources, measured) if matches else None
-    return Found(record, kept, matches or not missing_features(hw.features, host))
+    kept = _kept(hw, record, predicted, sources, measured) if measures else None
+    return Found(record, kept, bench.can_run or bench.why_not is None)
 
 
-def _timelines(hw: HardwareModel, rows: Sequence[CrosscheckRow]) -> tuple[Timeline, ...]:
-    """Of the first kernels of the layers farthest off."""
+def _timelines(hw: Machine, rows: Sequence[CrosscheckRow]) -> tuple[Timeline, ...]:
+    """Of the first kernels of the layers farthest off; a GPU has none."""
+    if isinstance(hw, GpuModel):
+        return ()
     layers = [row for row in rows if row.kind == "layer" and row.error_percent is not None and row.kernels]
     farthest = sorted(layers, key=lambda row: -abs(row.error_percent or 0.0))
     symbols = list(dict.fromkeys(row.kernels[0] for row in farthest))[:TIMELINES]
     return tuple(found for symbol in symbols if (found := timeline(symbol, hw)) is not None)
 
 
-def _predict_layer(hw: HardwareModel, layer: MatmulLayer) -> _Predicted:
+def _predict_layer(hw: Machine, layer: MatmulLayer) -> _Predicted:
     try:
         found = estimate_layer(hw, layer)
     except UserError as error:
@@ -136,7 +142,7 @@ def _predict_layer(hw: HardwareModel, layer: MatmulLayer) -> _Predicted:
     return _Predicted(_row(layer.name, "layer", content_sha256(shape)[:12], levels, found), found, layer=layer)
 
 
-def _predict_network(hw: HardwareModel, case: NetworkCase) -> _Predicted:
+def _predict_network(hw: Machine, case: NetworkCase) -> _Predicted:
     found = estimate(hw, case.workload, case.assignment)
     return _Predicted(_row(case.name, "network", case.model, case.palette.name, found), found, network=case)
 
@@ -160,12 +166,12 @@ def _row(name: str, kind: str, group: str, levels: str, found: Estimate) -> Cros
     )
 
 
-def _journal(folder: Path, predicted: Sequence[_Predicted], sources: Sequence[dict[str, str]], host: Host) -> Journal:
+def _journal(folder: Path, predicted: Sequence[_Predicted], sources: Sequence[dict[str, str]], bench: Bench) -> Journal:
     """The journal of measurements of ``predicted``. Their intervals are no part of what names it: what a stopped run
     kept changes them."""
     values = [one.row.to_json_value() for one in predicted]
     rows = [{name: value for name, value in row.items() if name not in _INTERVAL} for row in values]
-    return Journal(folder, [rows, list(sources), host.to_json_value(), host_compiler().version])
+    return Journal(folder, [rows, list(sources), bench.host.to_json_value(), bench.compiler()])
 
 
 def _as_first_predicted(folder: Path, predicted: Sequence[_Predicted]) -> list[_Predicted]:
@@ -181,11 +187,11 @@ def _as_first_predicted(folder: Path, predicted: Sequence[_Predicted]) -> list[_
 
 
 def _measure(
-    predicted: Sequence[_Predicted], host: Host, journal: Journal, budget_s: float, notify: Notify
+    predicted: Sequence[_Predicted], bench: Bench, journal: Journal, budget_s: float, notify: Notify
 ) -> list[Measurement]:
-    timer, begin = Timer(host), time.monotonic()
+    begin = time.monotonic()
     notify("building kernels")
-    timer.build([one.estimate for one in predicted])
+    bench.build([one.estimate for one in predicted])
     found, done = journal.read(), 0
     for attempt in range(ATTEMPTS):
         left = [i for i in spread_out(len(predicted)) if i not in found or not _is_final(found[i])]
@@ -195,7 +201,7 @@ def _measure(
                 break
             more = f", {taken / done * (len(left) - number + 1):.0f} s left" if done else ""
             notify(f"measuring {number} of {len(left)}{', again' if attempt else more}: {predicted[i].row.name}")
-            found[i] = _better(found.get(i), _measure_one(timer, predicted[i]))
+            found[i] = _better(found.get(i), _measure_one(bench, predicted[i]))
             journal.add(i, found[i])
             done += 1
     if len(found) == len(predicted):
@@ -209,12 +215,12 @@ def spread_out(count: int) -> list[int]:
     return sorted(range(count), key=lambda i: i * (math.sqrt(5) - 1) / 2 % 1)
 
 
-def _measure_one(timer: Timer, one: _Predicted) -> Measurement:
+def _measure_one(bench: Bench, one: _Predicted) -> Measurement:
     if one.layer is not None:
-        return timer.layer(one.layer, one.estimate)
+        return bench.layer(one.layer, one.estimate)
     assert one.network is not None
     try:
-        return timer.network(packed_network(one.network).with_choices(choices_of(one.estimate)))
+        return bench.network(one.network, one.estimate)
     except MissingCapabilityError:
         raise
     except UserError as error:  # an operator without an integer form
@@ -248,7 +254,7 @@ def _filled(one: _Predicted, found: Measurement) -> CrosscheckRow:
 
 
 def _kept(
-    hw: HardwareModel,
+    hw: Machine,
     record: Crosscheck,
     predicted: Sequence[_Predicted],
     sources: Sequence[dict[str, str]],
@@ -276,7 +282,7 @@ def _kept(
 
 
 def _write_predictions(
-    folder: Path, hw: HardwareModel, created: str, rows: Sequence[CrosscheckRow], sources: Sequence[dict[str, str]]
+    folder: Path, hw: Machine, created: str, rows: Sequence[CrosscheckRow], sources: Sequence[dict[str, str]]
 ) -> tuple[str, str]:
     """Write ``predictions.json``; gives when they were made and their hash, which it holds too.
 

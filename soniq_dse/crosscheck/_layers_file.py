@@ -11,7 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from soniq_dse.errors import UserError, nearest
 from soniq_dse.kernels.catalog import kernels_for
-from soniq_dse.records.hardware import HardwareModel
+from soniq_dse.kernels.gpu_catalog import gpu_layer_kernel_for, part_for
+from soniq_dse.records.gpu import GpuModel, Machine
 from soniq_dse.records.palette import MAX_BITS
 from soniq_dse.records.workload import Conv2dLayer, GemmLayer, Layer, Segment
 
@@ -23,7 +24,7 @@ _KINDS: dict[str, type[GemmLayer] | type[Conv2dLayer]] = {"gemm": GemmLayer, "co
 _DESCRIBED = {"kernel": "[height, width]", "stride": "[height, width]", "padding": "[height, width]"}
 
 
-def read_layers(path: Path, hw: HardwareModel) -> tuple[GemmLayer | Conv2dLayer, ...]:
+def read_layers(path: Path, hw: Machine) -> tuple[GemmLayer | Conv2dLayer, ...]:
     """The layers of the JSON array in ``path``, which can be run by the kernels of a machine like ``hw``.
 
     Raises:
@@ -83,7 +84,7 @@ def _fields_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-def _problems(layer: GemmLayer | Conv2dLayer, hw: HardwareModel) -> list[tuple[str, str]]:
+def _problems(layer: GemmLayer | Conv2dLayer, hw: Machine) -> list[tuple[str, str]]:
     """(field, what is wrong) of a layer whose fields are well formed."""
     found: list[tuple[str, str]] = []
     if not layer.name:
@@ -94,8 +95,10 @@ def _problems(layer: GemmLayer | Conv2dLayer, hw: HardwareModel) -> list[tuple[s
         sizes = value if isinstance(value, list) else [value]
         if any(isinstance(size, int) and size > LARGEST for size in sizes):
             found.append((field, f"expected at most {LARGEST}, got {value}"))
-    if layer.threads > hw.cores:
-        found.append(("threads", f"expected at most the {hw.cores} cores of {hw.name}, got {layer.threads}"))
+    cores = 1 if isinstance(hw, GpuModel) else hw.cores
+    if layer.threads > cores:
+        cores_of = "1 on a GPU" if isinstance(hw, GpuModel) else f"at most the {cores} cores of {hw.name}"
+        found.append(("threads", f"expected {cores_of}, got {layer.threads}"))
     for index, segment in enumerate(layer.segments):
         text = _depth_problem(layer, segment, hw)
         if text:
@@ -103,13 +106,16 @@ def _problems(layer: GemmLayer | Conv2dLayer, hw: HardwareModel) -> list[tuple[s
     return found
 
 
-def _depth_problem(layer: GemmLayer | Conv2dLayer, segment: Segment, hw: HardwareModel) -> str:
+def _depth_problem(layer: GemmLayer | Conv2dLayer, segment: Segment, hw: Machine) -> str:
     if segment.activation_bits > MAX_BITS:
         return (
             f"expected activation_bits of 1 to {MAX_BITS}: the layer driver multiplies integers, "
             f"got {segment.activation_bits}; nearest valid choice: {MAX_BITS}"
         )
-    most = max(spec.k_max for spec in kernels_for(segment.level, signed=True, features=hw.features))
+    if isinstance(hw, GpuModel):
+        most = part_for(gpu_layer_kernel_for(hw), segment.level).k_max
+    else:
+        most = max(spec.k_max for spec in kernels_for(segment.level, signed=True, features=hw.features))
     depth = layer.taps * segment.channels
     if depth <= most:
         return ""

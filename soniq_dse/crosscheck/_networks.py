@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
 
 from soniq_dse import registry
 from soniq_dse.cost.bounds import even_assignment
+from soniq_dse.hardware.gpus import gpu_levels
 from soniq_dse.hardware.levels import native_levels
 from soniq_dse.records.design import Assignment
-from soniq_dse.records.hardware import HardwareModel
+from soniq_dse.records.gpu import GpuModel, Machine
+from soniq_dse.records.network import IntegerNetwork
 from soniq_dse.records.palette import Palette
 from soniq_dse.records.workload import Workload
 from soniq_dse.runtime.pack import PackedNetwork
@@ -32,11 +37,12 @@ class NetworkCase:
         return f"{self.model} {self.palette.name}"
 
 
-def network_cases(hw: HardwareModel) -> Iterator[NetworkCase]:
+def network_cases(hw: Machine) -> Iterator[NetworkCase]:
     """Every model of the registry that can be deployed, at each of ``PALETTES`` that ``hw`` computes."""
     from soniq_dse.workloads import load_workload
 
-    native = {found.level for found in native_levels(hw)}
+    found = gpu_levels(hw) if isinstance(hw, GpuModel) else native_levels(hw)
+    native = {one.level for one in found}
     for model in registry.names("model"):
         if not registry.load("model", model).deployable:
             continue
@@ -48,8 +54,12 @@ def network_cases(hw: HardwareModel) -> Iterator[NetworkCase]:
 
 def packed_network(case: NetworkCase) -> PackedNetwork:
     """The network of ``case`` with untrained weights, ready to run."""
+    return PackedNetwork(*integer_network(case))
+
+
+def integer_network(case: NetworkCase) -> tuple[IntegerNetwork, dict[str, NDArray[Any]]]:
+    """The network of ``case`` with untrained weights, and its arrays by hash."""
     from soniq_dse.qat.untrained import untrained_network
     from soniq_dse.workloads import load_model
 
-    network, arrays = untrained_network(load_model(case.model)[0], case.workload, case.assignment)
-    return PackedNetwork(network, arrays)
+    return untrained_network(load_model(case.model)[0], case.workload, case.assignment)

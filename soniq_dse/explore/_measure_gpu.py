@@ -70,6 +70,7 @@ class GpuMeasurer(Measurer):
         known = None if options.fresh else self.store.get("measurement", key, Measurement)
         if known is not None:
             return known
+        device.release()
         placed = on_gpu(packed.network, packed.arrays, self._gpu, device, options.batch)
         wrong = codes_differ(placed, packed.arrays, self._plan.task.test.inputs[:CHECKED_EXAMPLES])
         wrong = wrong or self._outputs_differ(trained, packed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,7 +31,10 @@ class GpuDevice(Protocol):
         """What compiled the kernels."""
 
     def place(self, array: NDArray[Any]) -> int:
-        """A copy of ``array`` on the device, for as long as the device lives: its address."""
+        """A copy of ``array`` on the device, until ``release``: its address."""
+
+    def release(self) -> None:
+        """Forget all that was placed."""
 
     def write(self, address: int, array: NDArray[Any]) -> None:
         """Put ``array`` at ``address``."""
@@ -52,7 +56,8 @@ class CupyDevice:
         MissingCapabilityError: CuPy is not installed, or it finds no GPU that it can drive.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, cubin_of: Callable[[str, str], Path] | None = None) -> None:
+        """``cubin_of(path, architecture)`` gives the cubin of a source, default: built here."""
         try:
             import cupy
         except ImportError as error:
@@ -65,6 +70,7 @@ class CupyDevice:
         except Exception as error:  # CuPy has an error class of its own for every library below it
             raise MissingCapabilityError(f"expected CuPy to reach a GPU, got: {_line(error)}") from error
         self._cupy, self._kept, self._functions = cupy, list[Any](), dict[tuple[str, str], Any]()
+        self._cubin_of = cubin_of or _built
         self._name = found["name"].decode()
         self.architecture = f"sm_{found['major']}{found['minor']}"
         self._memory, self._units = int(found["totalGlobalMem"]), int(found["multiProcessorCount"])
@@ -90,6 +96,12 @@ class CupyDevice:
             self._kept.append(self._cupy.asarray(raw if raw.size else np.zeros(1, np.uint8)))
         return int(self._kept[-1].data.ptr)
 
+    def release(self) -> None:
+        """Forget all that was placed."""
+        with self._told():
+            self._cupy.cuda.runtime.deviceSynchronize()
+        self._kept.clear()
+
     def write(self, address: int, array: NDArray[Any]) -> None:
         """Put ``array`` at ``address``."""
         raw = np.ascontiguousarray(array)
@@ -107,7 +119,7 @@ class CupyDevice:
     def launch(self, path: str, symbol: str, grid: tuple[int, int], threads: int, table: int) -> None:
         """Start a kernel."""
         if (path, symbol) not in self._functions:
-            cubin = build_cubin(CUDA_FOLDER / path.rsplit("/", 1)[-1], self.architecture)
+            cubin = self._cubin_of(path, self.architecture)
             with self._told():
                 self._functions[path, symbol] = self._cupy.RawModule(path=str(cubin)).get_function(symbol)
         with self._told():
@@ -152,6 +164,10 @@ class _Told:
             raise MissingCapabilityError(f"{self._name}: {_line(error)}") from error
 
 
+def _built(path: str, architecture: str) -> Path:
+    return build_cubin(CUDA_FOLDER / path.rsplit("/", 1)[-1], architecture)
+
+
 def open_device() -> GpuDevice:
     """The first GPU of this machine.
 
@@ -167,6 +183,9 @@ class NoDevice:
     def place(self, array: NDArray[Any]) -> int:
         """Nowhere."""
         return 1
+
+    def release(self) -> None:
+        """Nothing."""
 
     def write(self, address: int, array: NDArray[Any]) -> None:
         """Nothing."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 import sys
+import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -15,9 +17,9 @@ from pydantic import ValidationError
 from soniq_dse.errors import UserError
 from soniq_dse.hardware.find import shipped_descriptors
 from soniq_dse.hardware.load import load_machine
-from soniq_dse.kernels.gpu_catalog import CUDA_FOLDER, gpu_catalog
+from soniq_dse.kernels.gpu_catalog import CUDA_FOLDER, gpu_catalog, gpu_layer_kernel_for, gpu_layer_kernels
 from soniq_dse.native.compiler import sources_sha256
-from soniq_dse.native.nvrtc import build_cubin, compiler_version, resources, sass_loops
+from soniq_dse.native.nvrtc import SassLoop, build_cubin, compiler_version, resources, sass_loops
 from soniq_dse.records.gpu import GpuKernel, GpuLoop, GpuLoops, GpuModel
 from soniq_dse.resources import shipped_folder
 
@@ -49,6 +51,13 @@ def work_of_block(kernel: GpuKernel, k: int) -> float:
     return macs / each[kernel.algorithm]
 
 
+def loop_name(kernel: GpuKernel) -> str:
+    """Under which a kernel's loop is kept: its symbol; of a layer kernel, which has a loop for each part, also the
+    formats of the part."""
+    part = f":{kernel.act}_{kernel.wgt}" if kernel.symbol.startswith("layer") else ""
+    return kernel.symbol + part
+
+
 @functools.lru_cache(maxsize=64)
 def cuda_source_sha256(path: str) -> str:
     """Hash of a kernel's source and the headers it includes."""
@@ -76,7 +85,8 @@ def kept_gpu_loops(architecture: str, folder: Path | None = None) -> Mapping[str
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
         raise UserError(f"{path}: {field}: expected a GpuLoops record, got {first['msg']}; keep it again") from error
-    sources = {kernel.symbol: kernel.path for kernel in gpu_catalog()}
+    parts = [part for layer in gpu_layer_kernels() for part in layer.parts]
+    sources = {loop_name(kernel): kernel.path for kernel in (*gpu_catalog(), *parts)}
     return {
         loop.symbol: loop
         for loop in kept.loops
@@ -97,28 +107,46 @@ def read_gpu_loops(gpu: GpuModel) -> GpuLoops:
     for path in sorted({kernel.path for kernel in native}):
         cubin = build_cubin(CUDA_FOLDER / Path(path).name, gpu.architecture)
         used, found = resources(cubin), sass_loops(cubin, lambda symbol: WORK[algorithms[symbol]])
-        for kernel in native:
-            if kernel.path != path:
-                continue
-            if kernel.symbol not in found:
-                raise UserError(f"{kernel.symbol}: expected a loop with {WORK[kernel.algorithm]}, got none")
-            loop = found[kernel.symbol]
-            opcodes = Counter(name.split(".")[0] for name in loop.mnemonics)
-            loops.append(
-                GpuLoop(
-                    symbol=kernel.symbol,
-                    compiler=compiler_version(),
-                    source_sha256=cuda_source_sha256(path),
-                    sass_sha256=loop.sass_sha256,
-                    registers=used[kernel.symbol]["registers"],
-                    shared_bytes=used[kernel.symbol]["shared_bytes"],
-                    instructions=len(loop.mnemonics),
-                    work=sum(name.startswith(WORK[kernel.algorithm]) for name in loop.mnemonics),
-                    alu=sum(count for name, count in opcodes.items() if name in _ALU),
-                    imad=opcodes["IMAD"],
-                )
-            )
-    return GpuLoops(architecture=gpu.architecture, loops=tuple(loops))
+        loops += [_kept(kernel, found, used[kernel.symbol]) for kernel in native if kernel.path == path]
+    return GpuLoops(architecture=gpu.architecture, loops=(*loops, *_layer_loops(gpu)))
+
+
+def _layer_loops(gpu: GpuModel) -> Iterator[GpuLoop]:
+    """Of every part of the layer kernel for ``gpu``: made by a kernel of this part alone, at the registers of all."""
+    kernel = gpu_layer_kernel_for(gpu)
+    used = resources(build_cubin(CUDA_FOLDER / Path(kernel.path).name, gpu.architecture))[kernel.symbol]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for header in CUDA_FOLDER.glob("*.h"):
+            shutil.copy(header, folder)
+        for part in kernel.parts:
+            of_part = f"Bytes<{part.weight_bits}>"
+            if part.algorithm == "bmma":
+                of_part = f"Planes<{part.weight_bits}, {part.activation_bits}>"
+            line = f'SONIQ_CUDA_LAYER({part.symbol}, "", {kernel.threads}, {kernel.tile}, LayerKernel<{of_part}>)\n'
+            source = folder / f"{part.act}_{part.wgt}.cu"
+            source.write_text('#include "layer.h"\n' + line, encoding="utf-8")
+            work = {part.symbol: WORK[part.algorithm]}
+            yield _kept(part, sass_loops(build_cubin(source, gpu.architecture), work.__getitem__), used)
+
+
+def _kept(kernel: GpuKernel, found: Mapping[str, SassLoop], used: Mapping[str, int]) -> GpuLoop:
+    if kernel.symbol not in found:
+        raise UserError(f"{loop_name(kernel)}: expected a loop with {WORK[kernel.algorithm]}, got none")
+    loop = found[kernel.symbol]
+    opcodes = Counter(name.split(".")[0] for name in loop.mnemonics)
+    return GpuLoop(
+        symbol=loop_name(kernel),
+        compiler=compiler_version(),
+        source_sha256=cuda_source_sha256(kernel.path),
+        sass_sha256=loop.sass_sha256,
+        registers=used["registers"],
+        shared_bytes=used["shared_bytes"],
+        instructions=len(loop.mnemonics),
+        work=sum(name.startswith(WORK[kernel.algorithm]) for name in loop.mnemonics),
+        alu=sum(count for name, count in opcodes.items() if name in _ALU),
+        imad=opcodes["IMAD"],
+    )
 
 
 def main() -> None:

@@ -13,11 +13,13 @@ from pydantic import ValidationError
 
 from soniq_dse.errors import UserError
 from soniq_dse.formats.network import evaluate
-from soniq_dse.kernels.gpu_catalog import gpu_layer_kernel_for
+from soniq_dse.kernels.gpu_catalog import gpu_layer_kernel_for, part_for
 from soniq_dse.kernels.gpu_device import GpuDevice, NoDevice
+from soniq_dse.kernels.gpu_layer import Epilogue, GpuSegment, layer_grid, layer_table
 from soniq_dse.records.cost import Measurement
-from soniq_dse.records.gpu import GpuModel, KeptDesign
+from soniq_dse.records.gpu import GpuKernel, GpuModel, KeptDesign
 from soniq_dse.records.network import IntegerNetwork
+from soniq_dse.records.workload import Conv2dLayer, GemmLayer
 from soniq_dse.resources import shipped_folder
 from soniq_dse.runtime.gpu_network import GpuNetwork, Launch
 
@@ -79,6 +81,58 @@ def measure_on_gpu(placed: GpuNetwork, device: GpuDevice, max_s: float = 1.0) ->
         samples=timing.samples,
         settled=timing.settled,
         per_layer_us=per_layer,
+        host=host,
+        compiler=device.compiler(),
+        flags=host.features,
+    )
+
+
+def random_segment(layer: Conv2dLayer, part: GpuKernel, channels: int, seed: int = 0) -> GpuSegment:
+    """Uniform codes and weights of ``channels`` of all groups; what the sum of codes adds is the sum itself."""
+    rng = np.random.default_rng(seed)
+    largest = 127 if part.wgt == "s8" else 2**part.weight_bits - 1
+    shape = (layer.out_channels, *layer.kernel, channels // layer.groups)
+    pixels, most = layer.batch * layer.height * layer.width, 2**part.activation_bits
+    return GpuSegment(
+        part=part,
+        codes=rng.integers(0, most, (pixels, channels), dtype=np.uint8),
+        pad_codes=rng.integers(0, most, channels, dtype=np.uint8),
+        weights=(2 * rng.integers(0, largest + 1, shape, dtype=np.int16) - largest).astype(np.int8),
+        scale=np.ones(layer.out_channels, np.float32),
+        offset=np.zeros(layer.out_channels, np.int32),
+    )
+
+
+def as_convolution(layer: GemmLayer | Conv2dLayer) -> Conv2dLayer:
+    """A linear layer is a convolution of images of one pixel."""
+    if isinstance(layer, Conv2dLayer):
+        return layer
+    return Conv2dLayer(
+        name=layer.name, batch=layer.m, in_channels=layer.k, out_channels=layer.n, height=1, width=1, kernel=(1, 1)
+    )
+
+
+def layer_alone(layer: GemmLayer | Conv2dLayer, gpu: GpuModel, device: GpuDevice, max_s: float = 0.2) -> Measurement:
+    """Latency of one launch of the layer kernel on random codes, its weights in the cache where they fit.
+
+    Raises:
+        UserError: a level without a kernel, or k beyond its limit.
+        MissingCapabilityError: the device fails.
+    """
+    kernel, conv = gpu_layer_kernel_for(gpu), as_convolution(layer)
+    device.release()
+    made = [random_segment(conv, part_for(kernel, one.level), one.channels, i) for i, one in enumerate(layer.segments)]
+    out = device.place(np.zeros(conv.rows * conv.out_channels, np.float32))
+    table = layer_table(conv, made, Epilogue(np.zeros(conv.out_channels, np.float32)), out, device.place)
+    one = Launch(
+        layer.name, kernel.path, kernel.symbol, layer_grid(kernel, conv), kernel.threads, device.place(table), b""
+    )
+    timing, host = device.time(_starter(device, one), max_s), device.host()
+    return Measurement(
+        median_us=timing.median_s * 1e6,
+        mad_us=timing.mad_s * 1e6,
+        samples=timing.samples,
+        settled=timing.settled,
         host=host,
         compiler=device.compiler(),
         flags=host.features,

@@ -37,6 +37,9 @@ class ShimDevice:
         self._kept.append(room)
         return int(room.ctypes.data) + start
 
+    def release(self) -> None:
+        self._kept.clear()
+
     def write(self, address: int, array: NDArray[Any]) -> None:
         raw = np.ascontiguousarray(array)
         ctypes.memmove(address, raw.ctypes.data, raw.nbytes)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-OPTIONS = ("-x", "-n", "0", "-p", "no:cacheprovider")
+TESTS = ["tests/kernels/test_cuda_kernels.py", "tests/kernels/test_cuda_layers.py"]
+TESTS += ["tests/kernels/test_cuda_networks.py", "-m", "not slow"]
 FLAGS = "-g -fsanitize=address,undefined -fno-sanitize-recover=all"
 
 
@@ -30,7 +31,7 @@ def test_no_sanitizer_complains(need_program: Callable[[str, str], str], reposit
             "0",
             "-p",
             "no:cacheprovider",
-            "tests/kernels/test_cuda_kernels.py",
+            *TESTS,
         ],
         capture_output=True,
         text=True,

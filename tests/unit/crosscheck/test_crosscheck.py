@@ -15,7 +15,7 @@ from soniq_dse.cli.crosscheck import command
 from soniq_dse.cost import network
 from soniq_dse.cost.intervals import are_current
 from soniq_dse.cost.network import estimate_layer
-from soniq_dse.crosscheck import Options, built_in_layers, crosscheck
+from soniq_dse.crosscheck import Options, _bench, built_in_layers, crosscheck
 from soniq_dse.crosscheck._measure import Timer, _Chosen, _shared_order, solo_layer
 from soniq_dse.crosscheck._scores import goals_of, summarise
 from soniq_dse.hardware.host import default_descriptor, detect_host, missing_features
@@ -67,7 +67,7 @@ class FakeTimer(Timer):
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeTimer]:
-    monkeypatch.setattr(pipeline, "Timer", FakeTimer)
+    monkeypatch.setattr(_bench, "Timer", FakeTimer)
     return FakeTimer
 
 
@@ -86,14 +86,14 @@ def test_a_run_that_was_stopped_goes_on_where_it_stood(tmp_path: Path, monkeypat
             timed.append(layer.name)  # type: ignore[attr-defined]
             return super().layer(layer, estimate, max_s=max_s)
 
-    monkeypatch.setattr(pipeline, "Timer", Dying)
+    monkeypatch.setattr(_bench, "Timer", Dying)
     with pytest.raises(KeyboardInterrupt):
         run(hw, host_of(hw), tmp_path)
     first = json.loads((tmp_path / "predictions.json").read_text())["created"]
     (journal,) = tmp_path.glob("measured-*.jsonl")
     journal.write_text(journal.read_text() + '{"row": 0, "meas')  # cut short by a kill
     before, timed[:] = set(timed), []
-    monkeypatch.setattr(pipeline, "Timer", Dying)
+    monkeypatch.setattr(_bench, "Timer", Dying)
     found = run(hw, host_of(hw), tmp_path)
     assert len(timed) == 1
     assert before | set(timed) == {layer.name for layer in SMALL}
@@ -120,7 +120,7 @@ def test_what_was_kept_in_between_does_not_begin_a_run_anew(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(pipeline, "spread_out", lambda count: list(range(count))[::-1])  # the first one comes last
-    monkeypatch.setattr(pipeline, "Timer", Dying)
+    monkeypatch.setattr(_bench, "Timer", Dying)
     dies = True
     with pytest.raises(KeyboardInterrupt):
         run_all(tmp_path / "run")
@@ -177,7 +177,7 @@ def test_predictions_are_written_before_anything_is_measured(tmp_path: Path, mon
             seen.append(document["rows"][len(seen)]["predicted_us"])
             return super().layer(layer, estimate)
 
-    monkeypatch.setattr(pipeline, "Timer", Watching)
+    monkeypatch.setattr(_bench, "Timer", Watching)
     hw = load_hardware("avx2")
     record = run(hw, host_of(hw), tmp_path).record
     assert seen == [row.predicted_us for row in record.rows]

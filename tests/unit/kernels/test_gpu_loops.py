@@ -9,10 +9,11 @@ import pytest
 
 from soniq_dse.errors import MissingCapabilityError, UserError
 from soniq_dse.hardware.load import load_machine
-from soniq_dse.kernels.gpu_catalog import gpu_catalog
-from soniq_dse.kernels.gpu_loops import kept_gpu_loops, read_gpu_loops, sass_folder, work_of_block
+from soniq_dse.kernels.gpu_catalog import gpu_catalog, gpu_layer_kernel_for, part_for
+from soniq_dse.kernels.gpu_loops import kept_gpu_loops, loop_name, read_gpu_loops, sass_folder, work_of_block
 from soniq_dse.native.nvrtc import cuda_folder
 from soniq_dse.records.gpu import GpuModel
+from soniq_dse.records.palette import Level
 
 GPUS = ("a100", "l40s", "h200", "b200", "rtx_5090")
 
@@ -26,7 +27,8 @@ def described(name: str) -> GpuModel:
 @pytest.mark.parametrize("name", GPUS)
 def test_every_native_kernel_has_a_loop_of_its_source_as_it_is(name: str) -> None:
     gpu = described(name)
-    native = {kernel.symbol for kernel in gpu_catalog() if gpu.operations[kernel.operation].native}
+    parts = gpu_layer_kernel_for(gpu).parts
+    native = {loop_name(kernel) for kernel in (*gpu_catalog(), *parts) if gpu.operations[kernel.operation].native}
     kept = kept_gpu_loops(gpu.architecture)
     assert set(kept) == native, "keep them again: python -m soniq_dse.kernels.gpu_loops"
     assert all(loop.work <= loop.instructions for loop in kept.values())
@@ -49,6 +51,10 @@ def test_work_by_hand() -> None:
     assert work_of_block(kernels["gemv_u8_z4_s32_1x16x256__sm80_bmma"], 512) == 4 * 2
     assert work_of_block(kernels["gemm_u8_z4_s32_64x128x64__sm80_imma"], 64) == (128 // 16) * (64 // 8) * 2
     assert work_of_block(kernels["gemv_u8_z4_s32_1x16x1024__sm61_dp4a"], 1024) == 16 * 1024 / 4 / 32
+    part = part_for(gpu_layer_kernel_for(described("h200")), Level(weight_bits=2, activation_bits=2))
+    assert loop_name(part) == "layer_f32__sm80_bmma:u2_z2"
+    assert work_of_block(part, 512) == 4 * (64 // 16) * (64 // 8) * 2
+    assert kept_gpu_loops("sm_90")[loop_name(part)].work == 16  # of a warp, a step: 2 x 2 tiles of 2 x 2 planes
 
 
 @pytest.mark.slow
