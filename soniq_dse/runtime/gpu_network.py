@@ -187,7 +187,7 @@ class GpuNetwork:
         table = np.zeros(1, POOL)
         outputs = self.batch * made.size
         values = (x.address, made.address, outputs, x.height, x.width, x.channels, made.height, made.width,
-                  *node.kernel, *node.stride)  # fmt: skip
+                  *node.kernel, *node.stride, *node.padding)  # fmt: skip
         for name, value in zip(POOL.names or (), values, strict=False):
             table[name] = value
         table["scale"] = 0 if node.op == "max_pool2d" else np.float32(1 / (node.kernel[0] * node.kernel[1]))

@@ -19,7 +19,7 @@ POOL = np.dtype(
     [(name, "u8") for name in ("x", "out")]
     + [(name, "i4") for name in (
         "outputs", "height", "width", "channels", "out_height", "out_width", "kernel_height", "kernel_width",
-        "stride_height", "stride_width",
+        "stride_height", "stride_width", "pad_height", "pad_width",
     )]
     + [("scale", "f4"), ("unused", "i4")]
 )

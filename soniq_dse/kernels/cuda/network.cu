@@ -16,7 +16,8 @@ struct Pool {
   const float* x;
   float* out;
   int outputs, height, width, channels, out_height, out_width, kernel_height, kernel_width, stride_height, stride_width;
-  float scale;  // 0: the largest
+  int pad_height, pad_width;  // of the largest alone: what lies outside is not of the window
+  float scale;                // 0: the largest
   int unused;
 };
 
@@ -59,11 +60,14 @@ SONIQ_DEVICE void pool(const Pool& a) {
   if (i >= a.outputs) return;
   const int channel = i % a.channels, x = i / a.channels % a.out_width, y = i / a.channels / a.out_width % a.out_height;
   const int image = i / a.channels / a.out_width / a.out_height;
-  const float* at = a.x + (((long long)image * a.height + y * a.stride_height) * a.width + x * a.stride_width) * a.channels + channel;
-  float value = *at;
-  for (int tap = 1; tap < a.kernel_height * a.kernel_width; ++tap) {
-    const float other = at[(long long)(tap / a.kernel_width * a.width + tap % a.kernel_width) * a.channels];
-    value = a.scale == 0.0f ? fmaxf(value, other) : __fadd_rn(value, other);
+  float value = 0.0f;
+  bool begun = false;
+  for (int tap = 0; tap < a.kernel_height * a.kernel_width; ++tap) {
+    const int row = y * a.stride_height - a.pad_height + tap / a.kernel_width, column = x * a.stride_width - a.pad_width + tap % a.kernel_width;
+    if (unsigned(row) >= unsigned(a.height) || unsigned(column) >= unsigned(a.width)) continue;
+    const float other = a.x[(((long long)image * a.height + row) * a.width + column) * a.channels + channel];
+    value = !begun ? other : a.scale == 0.0f ? fmaxf(value, other) : __fadd_rn(value, other);
+    begun = true;
   }
   a.out[i] = a.scale == 0.0f ? value : __fmul_rn(value, a.scale);
 }
