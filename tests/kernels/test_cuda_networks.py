@@ -28,7 +28,7 @@ def residual_cnn(palette: str = MIXED, seed: int = 0) -> NetworkFactory:
     again = net.quantize(joined, signed=False)
     last = net.relu(net.add(net.conv(again, 40, padding=(1, 1)), joined))
     pooled = net.pool(net.quantize(last, signed=False), "max_pool2d", 3, 2, 1)
-    features = net.conv(pooled, 34, padding=(1, 0))
+    features = net.conv(pooled, 34, padding=(1, 1))
     net.linear(net.quantize(net.flatten(features), signed=True), 10)
     return net
 
