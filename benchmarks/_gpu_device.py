@@ -1,4 +1,4 @@
-"""CUDA kernels on the GPU of this machine, launched by CuPy, compared and timed; peers through PyTorch."""
+"""CUDA kernels on the GPU of this machine, launched by CuPy, compared and timed; peers by PyTorch, if it is there."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ import numpy as np
 
 from benchmarks._gpu_peers import Peer
 from soniq_dse.kernels.gpu_catalog import CUDA_FOLDER
-from soniq_dse.kernels.gpu_layer import Epilogue, GpuSegment, layer_grid, layer_table
+from soniq_dse.kernels.gpu_device import CupyDevice
 from soniq_dse.kernels.gpu_loops import cuda_source_sha256
 from soniq_dse.kernels.gpu_pack import grid_of, pack_activations, pack_weights, packed_words, padded_steps
 from soniq_dse.native.nvrtc import build_cubin
-from soniq_dse.records.gpu import GpuKernel, GpuLayerKernel
-from soniq_dse.records.workload import Conv2dLayer
+from soniq_dse.records.gpu import GpuKernel
 
 WARM_UPS, REPEATS, LAUNCHES, MOST_LAUNCHES = 5, 15, 20, 400
 """Replays of a graph before timing and timed; launches in a graph, more where there are more copies of the weights."""
+MOST_S = 2.0
+"""Of all replays together: a kernel that is slower than expected has fewer launches in its graph."""
 ROTATED = 1.5
 """Copies of the weights fill this many times the GPU's cache, so that every launch reads them from memory."""
 
@@ -52,34 +53,50 @@ def cubin_of(source: str, architecture: str, folder: Path) -> Path:
     return ready if ready.exists() else build_cubin(CUDA_FOLDER / Path(source).name, architecture)
 
 
+def launches_for(first_s: float, copies: int) -> int:
+    """Launches of a graph whose first one took ``first_s``."""
+    affordable = int(MOST_S / (WARM_UPS + REPEATS) / max(first_s, 1e-7))
+    return max(1, min(MOST_LAUNCHES, max(LAUNCHES, copies), affordable))
+
+
 class Device:
-    """The first GPU. Raises ImportError without CuPy or PyTorch, RuntimeError without a GPU."""
+    """The first GPU. Raises MissingCapabilityError without CuPy, or where it reaches no GPU; peers need PyTorch."""
 
     def __init__(self, cubins: Path) -> None:
+        self.runner = CupyDevice(lambda path, architecture: cubin_of(path, architecture, cubins))
         import cupy
-        import torch
 
-        if not torch.cuda.is_available():
-            raise RuntimeError("PyTorch sees no GPU")
-        self.cupy, self.torch, self._cubins = cupy, torch, cubins
-        found = torch.cuda.get_device_properties(0)
-        self.name = str(found.name)
-        self.architecture = f"sm_{found.major}{found.minor}"
-        self.multiprocessors = int(found.multi_processor_count)
-        self.cache_bytes = int(found.L2_cache_size)
-        self.versions = {"cupy": cupy.__version__, "torch": torch.__version__, "cuda": str(torch.version.cuda)}
-        self.versions["driver"] = str(cupy.cuda.runtime.driverGetVersion())
+        host = self.runner.host()
+        self.cupy, self._cubins = cupy, cubins
+        self.name, self.architecture, self.multiprocessors = host.processor, self.runner.architecture, host.cores
+        self.cache_bytes = int(cupy.cuda.runtime.getDeviceProperties(0)["l2CacheSize"])
+        self.torch, self.no_torch = _torch()
+        self.versions = host.versions | {"torch": self.torch.__version__ if self.torch else "none"}
         self._modules: dict[str, tuple[Any, str]] = {}
 
-    def cubin_sha256(self, kernel: GpuKernel) -> str:
-        """Of the file that a kernel was loaded from."""
-        return self._module(kernel)[1]
+    def release(self) -> bool:
+        """Free what was taken; whether the device still answers."""
+        try:
+            self.cupy.cuda.runtime.deviceSynchronize()
+            self.runner.release()
+            self.cupy.get_default_memory_pool().free_all_blocks()
+            if self.torch:
+                self.torch.cuda.empty_cache()
+            return bool(int(self.cupy.ones(1).sum()) == 1)
+        except Exception:  # any error here means that nothing more can be done
+            return False
+
+    def cubin_sha256(self, kernel: GpuKernel) -> str | None:
+        """Of the file that a kernel was loaded from; None where none was."""
+        return self._modules[kernel.path][1] if kernel.path in self._modules else None
 
     def product(self, kernel: GpuKernel, codes: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """``[rows, cols]`` as the device computes it."""
-        launch, out = self._prepared(kernel, codes, weights, 1)
-        launch(0)
-        return np.asarray(self.cupy.asnumpy(out))
+        cupy, (rows, k), cols = self.cupy, codes.shape, len(weights)
+        packed, sums = pack_activations(kernel, codes)
+        w, out = cupy.asarray(pack_weights(kernel, weights))[None], cupy.zeros((rows, cols), cupy.int32)
+        self._launch(kernel, w, cupy.asarray(packed), cupy.asarray(sums), out, k)(0)
+        return np.asarray(cupy.asnumpy(out))
 
     def time(self, kernel: GpuKernel, rows: int, cols: int, k: int) -> Timing:
         """One launch, its weights from memory: random bits, which are what uniform codes pack to."""
@@ -87,95 +104,97 @@ class Device:
         copies = 1 + int(ROTATED * self.cache_bytes / (4 * n_weights))
         w, a = self._random(kernel, (copies, n_weights)), self._random(kernel, (n_activations,))
         sums, out = cupy.zeros(rows, cupy.int32), cupy.zeros((rows, cols), cupy.int32)
-        return self.time_run(self._launch(kernel, w, a, sums, out, k), copies)
+        return self._timed(self._launch(kernel, w, a, sums, out, k), copies)
+
+    def _timed(self, run: Callable[[int], None], copies: int) -> Timing:
+        """A graph of launches, so that the time is the device's and not that of Python's calls."""
+        cuda = self.cupy.cuda
+        run(0)
+        cuda.runtime.deviceSynchronize()
+        start, end = cuda.Event(), cuda.Event()
+        stream = cuda.Stream(non_blocking=True)
+        with stream:
+            start.record(stream)
+            run(0)
+            end.record(stream)
+            end.synchronize()
+            launches = launches_for(cuda.get_elapsed_time(start, end) * 1e-3, copies)
+            stream.begin_capture()
+            for i in range(launches):
+                run(i % copies)
+            graph = stream.end_capture()
+        times_us = []
+        for repeat in range(WARM_UPS + REPEATS):
+            start.record(stream)
+            graph.launch(stream)
+            end.record(stream)
+            end.synchronize()
+            if repeat >= WARM_UPS:
+                times_us.append(cuda.get_elapsed_time(start, end) * 1000 / launches)
+        return Timing.of(times_us)
 
     def time_peer(self, peer: Peer, rows: int, cols: int, k: int) -> Timing:
         """A peer on the same shape, weights from memory too. Raises what the peer raises."""
         copies = 1 + int(ROTATED * self.cache_bytes / (cols * k * peer.weight_bits / 8))
-        return self.time_run(peer.build(self.torch, rows, cols, k, copies), copies)
+        return self.time_torch(lambda torch: peer.build(torch, rows, cols, k, copies), copies)
 
-    def layer(
-        self, kernel: GpuLayerKernel, layer: Conv2dLayer, segments: Sequence[GpuSegment], epilogue: Epilogue
-    ) -> tuple[Callable[[int], None], Any]:
-        """A launch of the layer kernel, and where it writes ``[rows, out_channels]``."""
-        cupy, kept = self.cupy, []
-
-        def place(array: np.ndarray) -> int:
-            kept.append(cupy.asarray(array))
-            return int(kept[-1].data.ptr)
-
-        out = cupy.zeros((layer.rows, layer.out_channels), cupy.float32)
-        table = cupy.asarray(layer_table(layer, segments, epilogue, int(out.data.ptr), place).view(np.uint8))
-        function = self._module(kernel)[0].get_function(kernel.symbol)
-        grid = layer_grid(kernel, layer)
-
-        def launch(_: int, operands: object = kept) -> None:  # which live as long as the launch does
-            function(grid, (kernel.threads,), (table,))
-
-        return launch, out
-
-    def float_layer(self, layer: Conv2dLayer) -> Callable[[int], object]:
-        """The layer by cuDNN or cuBLAS in 16-bit floats, channels last."""
-        torch, form = self.torch, {"device": "cuda", "dtype": self.torch.float16}
-        x = torch.randn(layer.batch, layer.in_channels, layer.height, layer.width, **form)
-        w = torch.randn(layer.out_channels, layer.in_channels // layer.groups, *layer.kernel, **form)
-        x, w = (tensor.to(memory_format=torch.channels_last) for tensor in (x, w))
-        sizes = (layer.stride, layer.padding, layer.dilation, layer.groups)
-        return lambda _: torch.nn.functional.conv2d(x, w, None, *sizes)
+    def time_torch(self, build: Callable[[Any], Callable[[int], object]], copies: int = 1) -> Timing:
+        """What ``build`` makes of PyTorch, in a graph. Raises what it raises."""
+        if self.torch is None:
+            raise ImportError(self.no_torch)
+        torch = self.torch
+        with torch.inference_mode():
+            run, side = build(torch), torch.cuda.Stream()
+            with torch.cuda.stream(side):
+                run(0)
+                side.synchronize()
+                start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+                start.record()
+                run(0)
+                end.record()
+                end.synchronize()
+            launches, graph = launches_for(start.elapsed_time(end) * 1e-3, copies), torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                for i in range(launches):
+                    run(i % copies)
+            times_us = []
+            for repeat in range(WARM_UPS + REPEATS):
+                start.record()
+                graph.replay()
+                end.record()
+                end.synchronize()
+                if repeat >= WARM_UPS:
+                    times_us.append(start.elapsed_time(end) * 1000 / launches)
+        return Timing.of(times_us)
 
     def _random(self, kernel: GpuKernel, shape: tuple[int, ...]) -> Any:
         """Random words; of 16-bit floats 0 and 1, so that no product is subnormal or infinite."""
         words = self.cupy.random.randint(0, 2**32, shape, dtype=self.cupy.uint32)
         return words % 4 // 2 * 0x3C000000 + words % 2 * 0x3C00 if kernel.act == "f16" else words
 
-    def _module(self, kernel: GpuKernel | GpuLayerKernel) -> tuple[Any, str]:
+    def _module(self, kernel: GpuKernel) -> Any:
         if kernel.path not in self._modules:
             path = cubin_of(kernel.path, self.architecture, self._cubins)
             sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
             self._modules[kernel.path] = self.cupy.RawModule(path=str(path)), sha256
-        return self._modules[kernel.path]
-
-    def _prepared(
-        self, kernel: GpuKernel, codes: np.ndarray, weights: np.ndarray, copies: int
-    ) -> tuple[Callable[[int], None], Any]:
-        cupy, (rows, k), cols = self.cupy, codes.shape, len(weights)
-        packed, sums = pack_activations(kernel, codes)
-        w = cupy.tile(cupy.asarray(pack_weights(kernel, weights)), (copies, 1))
-        out = cupy.zeros((rows, cols), cupy.int32)
-        return self._launch(kernel, w, cupy.asarray(packed), cupy.asarray(sums), out, k), out
+        return self._modules[kernel.path][0]
 
     def _launch(self, kernel: GpuKernel, w: Any, a: Any, sums: Any, out: Any, k: int) -> Callable[[int], None]:
-        function = self._module(kernel)[0].get_function(kernel.symbol)
+        function = self._module(kernel).get_function(kernel.symbol)
         rows, cols = out.shape
         sizes = tuple(np.int32(size) for size in (rows, cols, padded_steps(kernel, k)))
+        copies = [w[i] for i in range(len(w))]  # no array is made while a graph is captured
 
         def launch(copy: int) -> None:
-            function(grid_of(kernel, rows, cols), (kernel.threads,), (w[copy], a, sums, out, *sizes))
+            function(grid_of(kernel, rows, cols), (kernel.threads,), (copies[copy], a, sums, out, *sizes))
 
         return launch
 
-    def time_run(self, run: Callable[[int], object], copies: int = 1, launches: int = LAUNCHES) -> Timing:
-        """A graph of launches, so that the time is the device's and not that of Python's calls."""
-        torch, launches = self.torch, min(MOST_LAUNCHES, max(launches, copies))
-        side = torch.cuda.Stream()
-        with torch.cuda.stream(side), self._stream():
-            run(0)
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph), self._stream():
-            for i in range(launches):
-                run(i % copies)
-        times_us = []
-        for repeat in range(WARM_UPS + REPEATS):
-            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            start.record()
-            graph.replay()
-            end.record()
-            end.synchronize()
-            if repeat >= WARM_UPS:
-                times_us.append(start.elapsed_time(end) * 1000 / launches)
-        return Timing.of(times_us)
 
-    def _stream(self) -> Any:
-        """PyTorch's current stream, for CuPy."""
-        return self.cupy.cuda.ExternalStream(self.torch.cuda.current_stream().cuda_stream)
+def _torch() -> tuple[Any, str]:
+    """PyTorch, or why there is none to compare with."""
+    try:
+        import torch
+    except ImportError as error:
+        return None, str(error)
+    return (torch, "") if torch.cuda.is_available() else (None, "this PyTorch sees no GPU")

@@ -19,6 +19,8 @@ from soniq_dse.kernels.gpu_loops import cuda_source_sha256
 from soniq_dse.records.gpu import GpuKernel, GpuModel
 
 Row = dict[str, Any]
+VERSION = 3
+"""Of every kept row."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ def predictions(gpu: GpuModel, kernel: GpuKernel, rows: int, cols: int, k: int) 
 def read_kept(folder: Path) -> Kept:
     """Of every ``GPU/kernels.jsonl`` below ``folder``, the last row of each kernel and shape on each GPU.
 
+    A line that was cut off is no row.
+
     Raises:
         UserError: a line is no row of this schema.
     """
@@ -70,6 +74,8 @@ def read_kept(folder: Path) -> Kept:
     stale = []
     for path in sorted(folder.glob("*/kernels.jsonl")):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if not line.endswith("}"):  # a run was killed while it wrote
+                continue
             row = _parsed(path, number, line)
             latest[tuple(row[name] for name in ("gpu", "kernel", "rows", "cols", "k"))] = row
     rows = []
@@ -89,8 +95,8 @@ def _parsed(path: Path, number: int, line: str) -> Row:
         row = json.loads(line)
         version = row["schema_version"]
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}:{number}: expected a row of schema_version 2, got {line[:60]!r}") from error
-    if version != 2:
-        raise UserError(f"{path}:{number}: schema_version: expected 2, got {version}")
+        raise UserError(f"{path}:{number}: expected a row of schema_version {VERSION}, got {line[:60]!r}") from error
+    if version != VERSION:
+        raise UserError(f"{path}:{number}: schema_version: expected {VERSION}, got {version}")
     found: Row = row
     return found
