@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._frame import ROOT, Goal
+from benchmarks._gpu_ceilings import ceiling_rows, descriptor_text
 from benchmarks._gpu_device import Device, ready_cubin
 from benchmarks._gpu_goals import goals_of
 from benchmarks._gpu_networks import NETWORKS, network_row
@@ -29,6 +30,7 @@ from benchmarks._gpu_peers import PEERS
 from benchmarks._gpu_records import Row, described_gpus, descriptor_of, predictions, read_kept
 from benchmarks._gpu_run import CASES, DeviceLostError, measure, peer_rows
 from soniq_dse.errors import MissingCapabilityError, UserError
+from soniq_dse.hardware.load import load_machine
 from soniq_dse.kernels.gpu_catalog import CUDA_FOLDER, gpu_catalog, gpu_layer_kernel_for, gpu_layer_kernels
 from soniq_dse.kernels.gpu_loops import cuda_source_sha256
 from soniq_dse.native.nvrtc import build_cubin
@@ -37,7 +39,7 @@ from soniq_dse.records.gpu import GpuModel
 CUBINS, MEASURED = ROOT / "build" / "cubins", ROOT / "hwmodels" / "measured"
 KERNELS_SHARE, NETWORKS_SHARE = 0.55, 0.8
 """Of the budget, the ends of what kernels and what whole networks may take; the rest is for the other peers."""
-KINDS = ("kernel", "network", "peer")
+KINDS = ("kernel", "network", "peer", "ceiling")
 """What rows are of, by the field that names it; their files are called so."""
 GRACE_S = 120.0
 """After the budget a run that hangs is ended, with its rows kept."""
@@ -45,7 +47,7 @@ GRACE_S = 120.0
 
 def sources() -> list[str]:
     """Every source that is launched."""
-    layers = {kernel.path for kernel in gpu_layer_kernels()} | {"cuda/network.cu"}
+    layers = {kernel.path for kernel in gpu_layer_kernels()} | {"cuda/network.cu", "cuda/ceilings.cu"}
     return sorted({kernel.path for kernel in gpu_catalog()} | layers)
 
 
@@ -81,6 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--budget-s", type=float, default=480.0, help="end within about so many seconds")
     parser.add_argument("--build", nargs="*", metavar="ARCH", help=f"only build the cubins (sm_90 ...), into {CUBINS}")
     parser.add_argument("--dry-run", metavar="GPU", help="say what would be measured on a GPU that is described (h200)")
+    parser.add_argument("--descriptor", metavar="GPU", help="print one that takes its figures from kept ceilings")
     parser.add_argument("--rescore", action="store_true", help=f"hold the rows kept in {MEASURED} against the model")
     options = parser.parse_args(arguments)
     try:
@@ -91,6 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.dry_run not in known:
                 raise UserError(f"--dry-run: expected one of {', '.join(known)}, got {options.dry_run}")
             _say(planned(known[options.dry_run]))
+        elif options.descriptor:
+            sys.stdout.write(measured_descriptor(options.descriptor, MEASURED))
         elif options.rescore:
             rescore(MEASURED)
         else:
@@ -113,6 +118,23 @@ def rescore(folder: Path) -> None:
         _print(goals_of(rows))
 
 
+def measured_descriptor(name: str, folder: Path) -> str:
+    """YAML of a descriptor with the ceilings that were kept of such a GPU.
+
+    Raises:
+        UserError: there is no such descriptor, or nothing was kept.
+    """
+    gpu = load_machine(name)
+    if not isinstance(gpu, GpuModel):
+        raise UserError(f"--descriptor: expected a GPU, got {name}")
+    lines = [line for path in sorted(folder.glob("*/ceilings.jsonl")) for line in path.read_text().splitlines()]
+    rows = [json.loads(line) for line in lines if line.endswith("}")]
+    mine = [row for row in rows if row["figures"] and row["gpu"].startswith(gpu.matches)]
+    if not mine:
+        raise UserError(f"--descriptor: expected ceilings measured on {gpu.name} below {folder}, got none")
+    return descriptor_text(gpu, list({row["ceiling"]: row for row in mine}.values()))
+
+
 def measured(budget_s: float) -> None:
     """Measure, keep and print; what was kept before is not measured again.
 
@@ -127,7 +149,7 @@ def measured(budget_s: float) -> None:
         raise MissingCapabilityError(
             f"nothing measured: {error}; --dry-run h200 says what would be measured"
         ) from error
-    faulthandler.dump_traceback_later(budget_s + GRACE_S, exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(budget_s + GRACE_S, exit=True, file=sys.__stderr__ or sys.stderr)
     gpu = descriptor_of(device.name, device.architecture)
     folder = MEASURED / re.sub(r"[^a-z0-9]+", "_", device.name.lower()).strip("_")
     folder.mkdir(parents=True, exist_ok=True)
@@ -150,7 +172,7 @@ def measured(budget_s: float) -> None:
 
 
 def _run(device: Device, gpu: GpuModel, folder: Path, start: float, budget_s: float) -> None:
-    """Kernels, whole networks, then the other peers: what the budget cuts off is what matters least.
+    """Ceilings, kernels, whole networks, then the other peers: what the budget cuts off is what matters least.
 
     Raises:
         DeviceLostError: an error after which the device does nothing.
@@ -160,6 +182,12 @@ def _run(device: Device, gpu: GpuModel, folder: Path, start: float, budget_s: fl
     done = [key for key, why in keys.items() if why is None]
     failed = [key for key, why in keys.items() if why is not None]
     _say([f"{len(done)} rows are kept from before"] if done else [])
+    known = _known(folder / "ceilings.jsonl", ("ceiling", "source_sha256"))
+    source = cuda_source_sha256("cuda/ceilings.cu")
+    for row in ceiling_rows(device, gpu, [name for name, of in known if of == source]):
+        _keep(folder / "ceilings.jsonl", row)
+        found = ", ".join(f"{name} {value:.5g}" for name, value in row["figures"].items())
+        _say([f"{row['ceiling']:46} {row['failed'] or found}"])
     for row in measure(device, gpu, start + budget_s * KERNELS_SHARE, done, failed):
         _keep(folder / "kernels.jsonl", row)
         _say([_line(row)])

@@ -121,6 +121,24 @@ def test_packing_neither_spills_nor_divides(architecture: str) -> None:
         assert not any(name.startswith("MUFU") for name in names), symbol
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_what_stands_between_layers_does_not_spill(architecture: str) -> None:
+    assert all(used["local_bytes"] == 0 for used in resources(cubin("network.cu", architecture)).values())
+
+
+@pytest.mark.parametrize("gpu", GPUS, ids=lambda gpu: gpu.name)
+def test_ceilings_are_loops_of_the_operation_that_they_are_named_for(gpu: GpuModel) -> None:
+    """Four iterations of eight, none of which the assembler does away with."""
+    found = code(cubin("ceilings.cu", gpu.architecture))
+    names = {"bmma_and": PIPE["bmma"], "imma_s8": PIPE["imma"], "imma_s4": PIPE["imma4"], "dp4a": PIPE["dp4a"]}
+    names |= {"popc": "POPC", "lop3": "LOP3", "hfma2": "HFMA2"}
+    for symbol, mnemonics_of in found.items():
+        name = symbol.removeprefix("ceiling_").split("__")[0]
+        operation = gpu.operations.get(name)
+        if name in names and (operation is None or operation.native):
+            assert sum(one.startswith(names[name]) for one in mnemonics_of) >= 32, symbol
+
+
 def test_a_source_that_does_not_compile_is_refused_with_what_the_compiler_said(tmp_path: Path) -> None:
     (tmp_path / "wrong.cu").write_text('extern "C" __global__ void f() { nonsense; }\n')
     with pytest.raises(UserError, match=r"wrong.cu: expected NVRTC to compile it[^\n]*\n.*nonsense"):

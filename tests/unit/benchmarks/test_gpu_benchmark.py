@@ -20,7 +20,7 @@ from soniq_dse.records.gpu import GpuKernel, GpuModel
 
 sys.path.append(str(Path(__file__).resolve().parents[3]))  # benchmarks are not installed
 gpu_benchmark = pytest.importorskip("benchmarks.gpu")
-from benchmarks import _gpu_run  # noqa: E402
+from benchmarks import _gpu_ceilings, _gpu_run  # noqa: E402
 from benchmarks._gpu_device import Timing  # noqa: E402
 from benchmarks._gpu_networks import network_row  # noqa: E402
 from benchmarks._gpu_peers import Peer  # noqa: E402
@@ -191,6 +191,7 @@ def test_a_device_that_is_lost_ends_the_process_with_its_row_kept_and_another_go
     monkeypatch.setattr(gpu_benchmark, "MEASURED", tmp_path)
     monkeypatch.setattr(gpu_benchmark, "Device", Dying)
     monkeypatch.setattr(gpu_benchmark, "NETWORKS", ())
+    monkeypatch.setattr(gpu_benchmark, "ceiling_rows", lambda *_: ())
     monkeypatch.setattr(gpu_benchmark.os, "execv", lambda program, arguments: started.append(arguments))
     gpu_benchmark.measured(480.0)
     assert started[0][1:4] == ["-m", "benchmarks.gpu", "--budget-s"]
@@ -226,6 +227,43 @@ def test_kept_rows_are_scored_by_the_model_of_today_and_stale_ones_listed(
     (tmp_path / "h200" / "kernels.jsonl").write_text('{"schema_version": 1}\n')
     with pytest.raises(UserError, match=r"kernels.jsonl:1: schema_version: expected 3, got 1"):
         gpu_benchmark.read_kept(tmp_path)
+
+
+@pytest.mark.slow
+def test_ceilings_become_figures_of_a_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU, four warps at a time: figures follow from cycles and times that are made up."""
+    monkeypatch.setattr(_gpu_ceilings, "ITERATIONS", 2)
+
+    class Cycles(ShimDevice):
+        def read(self, address: int, shape: tuple[int, ...], dtype: str) -> Any:
+            return np.full(shape, 25, dtype)
+
+    device = NoGpu()
+    device.runner, device.multiprocessors, device.cache_bytes = Cycles(us=0.015), 1, 4096
+    rows = list(_gpu_ceilings.ceiling_rows(device, h200()))
+    assert [row["failed"] for row in rows] == [None] * len(rows)
+    figures = {name: value for row in rows for name, value in row["figures"].items()}
+    warps = 2 * 256 // 32
+    assert figures["operations.bmma_and.macs_per_cycle"] == warps * 8 * 2 * 16 * 8 * 256 / 25
+    assert figures["multiprocessor.lanes_per_cycle.popc"] == warps * 8 * 2 * 32 / 25
+    assert figures["overhead.launch_us"] == pytest.approx(0.015)
+    assert figures["memory.sustained_share"] == pytest.approx(16 * 4096 / 0.015e-6 / 4800e9)
+    assert "operations.imma_s4.macs_per_cycle" not in figures  # emulated: nothing runs on it
+    assert list(_gpu_ceilings.ceiling_rows(device, h200(), [row["ceiling"] for row in rows])) == []
+
+    folder = tmp_path / "nvidia_h200"
+    folder.mkdir()
+    (folder / "ceilings.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = gpu_benchmark.measured_descriptor("h200", tmp_path)
+    (tmp_path / "mine.yaml").write_text(text.replace("h200_measured", "mine"))
+    made = load_machine(tmp_path / "mine.yaml")
+    assert isinstance(made, GpuModel)
+    assert made.overhead.launch_us.value == 0.015
+    assert made.operations["bmma_and"].macs_per_cycle.kind == "measured"
+    assert made.memory.read_gb_per_s == h200().memory.read_gb_per_s
+    assert made.matches == h200().matches
+    with pytest.raises(UserError, match="expected ceilings measured on l40s below"):
+        gpu_benchmark.measured_descriptor("l40s", tmp_path)
 
 
 @pytest.mark.slow
