@@ -16,6 +16,7 @@ from soniq_dse.cost.graph import MatmulLayer
 from soniq_dse.cost.memory import Hierarchy, Nest
 from soniq_dse.cost.vector_loops import (
     DEPTHWISE,
+    DEPTHWISE_DOT,
     EMIT,
     FINISH,
     GATHER_CYCLES,
@@ -33,6 +34,7 @@ from soniq_dse.cost.vector_loops import (
     VectorLoops,
 )
 from soniq_dse.errors import UserError
+from soniq_dse.hardware.features import plain
 from soniq_dse.kernels.catalog import MASKED_ENDS, ROW_SUMS
 from soniq_dse.kernels.walk import BLOCK_MULTIPLE, TILE_BYTES
 from soniq_dse.records.choice import Choices, KernelChoice, KernelOption, PartShape
@@ -82,6 +84,7 @@ class LayerCoster:
 
     def __init__(self, hw: HardwareModel, chooser: Chooser, threads: int = 1, choices: Choices | None = None) -> None:
         self._chooser, self.loops = chooser, VectorLoops(hw)
+        self._sums_four_taps = {"avx512vnni", "avx512vl"} <= {plain(feature) for feature in hw.features}
         self.hierarchy, self.threads = Hierarchy(hw, threads), threads
         self.call_cycles = hw.overhead.call_ns.value * hw.clock_ghz.value
         self._us_per_cycle = 1e-3 / hw.clock_ghz.value
@@ -107,8 +110,9 @@ class LayerCoster:
         """All channels at once by the driver's own kernel, which reads plain codes whatever their levels."""
         rows, cols = -(-layer.rows // self.threads), layer.out_channels
         panels = -(-cols // DEPTHWISE_COLUMNS)
-        macs = rows * panels * DEPTHWISE_COLUMNS * layer.taps
-        compute = self.loops.floats(macs, DEPTHWISE)
+        loop, taps_at_once = (DEPTHWISE_DOT, 4) if self._sums_four_taps else (DEPTHWISE, 2)
+        macs = rows * panels * DEPTHWISE_COLUMNS * -(-layer.taps // taps_at_once) * taps_at_once
+        compute = self.loops.floats(macs, loop)
         return PartCost(
             kernel=self._chooser.depthwise(compute / macs),
             compute=compute,

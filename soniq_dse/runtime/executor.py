@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soniq_dse.errors import UserError
+from soniq_dse.hardware.features import plain
 from soniq_dse.kernels.catalog import CPU_FOLDER
 from soniq_dse.kernels.library import Kernel, KernelStruct, aligned_empty, isa_flags
 from soniq_dse.native.compiler import BASE_FLAGS, build_library, host_compiler
@@ -36,15 +37,17 @@ NOTHING: Addresses = {}
 SHARE_OF_MEMORY = 0.9
 """Of what is available, that one network's buffers may take: the kernel ends processes that use it up."""
 _VECTOR_SETS = (
+    ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni"),
     ("avx512f", "avx512bw", "avx512vl", "avx512dq"),
     ("avx2",),
 )
-"""ISA features the drivers are built for, best first; neither has a fused multiply-add of its own to be contracted."""
+"""ISA features the drivers are built for, best first; none has a fused multiply-add of its own to be contracted."""
 
 
 def driver_flags(features: Collection[str]) -> tuple[str, ...]:
     """Flags for the layer driver and the executor on a machine with ``features``."""
-    chosen = next((names for names in _VECTOR_SETS if set(names) <= set(features)), ())
+    present = {plain(feature) for feature in features}
+    chosen = next((names for names in _VECTOR_SETS if present.issuperset(names)), ())
     wide = ("-mprefer-vector-width=512",) if "avx512f" in chosen else ()
     return (*isa_flags(chosen), *wide)
 

@@ -10,6 +10,7 @@
 #endif
 
 #define SONIQ_INLINE inline __attribute__((always_inline))
+#define SONIQ_INLINE_LAMBDA __attribute__((always_inline))
 
 // None of the arrays of a loop overlap: with so many of them, compilers give up checking that at run time.
 #if defined(__clang__)
@@ -139,9 +140,15 @@ SONIQ_INLINE float sum_of(const Row& row, int32_t raw, int32_t offset, bool plai
 typedef __m512 Lanes;
 typedef __m512i Integers;
 
+typedef __mmask16 Mask;
+
 inline Lanes load(const float* from, Lanes) { return _mm512_loadu_ps(from); }
 inline Integers load(const int32_t* from, Integers) { return _mm512_loadu_si512(from); }
 inline void store(float* to, Lanes v) { _mm512_storeu_ps(to, v); }
+inline Mask mask_of(int64_t live) { return static_cast<Mask>((1u << live) - 1); }
+inline Lanes load_some(const float* from, Mask mask, Lanes) { return _mm512_maskz_loadu_ps(mask, from); }
+inline Integers load_some(const int32_t* from, Mask mask, Integers) { return _mm512_maskz_loadu_epi32(mask, from); }
+inline void store_some(float* to, Mask mask, Lanes v) { _mm512_mask_storeu_ps(to, mask, v); }
 inline Lanes all_of(float value) { return _mm512_set1_ps(value); }
 inline Lanes larger_of(Lanes a, Lanes b) { return _mm512_max_ps(a, b); }
 inline Lanes smaller_of(Lanes a, Lanes b) { return _mm512_min_ps(a, b); }
@@ -152,20 +159,30 @@ SONIQ_INLINE Lanes sum_of(const Row& row, Integers raw, Integers offset, bool pl
 }
 
 // Rounded to codes: packing saturates at 0 and 255.
-inline void store_codes(const Lanes (&v)[4], uint8_t* out) {
+inline Integers codes_of(const Lanes (&v)[4]) {
   const Integers low = _mm512_packs_epi32(_mm512_cvtps_epi32(v[0]), _mm512_cvtps_epi32(v[1]));
   const Integers high = _mm512_packs_epi32(_mm512_cvtps_epi32(v[2]), _mm512_cvtps_epi32(v[3]));
   const Integers order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);  // packing goes by 128-bit lanes
-  _mm512_storeu_si512(out, _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high)));
+  return _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high));
 }
+inline void store_codes(const Lanes (&v)[4], uint8_t* out) { _mm512_storeu_si512(out, codes_of(v)); }
+inline void store_some_codes(const Lanes (&v)[4], uint8_t* out, int64_t live) { _mm512_mask_storeu_epi8(out, (1ull << live) - 1, codes_of(v)); }
 #elif defined(__AVX2__)
 #define SONIQ_LANES 8
 typedef __m256 Lanes;
 typedef __m256i Integers;
 
+typedef __m256i Mask;
+
 inline Lanes load(const float* from, Lanes) { return _mm256_loadu_ps(from); }
 inline Integers load(const int32_t* from, Integers) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)); }
 inline void store(float* to, Lanes v) { _mm256_storeu_ps(to, v); }
+inline Mask mask_of(int64_t live) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int32_t>(live)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+inline Lanes load_some(const float* from, Mask mask, Lanes) { return _mm256_maskload_ps(from, mask); }
+inline Integers load_some(const int32_t* from, Mask mask, Integers) { return _mm256_maskload_epi32(from, mask); }
+inline void store_some(float* to, Mask mask, Lanes v) { _mm256_maskstore_ps(to, mask, v); }
 inline Lanes all_of(float value) { return _mm256_set1_ps(value); }
 inline Lanes larger_of(Lanes a, Lanes b) { return _mm256_max_ps(a, b); }
 inline Lanes smaller_of(Lanes a, Lanes b) { return _mm256_min_ps(a, b); }
@@ -176,13 +193,30 @@ SONIQ_INLINE Lanes sum_of(const Row& row, Integers raw, Integers offset, bool pl
 }
 
 // Rounded to codes: packing saturates at 0 and 255.
-inline void store_codes(const Lanes (&v)[4], uint8_t* out) {
+inline Integers codes_of(const Lanes (&v)[4]) {
   const Integers low = _mm256_packs_epi32(_mm256_cvtps_epi32(v[0]), _mm256_cvtps_epi32(v[1]));
   const Integers high = _mm256_packs_epi32(_mm256_cvtps_epi32(v[2]), _mm256_cvtps_epi32(v[3]));
   const Integers order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);  // packing goes by 128-bit lanes
-  const Integers codes = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high), order);
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), codes);
+  return _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high), order);
 }
+inline void store_codes(const Lanes (&v)[4], uint8_t* out) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), codes_of(v)); }
+inline void store_some_codes(const Lanes (&v)[4], uint8_t* out, int64_t live) {
+  const Integers codes = codes_of(v);
+  __builtin_memcpy(out, &codes, live);
+}
+#endif
+
+// How numbers are read: as many as there are, or those of a mask, beyond which nothing is touched.
+struct All {
+  template <class F, class V>
+  SONIQ_INLINE V operator()(const F* from, V like) const { return load(from, like); }
+};
+#ifdef SONIQ_LANES
+struct Some {
+  Mask mask;
+  template <class F, class V>
+  SONIQ_INLINE V operator()(const F* from, V like) const { return load_some(from, mask, like); }
+};
 #endif
 
 // What all rows share of a column, and of a vector of them.
@@ -200,8 +234,8 @@ struct WideTerms {
 // t = t + f32(((raw << left) + offset) >> right) * scale; the sums may wrap, their final value fits. The pass over the last
 // part of its columns goes on to bias, relu, residual and codes, while t is in a register. The first part leaves out 0 +,
 // which could only change the sign of a zero; t itself is kept where something reads it.
-template <bool First, bool Plain, Finish How, class T>
-SONIQ_INLINE auto value(const Row& row, int64_t i, const T& terms) {
+template <bool First, bool Plain, Finish How, class T, class Load>
+SONIQ_INLINE auto value(const Row& row, int64_t i, const T& terms, const Load& load) {
   const auto zero = decltype(terms.scale){};
   auto t = sum_of(row, load(row.raw + i, terms.offset), terms.offset, Plain) * terms.scale;
   if (!First) t = load(row.tile + i, zero) + t;
@@ -213,8 +247,8 @@ SONIQ_INLINE auto value(const Row& row, int64_t i, const T& terms) {
 }
 
 // The code before it is rounded (layer.h).
-template <class V, Emit Codes>
-SONIQ_INLINE V unrounded(const Row& row, int64_t i, V t) {
+template <class V, Emit Codes, class Load>
+SONIQ_INLINE V unrounded(const Row& row, int64_t i, V t, const Load& load) {
   V v = t * load(row.inverse + i, t);
   if (Codes == kRectified) return smaller_of(larger_of(v, V{}), load(row.hi + i, t));
   v = v + load(row.shift + i, t);
@@ -227,55 +261,71 @@ SONIQ_INLINE Row row_of(const SoniqPart& part, const Block& block, const SoniqCo
 }
 
 #ifdef SONIQ_LANES
-// Four vectors of columns from i on, all rows: what these share stays in registers.
-template <bool First, bool Plain, Finish How, Emit Codes, bool Keep>
+// Four vectors of columns from i on, or as many columns as are left, all rows: what these share stays in registers.
+template <bool First, bool Plain, Finish How, Emit Codes, bool Keep, bool Whole>
 void pass_columns(const SoniqPart& part, const Block& block, const SoniqCodesOut& out, int64_t i) {
   const Lanes zero = {};
   WideTerms terms[4];
+  Mask masks[4];
+  int64_t live[4];
   for (int j = 0; j < 4; ++j) {
     const int64_t at = i + j * SONIQ_LANES;
+    live[j] = Whole ? SONIQ_LANES : larger(0, smaller(block.cols - at, SONIQ_LANES));
+    masks[j] = mask_of(live[j]);
+    const Some load{masks[j]};
     terms[j] = {load(part.offset + at, Integers{}), load(part.scale + at, zero), How == kNothing ? zero : load(block.bias + at, zero)};
   }
   const Lanes hi = Codes == kRectified ? all_of(*out.hi) : zero, inverse = Codes == kRectified ? all_of(*out.inverse) : zero;
   for (int64_t r = 0; r < block.n; ++r) {
     const Row row = row_of(part, block, out, r);
-    Lanes v[4];
-    for (int j = 0; j < 4; ++j) {
+    Lanes v[4] = {};
+    const auto vector = [&](int j, const auto& load) SONIQ_INLINE_LAMBDA {
       const int64_t at = i + j * SONIQ_LANES;
-      const Lanes t = value<First, Plain, How>(row, at, terms[j]);
-      if (Keep) store(row.tile + at, t);
-      if (Codes == kCodes) v[j] = unrounded<Lanes, Codes>(row, at, t);
+      const Lanes t = value<First, Plain, How>(row, at, terms[j], load);
+      if (Keep) Whole ? store(row.tile + at, t) : store_some(row.tile + at, masks[j], t);
+      if (Codes == kCodes) v[j] = unrounded<Lanes, Codes>(row, at, t, load);
       // What is negative saturates. The smaller of hi and no number is no number, which becomes 0 too.
       if (Codes == kRectified) v[j] = smaller_of(hi, t * inverse);
+    };
+    for (int j = 0; j < 4; ++j) {
+      if (Whole)
+        vector(j, All{});
+      else if (live[j] > 0)
+        vector(j, Some{masks[j]});
     }
-    if (Codes != kNoCodes) store_codes(v, out.codes + r * out.ld + i);
+    if (Codes == kNoCodes) continue;
+    uint8_t* codes = out.codes + r * out.ld + i;
+    Whole ? store_codes(v, codes) : store_some_codes(v, codes, block.cols - i);
   }
 }
 #endif
 
+#ifndef SONIQ_LANES
 template <bool First, bool Plain, Finish How, Emit Codes, bool Keep>
-void pass_row(const Row row, int64_t begin, int64_t end, uint8_t* __restrict codes) {
+void pass_row(const Row row, int64_t cols, uint8_t* __restrict codes) {
   SONIQ_NO_ALIAS
-  for (int64_t k = begin; k < end; ++k) {
+  for (int64_t k = 0; k < cols; ++k) {
     const Terms terms = {row.offset[k], row.scale[k], How == kNothing ? 0.0f : row.bias[k]};
-    const float t = value<First, Plain, How>(row, k, terms);
+    const float t = value<First, Plain, How>(row, k, terms, All{});
     if (Keep) row.tile[k] = t;
-    if (Codes != kNoCodes) codes[k] = static_cast<uint8_t>(__builtin_irintf(unrounded<float, Codes>(row, k, t)));
+    if (Codes != kNoCodes) codes[k] = static_cast<uint8_t>(__builtin_irintf(unrounded<float, Codes>(row, k, t, All{})));
   }
 }
+#endif
 
 template <bool First, bool Plain, Finish How, Emit Codes, bool Keep>
 void pass(const SoniqPart& part, const Block& block) {
   const SoniqCodesOut none = {}, &out = Codes == kNoCodes ? none : *block.codes;
-  int64_t i = 0;
 #ifdef SONIQ_LANES
-  for (; i + 4 * SONIQ_LANES <= block.cols; i += 4 * SONIQ_LANES) pass_columns<First, Plain, How, Codes, Keep>(part, block, out, i);
-#endif
-  if (i == block.cols) return;
+  int64_t i = 0;
+  for (; i + 4 * SONIQ_LANES <= block.cols; i += 4 * SONIQ_LANES) pass_columns<First, Plain, How, Codes, Keep, true>(part, block, out, i);
+  if (i < block.cols) pass_columns<First, Plain, How, Codes, Keep, false>(part, block, out, i);
+#else
   for (int64_t r = 0; r < block.n; ++r) {
     const Row row = row_of(part, block, out, r);
-    pass_row<First, Plain, How, Codes, Keep>(row, i, block.cols, Codes == kNoCodes ? nullptr : out.codes + r * out.ld);
+    pass_row<First, Plain, How, Codes, Keep>(row, block.cols, Codes == kNoCodes ? nullptr : out.codes + r * out.ld);
   }
+#endif
 }
 
 template <bool First, bool Plain, Emit Codes, bool Keep>

@@ -105,9 +105,26 @@ def test_a_depthwise_layer_is_one_part_whatever_its_levels() -> None:
     segments = [Segment(weight_bits=bits, activation_bits=bits, channels=48) for bits in (1, 8)]
     coster = LayerCoster(machine("avx2"), Chooser(machine("avx2"), InCore()))
     (part,) = coster.parts(layer, segments, signed=True)
-    assert (part.macs, part.padded_macs) == (layer.macs, layer.macs)  # three panels of 32 channels
+    assert (part.macs, part.padded_macs) == (
+        layer.macs,
+        layer.macs / 9 * 10,
+    )  # three panels of 32 channels, five pairs of taps
     assert part.choice is None
     wider = layer.model_copy(update={"in_channels": 97, "out_channels": 97, "groups": 97})
     (padded,) = coster.parts(wider, segments, signed=True)
     assert padded.padded_macs * 3 == part.padded_macs * 4
     assert padded.cycles > part.cycles
+
+
+def test_a_depthwise_layer_sums_four_taps_where_there_is_a_dot_product() -> None:
+    layer = Conv2dLayer(
+        name="dw", in_channels=96, out_channels=96, height=14, width=14, kernel=(3, 3), padding=(1, 1), groups=96
+    )
+    segments = [Segment(weight_bits=8, activation_bits=8, channels=96)]
+    parts = [
+        LayerCoster(machine(name), Chooser(machine(name), InCore())).parts(layer, segments, signed=True)
+        for name in ("avx512", "skylake")
+    ]
+    (dots,), (pairs,) = parts
+    assert (dots.padded_macs, pairs.padded_macs) == (layer.macs / 9 * 12, layer.macs / 9 * 10)
+    assert dots.compute < pairs.compute
