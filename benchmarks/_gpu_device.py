@@ -59,6 +59,15 @@ def launches_for(first_s: float, copies: int) -> int:
     return max(1, min(MOST_LAUNCHES, max(LAUNCHES, copies), affordable))
 
 
+def random_words(kernel: GpuKernel, n: int) -> np.ndarray:
+    """Random words, made on the host, since CuPy's generator needs a library of its own; of 16-bit floats 0 and 1, so
+    that no product is subnormal or infinite."""
+    words = np.random.default_rng(0).integers(0, 2**32, n, dtype=np.uint32)
+    if kernel.act == "f16":
+        words = words % 4 // 2 * np.uint32(0x3C000000) + words % 2 * np.uint32(0x3C00)
+    return words
+
+
 class Device:
     """The first GPU. Raises MissingCapabilityError without CuPy, or where it reaches no GPU; peers need PyTorch."""
 
@@ -82,7 +91,8 @@ class Device:
             self.cupy.get_default_memory_pool().free_all_blocks()
             if self.torch:
                 self.torch.cuda.empty_cache()
-            return bool(int(self.cupy.ones(1).sum()) == 1)
+            sent = np.arange(4)  # there and back, without a kernel that CuPy would have to build
+            return bool((self.cupy.asnumpy(self.cupy.asarray(sent)) == sent).all())
         except Exception:  # any error here means that nothing more can be done
             return False
 
@@ -102,7 +112,10 @@ class Device:
         """One launch, its weights from memory: random bits, which are what uniform codes pack to."""
         cupy, (n_weights, n_activations) = self.cupy, packed_words(kernel, rows, cols, k)
         copies = 1 + int(ROTATED * self.cache_bytes / (4 * n_weights))
-        w, a = self._random(kernel, (copies, n_weights)), self._random(kernel, (n_activations,))
+        w, a = cupy.zeros((copies, n_weights), cupy.uint32), cupy.asarray(random_words(kernel, n_activations))
+        block = random_words(kernel, n_weights)
+        for i in range(copies):
+            w[i].set(block)
         sums, out = cupy.zeros(rows, cupy.int32), cupy.zeros((rows, cols), cupy.int32)
         return self._timed(self._launch(kernel, w, a, sums, out, k), copies)
 
@@ -166,11 +179,6 @@ class Device:
                 if repeat >= WARM_UPS:
                     times_us.append(start.elapsed_time(end) * 1000 / launches)
         return Timing.of(times_us)
-
-    def _random(self, kernel: GpuKernel, shape: tuple[int, ...]) -> Any:
-        """Random words; of 16-bit floats 0 and 1, so that no product is subnormal or infinite."""
-        words = self.cupy.random.randint(0, 2**32, shape, dtype=self.cupy.uint32)
-        return words % 4 // 2 * 0x3C000000 + words % 2 * 0x3C00 if kernel.act == "f16" else words
 
     def _module(self, kernel: GpuKernel) -> Any:
         if kernel.path not in self._modules:

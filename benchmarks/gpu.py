@@ -18,6 +18,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,22 @@ def rescore(folder: Path) -> None:
         _print(goals_of(rows))
 
 
+def prepare(architecture: str, until: float) -> list[str]:
+    """Build side by side the cubins that were not built beforehand; what cannot be built, in a line each. What is not
+    done in time is built when it is needed."""
+
+    def built(source: str) -> str:
+        if not ready_cubin(source, architecture, CUBINS).exists() and time.monotonic() < until:
+            try:
+                build_cubin(CUDA_FOLDER / Path(source).name, architecture)
+            except UserError as error:
+                return f"{source} for {architecture}: {error}"
+        return ""
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return [line for line in pool.map(built, sources()) if line]
+
+
 def measured_descriptor(name: str, folder: Path) -> str:
     """YAML of a descriptor with the ceilings that were kept of such a GPU.
 
@@ -151,6 +168,7 @@ def measured(budget_s: float) -> None:
         ) from error
     faulthandler.dump_traceback_later(budget_s + GRACE_S, exit=True, file=sys.__stderr__ or sys.stderr)
     gpu = descriptor_of(device.name, device.architecture)
+    _say(prepare(device.architecture, start + budget_s / 4))
     folder = MEASURED / re.sub(r"[^a-z0-9]+", "_", device.name.lower()).strip("_")
     folder.mkdir(parents=True, exist_ok=True)
     try:

@@ -8,11 +8,11 @@ from soniq_dse.cost.intervals import are_current, read_kept
 from soniq_dse.crosscheck._measure import Timer, choices_of, sources_of
 from soniq_dse.crosscheck._networks import NetworkCase, integer_network, packed_network
 from soniq_dse.errors import MissingCapabilityError, UserError
-from soniq_dse.hardware.gpus import detected_gpus, match_gpu
+from soniq_dse.hardware.gpus import match_gpu
 from soniq_dse.hardware.host import match_host, missing_features
 from soniq_dse.kernels import gpu_device
 from soniq_dse.kernels.gpu_catalog import gpu_layer_kernels
-from soniq_dse.kernels.gpu_device import GpuDevice
+from soniq_dse.kernels.gpu_device import GpuDevice, visible_gpus
 from soniq_dse.kernels.gpu_loops import cuda_source_sha256
 from soniq_dse.native.compiler import host_compiler
 from soniq_dse.records.cost import Estimate, Host, Measurement
@@ -52,10 +52,10 @@ def bench_for(hw: Machine, host: Host) -> Bench:
     """What can time rows on ``hw``, seen from ``host``."""
     if not isinstance(hw, GpuModel):
         return ProcessorBench(host, *match_host(hw, host), not missing_features(hw.features, host))
-    here, why = match_gpu(hw.name, hw.matches, detected_gpus())
+    here, why = match_gpu(hw.name, hw.matches, visible_gpus())
     if here:
         try:
-            return GpuBench(hw, gpu_device.open_device())
+            return GpuBench(hw, gpu_device.open_matching(hw))
         except MissingCapabilityError as error:
             why = str(error)
     return KeptBench(hw, host, f"model only: {why}")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from soniq_dse import registry
-from soniq_dse.hardware.gpus import detected_gpus, match_gpu
+from soniq_dse.hardware.gpus import match_gpu
 from soniq_dse.hardware.host import default_descriptor, detect_host, match_host
 from soniq_dse.hardware.load import load_machine
 from soniq_dse.hardware.whatif import what_if
+from soniq_dse.kernels.gpu_device import visible_gpus
 from soniq_dse.records.cost import Host
 from soniq_dse.records.design import Candidate
 from soniq_dse.records.gpu import GpuModel, Machine
@@ -45,7 +46,7 @@ def machine_of(spec: str | None, settings: Sequence[str]) -> tuple[Machine, Host
     host = detect_host()
     hardware = what_if(load_machine(default_descriptor(host)[0] if spec is None else spec), settings)
     if isinstance(hardware, GpuModel):
-        here, reason = match_gpu(hardware.name, hardware.matches, detected_gpus())
+        here, reason = match_gpu(hardware.name, hardware.matches, visible_gpus())
         return hardware, host, None if here else f"model only, not measured: {reason}"
     matches, reason = match_host(hardware, host)
     return hardware, host, None if matches else reason

@@ -58,7 +58,7 @@ class GpuMeasurer(Measurer):
 
     @functools.cached_property
     def _device(self) -> GpuDevice:
-        return gpu_device.open_device()
+        return gpu_device.open_matching(self._gpu)
 
     def _on_device(
         self, candidate: Candidate, trained: TrainedDesign, packed: PackedNetwork, shape: str

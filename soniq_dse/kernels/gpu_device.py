@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soniq_dse.errors import MissingCapabilityError, UserError
+from soniq_dse.hardware.gpus import detected_gpus, match_gpu
 from soniq_dse.kernels.gpu_catalog import CUDA_FOLDER
 from soniq_dse.native.nvrtc import build_cubin, compiler_version
 from soniq_dse.native.timing import Timing
 from soniq_dse.records.cost import Host
+from soniq_dse.records.gpu import GpuModel
 
 RUNS_PER_GRAPH, FEWEST, MOST = 20, 15, 400
 """Runs in a graph, whose mean is a sample; samples before a timing may settle, and at most."""
@@ -175,6 +177,31 @@ def open_device() -> GpuDevice:
         MissingCapabilityError: there is none, or nothing that drives it.
     """
     return CupyDevice()
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """The names of this machine's GPUs: as the driver lists them, or of the first where only CuPy sees one, as in some
+    containers."""
+    found = detected_gpus()
+    if found:
+        return found
+    try:
+        return (open_device().host().processor,)
+    except MissingCapabilityError:
+        return ()
+
+
+def open_matching(gpu: GpuModel) -> GpuDevice:
+    """The first GPU of this machine, which ``gpu`` speaks of.
+
+    Raises:
+        MissingCapabilityError: there is none, nothing that drives it, or it is another one.
+    """
+    device = open_device()
+    matches, why = match_gpu(gpu.name, gpu.matches, [device.host().processor])
+    if not matches:
+        raise MissingCapabilityError(f"{why}; CUDA_VISIBLE_DEVICES says which one is the first")
+    return device
 
 
 class NoDevice:

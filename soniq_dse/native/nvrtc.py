@@ -41,7 +41,9 @@ def cuda_folder() -> Path:
     named = os.environ.get("SONIQ_DSE_CUDA", "")
     roots = [Path(named)] if named else [Path(path) / "nvidia" for path in sys.path if path]
     for root in roots:
-        places = [root, *root.glob("cu1*"), *root.glob("lib/python3*/site-packages/nvidia/cu1*")]
+        below = ("cu1*", "cuda_nvrtc")  # of wheels for CUDA 13, and for 12
+        places = [root, *(place for name in below for place in root.glob(name))]
+        places += [place for name in below for place in root.glob(f"lib/python3*/site-packages/nvidia/{name}")]
         for place in places:
             if list(place.glob("lib/libnvrtc.so.1*")):
                 return place

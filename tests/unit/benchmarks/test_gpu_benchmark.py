@@ -192,6 +192,7 @@ def test_a_device_that_is_lost_ends_the_process_with_its_row_kept_and_another_go
     monkeypatch.setattr(gpu_benchmark, "Device", Dying)
     monkeypatch.setattr(gpu_benchmark, "NETWORKS", ())
     monkeypatch.setattr(gpu_benchmark, "ceiling_rows", lambda *_: ())
+    monkeypatch.setattr(gpu_benchmark, "prepare", lambda *_: [])
     monkeypatch.setattr(gpu_benchmark.os, "execv", lambda program, arguments: started.append(arguments))
     gpu_benchmark.measured(480.0)
     assert started[0][1:4] == ["-m", "benchmarks.gpu", "--budget-s"]

@@ -59,7 +59,7 @@ def test_what_a_gpu_measured_is_kept_and_scored_again_without_it(
     from cuda_device import ShimDevice
 
     with monkeypatch.context() as patch:
-        patch.setattr(_bench, "detected_gpus", lambda: ("NVIDIA H200",))
+        patch.setattr(_bench, "visible_gpus", lambda: ("NVIDIA H200",))
         patch.setattr(gpu_device, "open_device", lambda: ShimDevice(us=5.0))
         code, record, _ = crosscheck("--keep")
     assert code in (0, 1)  # goals may be missed by a timing that is made up

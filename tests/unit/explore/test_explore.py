@@ -453,7 +453,7 @@ def with_gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(HERE.parents[1] / "kernels"))
     from cuda_device import ShimDevice
 
-    monkeypatch.setattr(_asked, "detected_gpus", lambda: ("NVIDIA H200",))
+    monkeypatch.setattr(_asked, "visible_gpus", lambda: ("NVIDIA H200",))
     return ShimDevice
 
 
@@ -479,7 +479,7 @@ def test_a_gpu_is_measured_where_it_is_and_its_records_serve_where_it_is_not(
     assert "predicted only" not in notes_of(there)
     assert "predictions only" not in (there / "report.html").read_text()
 
-    monkeypatch.setattr(_asked, "detected_gpus", tuple)
+    monkeypatch.setattr(_asked, "visible_gpus", tuple)
     soniq_dse("explore", *GPU, *trainings, "--out", str(here))
     assert set(measured_by_name(here).values()) == {None}
     assert "model only, not measured: h200 describes no GPU of this machine" in notes_of(here)
