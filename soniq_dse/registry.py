@@ -6,6 +6,7 @@ entry point group ``soniq_dse.<kind>`` or ad hoc as ``package.module:Name``. Not
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 import inspect
@@ -87,6 +88,7 @@ def load_object(path: str) -> Any:
     return getattr(module, attribute)
 
 
+@functools.cache  # reads the metadata of every installed distribution
 def _entry_points(kind: str) -> importlib.metadata.EntryPoints:
     return importlib.metadata.entry_points(group=f"soniq_dse.{kind}")
 

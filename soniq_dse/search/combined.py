@@ -3,7 +3,7 @@ to train next."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,8 @@ from soniq_dse.search._surrogate import Surrogate
 from soniq_dse.search.proxy_milp import ProxyMilp
 
 Array = NDArray[np.float64]
-FIRST = 4
+FIRST = 3
 """Designs that the integer program chooses."""
-BATCH = 1
 DRAWS = 64
 """Of the metrics of all designs, over which a gain is averaged."""
 
@@ -25,8 +24,8 @@ class Combined(ProxyMilp):
     """``ProxyMilp``'s first batch, then expected hypervolume improvement (Emmerich, Giannakoglou and Naujoks, 2006)
     over draws from the surrogate.
 
-    A trained design counts as the surrogate's mean of it, which the luck of one training moves less than its result.
-    Latencies are taken as predicted. Designs of a batch after its first count those before as their means.
+    A trained design counts as the surrogate draws it, which the luck of one training moves less than its result.
+    Latencies are those of the priors.
     """
 
     def __init__(self, space: Space) -> None:
@@ -44,21 +43,15 @@ class Combined(ProxyMilp):
             return []
         if not self.results and (first := super().propose()):
             return first[:FIRST]
+        open_ = [i for i, candidate in enumerate(self.space.candidates) if self.is_new(candidate)]
+        if not open_:
+            return []
         seen = self._seen()
-        batch: list[int] = []
-        for _ in range(BATCH):
-            open_ = [i for i, c in enumerate(self.space.candidates) if self.is_new(c) and i not in batch]
-            if not open_:
-                break
-            mean, covariance = self._surrogate.posterior(seen)
-            jitter = 1e-9 * np.trace(covariance) * np.eye(mean.size)
-            draws = mean + self._normals @ np.linalg.cholesky(covariance + jitter).T
-            reference = float(mean.max()), float(self._latency.max())
-            gains = expected_gains(draws, self._latency, {i: float(mean[i]) for i in seen}, reference)
-            best = max(open_, key=lambda i: (gains[i], -mean[i], -i))
-            batch.append(best)
-            seen = {**seen, best: float(mean[best])}
-        return [self.space.candidates[i] for i in batch]
+        mean, covariance = self._surrogate.posterior(seen)
+        jitter = 1e-9 * np.trace(covariance) * np.eye(mean.size)
+        draws = mean + self._normals @ np.linalg.cholesky(covariance + jitter).T
+        gains = expected_gains(draws, self._latency, seen, (float(mean.max()), float(self._latency.max())))
+        return [self.space.candidates[max(open_, key=lambda i: (gains[i], -mean[i], -i))]]
 
     def _seen(self) -> dict[int, float]:
         """Metrics as costs, by position."""
@@ -70,14 +63,18 @@ class Combined(ProxyMilp):
         }
 
 
-def expected_gains(draws: Array, latency: Array, seen: dict[int, float], reference: tuple[float, float]) -> Array:
-    """Mean over ``draws`` ``[draws, n]`` of the area that each design adds to that of the ``seen`` ones, ``[n]``."""
+def expected_gains(draws: Array, latency: Array, seen: Collection[int], reference: tuple[float, float]) -> Array:
+    """Mean over ``draws`` ``[draws, n]`` of the area that each design adds to that of the ``seen`` ones, ``[n]``.
+
+    Both come from the same draw: what moves a design and its likes together adds nothing.
+    """
     order = sorted(seen, key=lambda i: latency[i])
     edges = np.array([latency[i] for i in order] + [reference[1]])
-    floors = np.minimum.accumulate(np.array([reference[0]] + [min(seen[i], reference[0]) for i in order]))
     left = np.concatenate([[-np.inf], edges[:-1]])
+    worst = np.full((len(draws), 1), reference[0])
+    floors = np.minimum.accumulate(np.hstack([worst, draws[:, order]]), axis=1)
     gains = np.zeros(draws.shape[1])
-    for floor, start, stop in zip(floors, left, edges, strict=True):
+    for floor, start, stop in zip(floors.T, left, edges, strict=True):
         width = np.maximum(stop - np.maximum(latency, start), 0.0)
-        gains += width * np.maximum(floor - draws, 0.0).mean(axis=0)
+        gains += width * np.maximum(floor[:, None] - draws, 0.0).mean(axis=0)
     return gains
