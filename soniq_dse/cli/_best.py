@@ -55,14 +55,15 @@ def best_command(
     """Name the most accurate design of a finished RUN within limits.
 
     The validation split chooses; of equals the fastest is taken. References (FP32, INT8) are not chosen. Exit code 1
-    where no design keeps to the limits.
+    where no design keeps to the limits. Of a front over machines, it is the best on any by
+    predicted latency, named MACHINE/DESIGN.
 
     Example:  soniq-dse runs best digits-avx512 --max-us 20
     """
     from soniq_dse.cli.runs import find_run, load_report
 
     report = load_report(find_run(run, root))
-    points = [point for point in report.front.points if point.role == "design"]
+    points = [point for point in _over_machines(report) if point.role == "design"]
     if not points:
         raise NoneWithinError(f"{run}: expected a design, got a run without any")
     within = points
@@ -73,6 +74,19 @@ def best_command(
         print_json({"within": len(within), "of": len(points), "best": best.to_json_value()})
     else:
         click.echo(best.name if name_only else _sentence(report, best, len(within), len(points)))
+
+
+def _over_machines(report: Report) -> list[DesignPoint]:
+    """All points; of a front over machines those of each, as ``MACHINE/DESIGN`` and by predicted latency alone, since
+    one host measures at most one of them."""
+    if not report.joint:
+        return list(report.front.points)
+    points = [(report.hardware, point) for point in report.front.points]
+    points += [(other.machine, point) for other in report.others for point in other.points]
+    return [
+        point.model_copy(update={"name": f"{machine}/{point.name}", "latency_measured_us": None})
+        for machine, point in points
+    ]
 
 
 def _narrowed(

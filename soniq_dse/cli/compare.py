@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -27,7 +28,8 @@ def command(runs: tuple[str, ...], out: Path | None, root: Path, as_json: bool) 
     if len(set(runs)) < 2:
         raise click.UsageError("expected two runs or more; soniq-dse runs list names them")
     folders = [find_run(run, root) for run in runs]
-    report = joint({folder.name: load_report(folder) for folder in folders})
+    from_page = [] if out is None else [os.path.relpath(folder, out) for folder in folders]
+    report = joint({folder.name: load_report(folder) for folder in folders}, from_page)
     page = None if out is None else build_report(report, out)
     if as_json:
         front = [point.to_json_value() for point in report.joint]

@@ -200,7 +200,8 @@ def _print_joint(plans: Sequence[Plan], outcomes: Sequence[Outcome], folder: Pat
     from soniq_dse.report.build import build_report
     from soniq_dse.report.overlay import joint
 
-    report = joint({plan.title: outcome.report for plan, outcome in zip(plans, outcomes, strict=True)})
+    reports = {plan.title: outcome.report for plan, outcome in zip(plans, outcomes, strict=True)}
+    report = joint(reports, [os.path.relpath(outcome.folder, folder) for outcome in outcomes])
     page = build_report(report, folder)
     if not quiet:
         print_joint(report)

@@ -35,13 +35,14 @@ def command(
 ) -> None:
     """Write DESIGN of RUN as one file that any machine can run.
 
-    RUN and DESIGN are names as the run's table shows them. The packed network holds the weights at their true bits; its
+    RUN and DESIGN are names as the run's table shows them; of a front over machines, DESIGN is MACHINE/DESIGN where the
+    machines differ in it. The packed network holds the weights at their true bits; its
     kernels are chosen where it is run: soniq-dse run NAME.soniq --data DATA. A file for another program is run by it
     at once, on random samples, and compared with the golden arithmetic. Exit code 1 where
     they differ, but for Transformers, whose norms and attention other programs sum in their own order.
     """
     from soniq_dse import registry
-    from soniq_dse.cli.run import find_design
+    from soniq_dse.cli._designs import find_in_run
     from soniq_dse.cli.runs import find_run
     from soniq_dse.export.lowering import ROUNDED
     from soniq_dse.runtime.pack import PackedNetwork
@@ -53,8 +54,7 @@ def command(
         raise UserError(f"{'--portable' if portable else '--hw'}: expected with NAME{COMPILED}, got {target.name}")
     if hw_name and portable:
         raise UserError("--portable: expected without --hw, got both")
-    folder = find_run(run, root)
-    source = find_design(f"{folder.name}/{design}", folder.parent)
+    source = find_in_run(find_run(run, root), design)
     packed = PackedNetwork.load(source)
     if target.exists() and target.samefile(source):
         raise UserError(f"to: expected another file than the run's own, got {target}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import resource
 import sys
 from functools import partial
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from soniq_dse.cli._common import console, json_option, print_json, table
+from soniq_dse.cli._designs import short_name
 from soniq_dse.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -173,19 +173,14 @@ def find_design(design: str, root: Path) -> Path:
     run, _, name = design.rpartition("/")
     packed = sorted(root.glob("*/designs/*.safetensors")) if root.is_dir() else []
     here = [path for path in packed if not run or path.parent.parent.name == run]
-    found = [path for path in here if path.stem == name] or [path for path in here if _short_name(path.stem) == name]
+    found = [path for path in here if path.stem == name] or [path for path in here if short_name(path.stem) == name]
     if len(found) > 1:
         which = ", ".join(f"{path.parent.parent.name}/{path.stem}" for path in found)
         raise UserError(f"design: expected one design, got {name!r}, of which there are several: {which}")
     if not found:
-        hint = nearest(name, [path.stem for path in packed]) or "; soniq-dse explore makes some"
+        hint = nearest(name, {short_name(path.stem) for path in here or packed}) or "; soniq-dse explore makes some"
         raise UserError(f"design: expected the name of a packed design in {root} or a file, got {design!r}{hint}")
     return found[0]
-
-
-def _short_name(stem: str) -> str:
-    """The name of a design in tables and reports: without ``-ALLOCATOR-sSEED``."""
-    return re.sub(r"-[a-z_]+-s\d+$", "", stem)
 
 
 def _load_task(path: Path, data: str | None, limit: int | None) -> Task:

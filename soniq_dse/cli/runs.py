@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +41,7 @@ def list_command(root: Path, as_json: bool) -> None:
 
     Example:  soniq-dse runs list
     """
-    folders = [path.parent for path in root.glob("*/run.json")] if root.is_dir() else []
+    folders = {path.parent for name in ("run", "report") for path in root.glob(f"*/{name}.json")}
     rows = sorted(_readable(folders), key=lambda row: row["started"], reverse=True)
     if as_json:
         print_json(rows)
@@ -215,11 +215,11 @@ def _budget(point: DesignPoint) -> str:
     return f"{point.budget_used:.4g} of {point.budget:g} {point.budget_unit} ({difference:+.1f} %)"
 
 
-def _readable(folders: list[Path]) -> Iterator[dict[str, Any]]:
+def _readable(folders: Collection[Path]) -> Iterator[dict[str, Any]]:
     """What can be told of each run; one that is damaged is named, and hides no other."""
-    for folder in folders:
+    for folder in sorted(folders):
         try:
-            yield _summary(folder)
+            yield _summary(folder) if (folder / "run.json").exists() else _summary_of_page(folder)
         except UserError as error:
             click.echo(f"warning: {error}", err=True)
 
@@ -238,6 +238,23 @@ def _summary(folder: Path) -> dict[str, Any]:
         "state": state,
         "trainings": f"{_n_trained(folder, info)} of {info.total}{_searched(info)}",
         "command": info.command,
+    }
+
+
+def _summary_of_page(folder: Path) -> dict[str, Any]:
+    """Of a page without a run of its own: over several."""
+    report = load_report(folder)
+    machines = (report.hardware, *(other.machine for other in report.others))
+    return {
+        "name": folder.name,
+        "folder": str(folder),
+        "started": report.created,
+        "model": report.front.task.model,
+        "data": report.front.task.data,
+        "hardware": ", ".join(machines),
+        "state": "front",
+        "trainings": f"over {len(machines)} runs",
+        "command": report.command,
     }
 
 

@@ -213,6 +213,8 @@ class Report(Record):
     """Runs on other machines that were asked to be shown beside this one; they take no part in ``summary``."""
     joint: tuple[JointPoint, ...] = ()
     """The front over this machine and those of ``others``, fastest first; empty where none was asked for."""
+    folders: tuple[str, ...] = ()
+    """Of the runs behind ``joint``, from the report's own folder: this machine's, then those of ``others``."""
     summary: Summary | None = None
 
 

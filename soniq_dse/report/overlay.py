@@ -13,9 +13,9 @@ COMPARED = ("model", "data", "metric", "metric_unit", "direction")
 """What two runs must share, of ``TaskInfo``, so that their points lie in one figure."""
 
 
-def joint(reports: Mapping[str, Report]) -> Report:
+def joint(reports: Mapping[str, Report], folders: Sequence[str] = ()) -> Report:
     """One report of runs by the name of their machine, the first one's with the others beside it, and the front over
-    all of them by predicted latency.
+    all of them by predicted latency. ``folders``: where each run is, from where the report will be.
 
     Raises:
         UserError: they are of different tasks.
@@ -27,7 +27,9 @@ def joint(reports: Mapping[str, Report]) -> Report:
     front = tuple(_joint_front(reports))
     counts = ", ".join(f"{sum(point.machine == name for point in front)} on {name}" for name in names)
     note = f"Front over {len(names)} machines, by predicted latency: {counts}."
-    return laid.model_copy(update={"others": others, "joint": front, "notes": (note, *laid.notes)})
+    return laid.model_copy(
+        update={"others": others, "joint": front, "folders": tuple(folders), "notes": (note, *laid.notes)}
+    )
 
 
 def _joint_front(reports: Mapping[str, Report]) -> Iterator[JointPoint]:
@@ -70,4 +72,4 @@ def overlay(report: Report, others: Sequence[Report]) -> Report:
                 details=other.details,
             )
         )
-    return report.model_copy(update={"others": tuple(runs), "joint": ()})
+    return report.model_copy(update={"others": tuple(runs), "joint": (), "folders": ()})

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 from report_factory import toy_report
 
+from soniq_dse.cli import runs
 from soniq_dse.cli.compare import command
 from soniq_dse.report.build import build_report
 
@@ -38,6 +39,11 @@ def test_the_front_over_two_runs(tmp_path: Path) -> None:
     assert {point["machine"] for point in found["front"]} == {"fast"}
     assert Path(found["page"]).is_file()
     assert "front over 2 machines" in output(*asked)
+    listed = CliRunner().invoke(runs.command, ["list", "--root", str(tmp_path), "--json"], catch_exceptions=False)
+    (row,) = (row for row in json.loads(listed.stdout) if row["name"] == "both")
+    assert (row["hardware"], row["trainings"]) == ("slow, fast", "over 2 runs")
+    words = ["best", "both", "--root", str(tmp_path), "--name"]
+    assert CliRunner().invoke(runs.command, words, catch_exceptions=False).stdout.startswith("fast/")
 
 
 def test_one_run_is_none_to_compare(tmp_path: Path) -> None:
