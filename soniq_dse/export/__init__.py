@@ -20,7 +20,7 @@ from soniq_dse.errors import UserError
 from soniq_dse.records.choice import Choices
 from soniq_dse.records.network import IntegerNetwork
 
-HELPERS = frozenset({"lowering", "onnx_tokens", "static_plan"})
+HELPERS = frozenset({"lowering", "onnx_tokens", "pt2_tokens", "static_plan"})
 """Modules of this package that are no formats."""
 
 NO_CHOICES = Choices()

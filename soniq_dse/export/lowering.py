@@ -73,6 +73,13 @@ def expect_plain(network: IntegerNetwork, known: tuple[str, ...] = OPERATORS, fo
             )
 
 
+def summed_otherwise(network: IntegerNetwork) -> tuple[str, ...]:
+    """A line for the reader of a file whose sums are in an order of their own, where there are any."""
+    rounded = sorted({node.op for node in network.nodes if node.op in ROUNDED})
+    found = f"{', '.join(rounded)}: summed in another order, so that codes may differ by a rounding"
+    return (found,) if rounded else ()
+
+
 def level_channels(quantizer: TensorQuantizer) -> dict[int, Indices]:
     """Index in the palette -> channels, ascending, of each level that is present."""
     level = np.asarray(quantizer.level_of_channel)

@@ -22,7 +22,6 @@ from soniq_dse.errors import UserError
 from soniq_dse.export import Base, Design, save
 from soniq_dse.export.lowering import (
     OPERATORS,
-    ROUNDED,
     TOKEN_OPERATORS,
     Block,
     LayerLevel,
@@ -32,6 +31,7 @@ from soniq_dse.export.lowering import (
     layer_levels,
     level_channels,
     packed_bits,
+    summed_otherwise,
     window_starts,
 )
 from soniq_dse.export.onnx_tokens import TokenNodes
@@ -95,9 +95,7 @@ def _notes(design: Design, narrowest: int) -> list[str]:
     levels = [level for quantizer in quantizers for level in quantizer.palette.levels]
     if narrowest > 2 and any(min(level.weight_bits, level.activation_bits) <= 2 for level in levels):
         notes.append("this onnx or onnxruntime has no 2-bit types: values of 1 and 2 bits are carried in 4")
-    rounded = sorted({node.op for node in design.network.nodes if node.op in ROUNDED})
-    if rounded:
-        notes.append(f"{', '.join(rounded)}: summed in another order, so that codes may differ by a rounding")
+    notes += summed_otherwise(design.network)
     inexact = inexact_layers(design.network, design.arrays)
     if inexact:
         notes.append(f"sums may reach 2**24, where fp32 rounds them, in {len(inexact)} layers: {', '.join(inexact)}")

@@ -1,12 +1,13 @@
 """A torch.export program: weights at 1, 2, 4 or 8 bits in bytes, unpacked and multiplied as integers in fp32.
 
 Equal to the golden arithmetic bit for bit where sums stay below 2**24, as every operation is one of the deployment's in
-its order (run eagerly: a compiler may contract multiplications and additions).
+its order (run eagerly: a compiler may contract multiplications and additions); Transformers are not: ``pt2_tokens.py``.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import warnings
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from torch.nn import functional
 
 from soniq_dse.export import Base, Design, save
 from soniq_dse.export.lowering import (
+    OPERATORS,
+    TOKEN_OPERATORS,
     Block,
     LayerLevel,
     activation_grid,
@@ -29,26 +32,30 @@ from soniq_dse.export.lowering import (
     layer_levels,
     level_channels,
     packed_bits,
+    summed_otherwise,
     window_starts,
 )
+from soniq_dse.export.pt2_tokens import constants, token_output
 from soniq_dse.formats import grid_of
 from soniq_dse.formats.deployment import channel_grids
 from soniq_dse.formats.network import quantizer_of
-from soniq_dse.records.network import Conv2dNode, LinearNode, NetworkNode, PoolNode, QuantizeNode
+from soniq_dse.records.network import Conv2dNode, InputNode, LinearNode, NetworkNode, PoolNode, QuantizeNode
 
 Levels = dict[int, Tensor]
 """The integers behind a tensor of codes, by level, in fp32."""
 
 
 class Pt2(Base):
-    """A program of PyTorch, fp32 in and out, any number of samples a call."""
+    """A program of PyTorch, fp32 or token numbers in and fp32 out, any number of samples a call."""
 
     title = "torch.export program"
 
     def write(self, design: Design, target: Path) -> tuple[str, ...]:
         """See ``Base``."""
-        expect_plain(design.network, form=".pt2")
-        example = torch.zeros(2, *design.network.nodes[0].shape)
+        expect_plain(design.network, (*OPERATORS, *TOKEN_OPERATORS), ".pt2")
+        first = design.network.nodes[0]
+        is_text = isinstance(first, InputNode) and first.n_tokens is not None
+        example = torch.zeros(2, *first.shape, dtype=torch.int64 if is_text else torch.float32)
         archive = io.BytesIO()
         with _quiet():
             batch = torch.export.Dim("batch")
@@ -56,12 +63,14 @@ class Pt2(Base):
             torch.export.save(program, archive)
         save(target, archive.getvalue())
         inexact = inexact_layers(design.network, design.arrays)
-        return (f"sums may reach 2**24, where fp32 rounds them, in: {', '.join(inexact)}",) if inexact else ()
+        layers = (f"sums may reach 2**24, where fp32 rounds them, in: {', '.join(inexact)}",) if inexact else ()
+        return (*summed_otherwise(design.network), *layers)
 
     def outputs(self, path: Path, x: NDArray[Any]) -> NDArray[np.float32]:
         """See ``Base``; by PyTorch."""
+        feed = x if x.dtype == np.float32 else x.astype(np.int64)
         with _quiet(), torch.no_grad():
-            result: NDArray[np.float32] = torch.export.load(path).module()(torch.from_numpy(x)).numpy()
+            result: NDArray[np.float32] = torch.export.load(path).module()(torch.from_numpy(feed)).numpy()
         return result
 
 
@@ -86,6 +95,8 @@ class _Network(nn.Module):  # type: ignore[misc]
                     self._keep(node.name, f"scale_{part.index}", part.scale)
                     for number, block in enumerate(part.blocks):
                         self._keep(node.name, f"weight_{part.index}_{number}", _stored(block.weight, part))
+            for field, array in constants(node, design.arrays).items():
+                self._keep(node.name, field, array)
 
     def forward(self, x: Tensor) -> Tensor:
         nodes = self._design.network.nodes
@@ -100,12 +111,15 @@ class _Network(nn.Module):  # type: ignore[misc]
             elif isinstance(node, PoolNode) and source in codes:
                 pooled = {index: _max_pool(node, integers) for index, integers in codes[source].items()}
                 codes[node.name] = pooled
+            elif node.op in TOKEN_OPERATORS:
+                inputs = [values[name] for name in node.inputs]
+                values[node.name] = token_output(node, inputs, functools.partial(self._kept, node.name))
             else:
                 values[node.name] = _plain(node, [values[name] for name in node.inputs])
         return values[nodes[-1].name]
 
     def _layer(self, node: Conv2dNode | LinearNode, integers: Levels) -> Tensor:
-        beside = (1,) * (len(node.shape) - 1)
+        beside = (1,) * (2 if isinstance(node, Conv2dNode) else 0)
         total: Tensor | None = None
         for part in layer_levels(self._design.network, node, self._design.arrays):
             scale = self._kept(node.name, f"scale_{part.index}").reshape(-1, *beside)
@@ -173,11 +187,12 @@ def _unpacked(stored: Tensor, shape: tuple[int, ...], part: LayerLevel) -> Tenso
 
 
 def _quantized(node: QuantizeNode, x: Tensor) -> Levels:
-    """Codes, and the integers behind them."""
+    """Codes, and the integers behind them. Channels are the second axis of images, the last of all else."""
     grids, found = channel_grids(node.quantizer), {}
+    axis = 1 if x.ndim == 4 else -1
     for index, channels in level_channels(node.quantizer).items():
         grid = activation_grid(node.quantizer, index)
-        scaled = x[:, torch.from_numpy(channels)] * float(grids.inverse[channels[0]]) + grid.shift
+        scaled = x.index_select(axis, torch.from_numpy(channels)) * float(grids.inverse[channels[0]]) + grid.shift
         found[index] = scaled.round().clamp(grid.lo, grid.hi) * grid.multiplier - grid.offset
     return found
 

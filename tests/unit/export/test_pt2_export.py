@@ -27,6 +27,18 @@ def test_weights_are_stored_in_bits_that_divide_a_byte(bits: int, stored: int, t
         np.testing.assert_array_equal(Pt2().outputs(path, x), evaluate(net.network(), net.arrays, x))
 
 
+def test_a_transformer_takes_token_numbers(tmp_path: Path) -> None:
+    net = NetworkFactory((6,), "w4a4", n_tokens=5)
+    x = net.layer_norm(net.add_constant(net.embedding("x", 8)))
+    mixed = net.attention(x, x, x, 2, causal=True, numbers="x")
+    net.linear(net.quantize(net.mean_tokens(mixed), signed=True, palette="w8a8"), 3)
+    (note,) = Pt2().write(Design(net.network(), net.arrays), tmp_path / "net.pt2")
+    assert note.startswith("attention, layer_norm, mean_tokens: summed in another order")
+    numbers = net.inputs(7)
+    got, expected = Pt2().outputs(tmp_path / "net.pt2", numbers), evaluate(net.network(), net.arrays, numbers)
+    assert (got == expected).all(axis=-1).mean() > 0.5  # a row is exact unless one of its codes lies at a rounding
+
+
 def test_layers_whose_sums_fp32_rounds_are_named(tmp_path: Path) -> None:
     net = NetworkFactory((3000,), "w7a7")
     layer = net.linear(net.quantize("x", signed=True), 2)

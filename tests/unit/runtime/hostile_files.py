@@ -22,7 +22,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from network_factory import NetworkFactory
 
 from soniq_dse.errors import UserError
+from soniq_dse.runtime.decoder import Decoder
 from soniq_dse.runtime.pack import FORMAT_NAME, VERSION, PackedNetwork
+from soniq_dse.runtime.stepwise import stepwise
 from soniq_dse.store import array_sha256
 
 NUMBERS = (0, 1, 2, 3, 7, 255, -1, 2**16, 2**31 - 1, 2**31, 2**32 + 1, 2**63, -(2**63), 10**30, 0.5, -0.0, 1e308, 1e-45)
@@ -56,12 +58,26 @@ def transformer() -> NetworkFactory:
     return net
 
 
+def translator() -> NetworkFactory:
+    """Small, an encoder and a decoder block: also run token by token."""
+    net = NetworkFactory((8,), "w2a2+w8a8", n_tokens=6)
+    source, target = net.slice("x", 0, 3), net.slice("x", 3, 8)
+    context = net.layer_norm(net.add_constant(net.embedding(source, 8)))
+    x = net.add_constant(net.embedding(target, 8))
+    query, key, value = (net.linear(net.quantize(net.layer_norm(x), signed=True), 8) for _ in range(3))
+    x = net.add(x, net.attention(query, key, value, 2, causal=True))
+    key, value = (net.linear(net.quantize(context, signed=True), 8) for _ in range(2))
+    x = net.add(x, net.attention(net.layer_norm(x), key, value, 4, numbers=source))
+    net.linear(net.quantize(net.relu(x), signed=False), 6)
+    return net
+
+
 def mutations(count: int, seed: int = 0) -> Iterator[bytes]:
     """``count`` changed files."""
-    whole = [PackedNetwork(net.network(), net.arrays) for net in (convolutions(), transformer())]
+    whole = [PackedNetwork(net.network(), net.arrays) for net in (convolutions(), transformer(), translator())]
     kinds: tuple[Callable[[Rng, Tensors, Any], bytes], ...] = (_bytes, _leaf, _leaf, _leaf, _nodes, _size, _tensor)
     for index in range(count):
-        rng, packed = np.random.default_rng((seed, index)), whole[index // len(kinds) % 2]
+        rng, packed = np.random.default_rng((seed, index)), whole[index // len(kinds) % len(whole)]
         tensors = {name: tensor.copy() for name, tensor in packed.tensors.items()}
         yield kinds[index % len(kinds)](rng, tensors, json.loads(packed.network.model_dump_json()))
 
@@ -87,10 +103,26 @@ def _refusal_or_run(path: Path) -> str | None:
         x = rng.integers(0, packed.n_tokens, shape) if packed.n_tokens else rng.standard_normal(shape)
         with np.errstate(all="ignore"):
             y = packed.run(packed.as_input(x))
+            _decode(packed, x, y)
     except UserError as error:
         return str(error)
     assert y.shape == (1, *packed.out_shape)
     return None
+
+
+def _decode(packed: PackedNetwork, x: np.ndarray, whole: np.ndarray) -> None:
+    """Token by token, where the network can: a prompt of half of the tokens, then one by one. Only safety is looked at:
+    a scale that overflows makes NaN, which spreads further in a run of several rows than in one."""
+    try:
+        stepwise(packed.network)
+    except UserError:
+        return
+    decoder = Decoder(packed)
+    start = decoder.source_tokens
+    decoder.begin(x[:, :start])
+    for at in range(decoder.most // 2, decoder.most):
+        logits = decoder.read(x[:, start + decoder.position : start + at + 1])
+        assert logits.shape == whole[:, at].shape
 
 
 def _file(tensors: Tensors, manifest: Any) -> bytes:

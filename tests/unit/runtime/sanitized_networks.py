@@ -50,7 +50,8 @@ class PoisonedExecutor(executor.Executor):
             of_asan("poison", self._memory.ctypes.data + start, size)
 
     def __del__(self) -> None:
-        of_asan("unpoison", self._memory.ctypes.data, self._memory.size)
+        if hasattr(self, "_memory"):  # else it was refused before
+            of_asan("unpoison", self._memory.ctypes.data, self._memory.size)
 
 
 def of_asan(what: str, address: int, size: int) -> None:

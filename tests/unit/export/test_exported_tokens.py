@@ -1,4 +1,4 @@
-"""Transformers as ONNX: each operator within the rounding of its sums, whole networks up to codes at a rounding."""
+"""Transformers as ONNX and .pt2: operators within the rounding of their sums, networks up to codes at a rounding."""
 
 from __future__ import annotations
 
@@ -9,22 +9,29 @@ import numpy as np
 import pytest
 from network_factory import NetworkFactory
 
-from soniq_dse.export import Design
+from soniq_dse.export import Base, Design
 from soniq_dse.export.onnx import Onnx
+from soniq_dse.export.pt2 import Pt2
 from soniq_dse.formats.network import evaluate
 
 UNIT = 2.0**-24
 
 
-def written(net: NetworkFactory, folder: Path) -> tuple[Path, tuple[str, ...]]:
-    path = folder / "net.onnx"
-    return path, Onnx().write(Design(net.network(), net.arrays), path)
+@pytest.fixture(params=[Onnx, pytest.param(Pt2, marks=pytest.mark.slow)])
+def exporter(request: pytest.FixtureRequest) -> Base:
+    found: Base = request.param()
+    return found
 
 
-def differences(net: NetworkFactory, folder: Path, samples: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    """(outputs of onnxruntime, golden outputs)."""
-    x, (path, _) = net.inputs(samples), written(net, folder)
-    return Onnx().outputs(path, x), evaluate(net.network(), net.arrays, x)
+def written(exporter: Base, net: NetworkFactory, folder: Path) -> tuple[Path, tuple[str, ...]]:
+    path = folder / "net"
+    return path, exporter.write(Design(net.network(), net.arrays), path)
+
+
+def differences(exporter: Base, net: NetworkFactory, folder: Path, samples: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """(outputs of the file in its own program, golden outputs)."""
+    x, (path, _) = net.inputs(samples), written(exporter, net, folder)
+    return exporter.outputs(path, x), evaluate(net.network(), net.arrays, x)
 
 
 def look_up(net: NetworkFactory) -> None:
@@ -57,39 +64,39 @@ def attention(net: NetworkFactory, *, causal: bool) -> None:
     ],
 )
 def test_operators_within_their_roundings(
-    build: Callable[[NetworkFactory], None], roundings: int, tmp_path: Path
+    exporter: Base, build: Callable[[NetworkFactory], None], roundings: int, tmp_path: Path
 ) -> None:
     net = NetworkFactory((9,), "w8a8", n_tokens=5)
     build(net)
-    got, expected = differences(net, tmp_path)
+    got, expected = differences(exporter, net, tmp_path)
     assert np.abs(got - expected).max() <= roundings * UNIT * max(1.0, np.abs(expected).max())
     assert np.abs(expected).max() > 0.1
 
 
-def test_linear_layers_of_tokens_are_exact(tmp_path: Path) -> None:
+def test_linear_layers_of_tokens_are_exact(exporter: Base, tmp_path: Path) -> None:
     net = NetworkFactory((5, 24), "w1a1+w4a4")
     net.add(net.linear(net.quantize(net.relu(net.linear(net.quantize("x", signed=True), 24)), signed=False), 24), "x")
-    got, expected = differences(net, tmp_path)
+    got, expected = differences(exporter, net, tmp_path)
     np.testing.assert_array_equal(got, expected)
 
 
-def test_pixels_as_tokens_are_exact(tmp_path: Path) -> None:
+def test_pixels_as_tokens_are_exact(exporter: Base, tmp_path: Path) -> None:
     net = NetworkFactory((3, 4, 4), "w2a2")
     tokens = net.tokens(net.conv(net.quantize("x", signed=True), 8, 2, stride=(2, 2)))
     net.linear(net.quantize(tokens, signed=True), 4)
-    got, expected = differences(net, tmp_path)
+    got, expected = differences(exporter, net, tmp_path)
     np.testing.assert_array_equal(got, expected)
 
 
-def test_a_whole_decoder_says_the_same(tmp_path: Path) -> None:
+def test_a_whole_decoder_says_the_same(exporter: Base, tmp_path: Path) -> None:
     net = NetworkFactory((16,), "w2a2+w4a4", n_tokens=11)
     x = net.add_constant(net.embedding("x", 24))
     codes = net.quantize(net.layer_norm(x), signed=True)
     mixed = net.attention(*(net.linear(codes, 24) for _ in range(3)), 2, causal=True)
     x = net.add(x, net.linear(net.quantize(mixed, signed=True), 24))
     net.linear(net.quantize(net.layer_norm(x), signed=True), 11)
-    got, expected = differences(net, tmp_path, samples=20)
+    got, expected = differences(exporter, net, tmp_path, samples=20)
     # A row is exact unless one of its codes lies within a rounding of a threshold: hardly any does.
     assert (got == expected).all(axis=-1).mean() > 0.9
-    _, notes = written(net, tmp_path)
+    _, notes = written(exporter, net, tmp_path)
     assert any(note.startswith("attention, layer_norm: summed in another order") for note in notes)
