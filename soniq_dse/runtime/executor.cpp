@@ -137,6 +137,17 @@ void copy(const SoniqCopy& s, SoniqShare share) {
   for_pixels(s.batch, s.pixels, share, [&](int64_t image, int64_t first, int64_t n) {
     const float* in = s.in + image * s.batch_stride;
     float* out = s.out + image * s.pixels * s.channels;
+    if (s.pixel_stride == s.channels && s.out_channel_stride == 1) {  // channels last on both sides
+      int64_t straight = 0;
+      while (straight < s.channels && s.source[straight] == straight) ++straight;
+      for (int64_t p = first; p < first + n; ++p) {
+        const float* from = in + p * s.pixel_stride;
+        float* to = out + p * s.out_pixel_stride;
+        __builtin_memcpy(to, from, straight * sizeof(float));
+        for (int64_t c = straight; c < s.channels; ++c) to[c] = from[s.source[c]];
+      }
+      return;
+    }
     constexpr int64_t pixels = 16;  // so many lie in a cache line on the side that has its channels first
     for (int64_t p0 = first; p0 < first + n; p0 += pixels) {
       const int64_t end = smaller(p0 + pixels, first + n);
