@@ -468,6 +468,7 @@ def notes_of(folder: Path) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_gpu_is_measured_where_it_is_and_its_records_serve_where_it_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trainings: list[str], with_gpu: Any
 ) -> None:
