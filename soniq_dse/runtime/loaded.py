@@ -52,11 +52,7 @@ class LoadedNetwork:
         Raises:
             UserError: the shape or the type is another, or a value is not finite.
         """
-        samples = np.asarray(x)
-        if samples.shape[1:] != self.in_shape or samples.ndim == 0 or len(samples) == 0:
-            expected = ", ".join(["n", *map(str, self.in_shape)])
-            kind = "float32" if self._packed.n_tokens is None else "integers"
-            raise UserError(f"x: expected {kind} [{expected}] with n >= 1, got {list(samples.shape)}")
+        samples = self._samples(x)
         outputs = np.empty((len(samples), *self.out_shape), np.float32)
         whole = len(samples) // RUN_BATCH * RUN_BATCH
         for batch, begin, end in ((RUN_BATCH, 0, whole), (1, whole, len(samples))):
@@ -66,6 +62,19 @@ class LoadedNetwork:
                 for at in range(begin, end, batch):
                     outputs[at : at + batch] = executor.run(samples[at : at + batch])
         return outputs
+
+    def _samples(self, x: ArrayLike) -> NDArray[np.float32 | np.integer]:
+        is_tokens = self._packed.n_tokens is not None
+        shape = ", ".join(["n", *map(str, self.in_shape)])
+        expected = f"{'integers' if is_tokens else 'float32'} [{shape}] with n >= 1"
+        try:
+            samples = np.asarray(x)
+        except ValueError as error:  # lists of several lengths
+            raise UserError(f"x: expected {expected}, got what NumPy makes no array of: {error}") from error
+        is_kind = np.issubdtype(samples.dtype, np.integer) if is_tokens else samples.dtype == np.float32
+        if not is_kind or samples.shape[1:] != self.in_shape or samples.ndim == 0 or len(samples) == 0:
+            raise UserError(f"x: expected {expected}, got {samples.dtype} {list(samples.shape)}")
+        return samples
 
     def decoder(self, *, batch: int = 1) -> Decoder:
         """A new ``Decoder`` of ``batch`` sequences side by side, for one caller at a time.

@@ -14,7 +14,7 @@ from soniq_dse.native.compiler import host_compiler
 
 HERE = [spec for spec in catalog() if not missing_features(spec, detect_host().features)]
 FLAGS = (
-    "-std=c++17", "-O1", "-g", "-ffp-contract=off", "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
+    "-std=c++17", "-O1", "-g1", "-ffp-contract=off", "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
     # Left out, since they multiply the minutes that unrolled tiles take to compile: checks of the references that the
     # tiles' lambdas hold, and of arrays on the stack, which constants index. Heap and pages are what kernels can miss.
     "-fno-sanitize=null,object-size,pointer-overflow", "-fno-sanitize-address-use-after-scope", "--param=asan-stack=0",

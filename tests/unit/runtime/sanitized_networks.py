@@ -64,7 +64,7 @@ def build_with(sanitizer: str) -> None:
     """Let everything that loads drivers load sanitized ones."""
     plain = executor.driver_flags
     sanitizers = "thread" if sanitizer == "thread" else "address,undefined"
-    extra = ("-O1", "-g", f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all")
+    extra = ("-O1", "-g1", f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all")
     executor.driver_flags = layer_steps.driver_flags = decoder.driver_flags = lambda features: (
         *plain(features),
         *extra,

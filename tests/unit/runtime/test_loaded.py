@@ -124,11 +124,15 @@ def _layers(executor: Executor) -> list:
 @pytest.mark.parametrize(
     ("x", "got"),
     [
-        (np.zeros((1, 3, 8, 9), np.float32), r"expected float32 \[n, 3, 8, 8\] with n >= 1, got \[1, 3, 8, 9\]"),
-        (np.zeros((3, 8, 8), np.float32), r"got \[3, 8, 8\]"),
-        (np.zeros((0, 3, 8, 8), np.float32), r"got \[0, 3, 8, 8\]"),
-        (np.float32(1), r"got \[\]"),
-        (np.zeros((1, 3, 8, 8)), "expected float32 .* got float64"),
+        (
+            np.zeros((1, 3, 8, 9), np.float32),
+            r"float32 \[n, 3, 8, 8\] with n >= 1, got float32 \[1, 3, 8, 9\]",
+        ),
+        (np.zeros((3, 8, 8), np.float32), r"got float32 \[3, 8, 8\]"),
+        (np.zeros((0, 3, 8, 8), np.float32), r"got float32 \[0, 3, 8, 8\]"),
+        (np.float32(1), r"got float32 \[\]"),
+        (np.zeros((70, 3, 8, 8)), r"expected float32 \[n, 3, 8, 8\] .* got float64 \[70, 3, 8, 8\]"),
+        ([[1.0], [1.0, 2.0]], "what NumPy makes no array of"),
         (np.full((2, 3, 8, 8), np.nan, np.float32), "expected finite numbers, got infinities or NaN"),
         (np.full((1, 3, 8, 8), np.inf, np.float32), "expected finite numbers, got infinities or NaN"),
     ],
