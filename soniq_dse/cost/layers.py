@@ -35,7 +35,7 @@ from soniq_dse.cost.vector_loops import (
 )
 from soniq_dse.errors import UserError
 from soniq_dse.hardware.features import plain
-from soniq_dse.kernels.catalog import MASKED_ENDS, ROW_SUMS
+from soniq_dse.kernels.catalog import MASKED_ENDS, PLAIN_CODES, ROW_SUMS
 from soniq_dse.kernels.walk import BLOCK_MULTIPLE, TILE_BYTES
 from soniq_dse.records.choice import Choices, KernelChoice, KernelOption, PartShape
 from soniq_dse.records.cost import Bound
@@ -213,7 +213,9 @@ class LayerCoster:
         )
         traffic = self.hierarchy.traffic(nest, home)
         overhead += PART_CYCLES + -(-rows // block) * self.call_cycles + rows * taps * POINTER_CYCLES
-        packing = self.loops.pack(pixels, k if folded else shape.channels, kernel.algorithm, kernel.activation_bits)
+        packing = 0.0
+        if folded or not _reads_codes(shape, kernel):
+            packing = self.loops.pack(pixels, k if folded else shape.channels, kernel.algorithm, kernel.activation_bits)
         if folded:
             packing += rows * shape.taps * GATHER_CYCLES
         elif shape.taps > 1 and not _is_dense(shape, kernel):
@@ -284,6 +286,13 @@ def _depth(shape: PartShape, kernel: Kernel, *, folded: bool) -> tuple[int, int]
 def _is_dense(shape: PartShape, kernel: Kernel) -> bool:
     """Whether packed pixels are whole bytes and nothing else, and so lie side by side."""
     return kernel.algorithm not in ROW_SUMS and shape.channels * kernel.activation_bits % 8 == 0
+
+
+def _reads_codes(shape: PartShape, kernel: Kernel) -> bool:
+    """Whether a layer without windows finds its input in the tensor of codes itself, so that nothing is packed."""
+    flat = shape.taps == 1 and shape.rows == shape.pixels
+    any_end = kernel.weight_bits == MAX_BITS or shape.channels % kernel.k_group == 0
+    return flat and kernel.algorithm in PLAIN_CODES and any_end
 
 
 def _packs_short(shape: PartShape, kernel: Kernel) -> bool:

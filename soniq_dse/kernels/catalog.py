@@ -38,6 +38,9 @@ ROW_SUMS = frozenset({"fip", "magnitude", "fields"})
 MASKED_ENDS = frozenset({"popcount"})
 """Algorithms that take any codes for what pads the k elements of a tap."""
 
+PLAIN_CODES = frozenset({"dot"})
+"""Algorithms whose packed activations are the codes themselves, read wherever they lie."""
+
 _BIT_PLANES = ("popcount", "cnt")
 _NEWEST_FIRST = ("avx512f", "i8mm", "avxvnni", "dotprod", "avx2", "neon")
 _INSTANCE = re.compile(r"^SONIQ_KERNEL\(([^;]*?)\)\s*;?\s*$", re.MULTILINE | re.DOTALL)

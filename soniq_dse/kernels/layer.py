@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from soniq_dse.errors import UserError
 from soniq_dse.formats import Grid, grid_of
-from soniq_dse.kernels.catalog import MASKED_ENDS, token_bits
+from soniq_dse.kernels.catalog import MASKED_ENDS, PLAIN_CODES, token_bits
 from soniq_dse.kernels.layer_structs import PartStruct
 from soniq_dse.kernels.library import Kernel, round_up
 from soniq_dse.kernels.strips import Geometry, Ints, Strips, granule
@@ -122,7 +122,7 @@ class Part:
             ld_image=strips.ld(geometry),
             pixel_bytes=strips.pixel_bytes,
             column_bytes=int(self.depthwise),
-            pad_pixel=pad_codes if strips.bare else None,
+            pad_pixel=pad_codes if strips.bare and not strips.flat else None,
             first_pixel=0 if strips.flat or strips.bare else strips.left - geometry.padding[1],
             taps_per_row=self.taps_per_row,
             run_codes=self.run_codes,
@@ -327,6 +327,8 @@ def _layout(
         whole_runs = geometry.has_runs and n == in_channels
         strips = Strips(None, 0, in_channels, flat=geometry.is_flat)
         return strips, first, 1 if whole_runs else width, width * n if whole_runs else n
+    if geometry.is_flat and kernel.spec.algorithm in PLAIN_CODES and (n % group == 0 or kernel.spec.wgt == "s8"):
+        return Strips(None, 0, in_channels, flat=True, bare=True), first, 1, 0
     dense = dense and (runs or n % group == 0 or any_end)
     strips = Strips(kernel, first, n, flat=geometry.is_flat, dense=dense)
     return strips, 0, 1 if runs else width, 0
