@@ -294,3 +294,21 @@ def test_the_chosen_kernel_and_layout_run_with_the_same_result(folded: bool) -> 
     np.testing.assert_array_equal(given.run(x, batch=1), free.run(x, batch=1))
     chosen = [layer for layer in given.executor(1).plan.layers if symbol in layer.kernels and layer.folded == folded]
     assert len(chosen) >= len(set(shapes)) > 0
+
+
+@pytest.mark.parametrize("channels", [12, 10])
+def test_plain_codes_are_read_where_they_lie(channels: int) -> None:
+    """1x1 convolutions and linear layers on byte dot products pack nothing; what pads their k meets weights of 0."""
+    if not {"avx512_vnni", "avx512vnni"} & set(detect_host().features):
+        pytest.skip("this processor lacks avx512_vnni")
+    net = NetworkFactory((channels, 6, 5), "w8a8")
+    inner = net.relu(net.conv(net.quantize("x", signed=True), channels, 1))
+    flat = net.flatten(net.pool(net.relu(net.conv(net.quantize(inner, signed=False), 20, 1)), "avg_pool2d", 5))
+    net.linear(net.quantize(flat, signed=False), 7)
+    option = KernelOption(symbol="gemm_u8_s8_s32_12x16x4__avx512vnni_dot", folded=False, latency_us=1)
+    network = assert_exact(net)
+    shapes = [shape for shape, _ in network.windows(1)]
+    made = tuple(KernelChoice(shape=shape, source="predicted", options=(option,)) for shape in shapes)
+    network = network.with_choices(Choices(made=made))
+    assert check(network, np.random.default_rng(3).standard_normal((3, *network.in_shape)).astype(np.float32)).exact
+    assert not [step for step in network.plan(1).steps if step.kind is Kind.PACK]
