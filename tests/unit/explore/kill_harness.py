@@ -1,15 +1,19 @@
-"""Kills explorations at random: ``python kill_harness.py KILLS FOLDER``. Prints what it saw as JSON.
+"""Kills explorations at random: ``python kill_harness.py KILLS FOLDER``. Prints what it saw as JSON, and how it
+stands on standard error.
 
 The driver is forked from this process, which has imported and planned everything, so that a kill costs no start; its
 trainings run in it (``--executor here``) or, every ``EVERY``th time, in processes of their own, with a worker killed
 instead of the driver every second time. After each kill, nothing that was finished may be lost or torn. A run that
-comes to its end is compared with the whole one, and the next begins from nothing.
+comes to its end is compared with the whole one, and the next begins from nothing. Where Ray is installed, every
+``NODE_EVERY``th kill takes a node of two from under a run of its own, which must go on by itself to the same front.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
+import importlib.util
 import json
 import os
 import random
@@ -21,12 +25,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ray_cluster import Cluster, two_nodes
 
 from soniq_dse.explore import Options, Plan, explore, make_plan
 from soniq_dse.records.base import canonical_json
 
 HERE = Path(__file__).parent
 EVERY = 20
+NODE_EVERY, NODE_FIRST = 40, 10
+NODE_S = 30.0
+"""Within which a node is killed: about as long as a run on Ray takes."""
 TRAININGS = 4
 
 
@@ -93,20 +101,58 @@ def wait(pid: int, seconds: float) -> int | None:
         time.sleep(0.002)
 
 
+def kill_a_node(cluster: Cluster, plan: Plan, chance: random.Random, expected: Any) -> None:
+    """Kill one of the two nodes at a random moment of a run on both; a run that was over by then is begun again."""
+    status: int | None = 0
+    while status is not None:
+        shutil.rmtree(plan.folder, ignore_errors=True)
+        driver = fork(plan)
+        status = wait(driver, chance.uniform(0, NODE_S))
+        assert not status, "the driver failed"
+    cluster.kill_other()
+    assert wait(driver, 600) == 0, "the run did not outlive its node"
+    assert front_of(plan.folder) == expected, "the front differs from the whole run's"
+    finished(plan.folder)
+    cluster.start_other()
+
+
 def main() -> None:
+    has_ray = importlib.util.find_spec("ray") is not None
+    with two_nodes() if has_ray else contextlib.nullcontext() as cluster:
+        kill(cluster)
+
+
+def kill(cluster: Cluster | None) -> None:
     kills, root = int(sys.argv[1]), Path(sys.argv[2])
     os.chdir(HERE)
     sys.path.insert(0, str(HERE))
     torch.set_num_threads(1)
     chance = random.Random(int(os.environ.get("SONIQ_DSE_KILL_SEED", "7")))
     whole = plan_for(root / "whole")
-    started = time.monotonic()
     assert wait(fork(whole), 600) == 0, "the whole run failed"
-    took_s = time.monotonic() - started
     expected = front_of(whole.folder)
-    seen = {"kills": 0, "of_workers": 0, "ends": 0, "records_at_kills": [0] * 5, "whole_s": round(took_s, 2)}
+    explore(whole, lambda progress: None)  # trains nothing; what it prices, every fork knows
+    started = time.monotonic()
+    again = dataclasses.replace(whole, options=dataclasses.replace(whole.options, out=root / "again"))
+    assert wait(fork(again), 600) == 0, "the whole run failed"
+    took_s = time.monotonic() - started
+    assert front_of(again.folder) == expected, "two whole runs differ"
+    seen = {
+        "kills": 0,
+        "of_workers": 0,
+        "of_nodes": 0,
+        "ends": 0,
+        "records_at_kills": [0] * 5,
+        "whole_s": round(took_s, 2),
+    }
     plan, known = dataclasses.replace(whole, options=dataclasses.replace(whole.options, out=root / "run")), {}
+    on_ray = dataclasses.replace(whole.options, out=root / "ray", executor="ray", jobs=2)
     while seen["kills"] < kills or seen["ends"] == 0:
+        if cluster is not None and seen["kills"] % NODE_EVERY == NODE_FIRST:
+            kill_a_node(cluster, dataclasses.replace(whole, options=on_ray), chance, expected)
+            seen["kills"] += 1
+            seen["of_nodes"] += 1
+            continue
         in_processes = seen["kills"] % EVERY == EVERY - 1
         executor = "process" if in_processes else "here"
         driver = fork(dataclasses.replace(plan, options=dataclasses.replace(plan.options, executor=executor)))
@@ -126,6 +172,7 @@ def main() -> None:
             seen["kills"] += 1
         else:
             assert os.waitstatus_to_exitcode(status) == 0, "the driver failed"
+        print(json.dumps(seen), file=sys.stderr, flush=True)
         found = finished(plan.folder)
         lost = {name for name, sha256 in known.items() if found.get(name) != sha256}
         assert not lost, f"lost or changed: {lost}"

@@ -86,7 +86,7 @@ def _start(command: list[str], resource: str) -> None:
         "PYTHONPATH": f"{HERE}:{os.environ.get('PYTHONPATH', '')}",
         "RAY_raylet_start_wait_time_s": "120",
     }
-    done = subprocess.run([*command, resources, *limits], env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*command, resources, *limits], env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
