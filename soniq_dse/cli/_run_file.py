@@ -52,6 +52,8 @@ def read(path: Path, parameters: Sequence[click.Parameter]) -> RunFile:
                 raise UserError(f"{where}: expected a list such as [a, b], got {value!r}")
         elif key not in of_key:
             raise UserError(f"{where}: expected a flag of explore{nearest(str(key), [*of_key, *LISTS, BUDGETS])}")
+        elif value is None or value == []:
+            raise UserError(f"{where}: expected a value, or no such key, got nothing")
         else:
             parameter = of_key[key]
             is_many = getattr(parameter, "multiple", False) and isinstance(value, list)
@@ -82,6 +84,10 @@ def multiplied(asked: Mapping[str, Any], run_file: RunFile | None, given: Collec
     varied = list(itertools.product(*map(_settings, asked.pop("vary"))))
     machines = asked.pop("hw") or (() if run_file is None else run_file.machines)
     allocators = () if run_file is None or "allocator" in given else run_file.allocators
+    for what, values in (("machines", machines), ("allocators", allocators)):
+        twice = next((value for value in values if list(values).count(value) > 1), None)
+        if twice is not None:
+            raise UserError(f"{what}: expected each once, got {twice!r} more often")
     runs = list(itertools.product(machines or (None,), varied, allocators or (asked["allocator"],)))
     if len(runs) == 1:
         hw, settings, allocator = runs[0]
@@ -128,12 +134,16 @@ def _as_file_name(text: str) -> str:
 
 def _tree(path: Path) -> Any:
     from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     try:
         tree = YAML().load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"run file {path}: expected to read it, got: {error.strerror}") from error
+    except MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = path if mark is None else f"{path}:{mark.line + 1}:{mark.column + 1}"
+        raise UserError(f"run file {where}: expected YAML text, got: {error.problem}") from error
     except (YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"run file {path}: expected YAML text, got {' '.join(str(error).split())[:300]}") from error
     if not isinstance(tree, Mapping):

@@ -38,10 +38,21 @@ def _epochs(ctx: click.Context, option: click.Parameter, text: str | None) -> tu
     return int(parts[0]), int(parts[1]), int(parts[2])
 
 
+def _parts(text: str | None) -> tuple[str, ...]:
+    """``a,b``: each once; none where nothing is said."""
+    parts = tuple(part.strip() for part in (text or "").split(",") if part.strip())
+    if text is not None and not parts:
+        raise click.BadParameter(f"expected at least one value, got {text!r}")
+    twice = next((part for part in parts if parts.count(part) > 1), None)
+    if twice is not None:
+        raise click.BadParameter(f"expected each value once, got {twice!r} more often")
+    return parts
+
+
 def _numbers(ctx: click.Context, option: click.Parameter, text: str | None) -> tuple[float, ...]:
     """``30,50``: positive numbers."""
     try:
-        values = tuple(float(part) for part in (text or "").split(",") if part.strip())
+        values = tuple(map(float, _parts(text)))
     except ValueError:
         values = (math.nan,)
     if not all(0 < value < math.inf for value in values):
@@ -51,13 +62,13 @@ def _numbers(ctx: click.Context, option: click.Parameter, text: str | None) -> t
 
 def _palettes(ctx: click.Context, option: click.Parameter, text: str | None) -> tuple[str, ...]:
     """``w2a2,w1a1+w4a4@2.0``: what the names mean is checked later."""
-    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+    return _parts(text)
 
 
 def _widths(ctx: click.Context, option: click.Parameter, text: str | None) -> tuple[float, ...]:
     """``1,0.5``: which widths make sense is checked later."""
     try:
-        return tuple(float(part) for part in (text or "").split(",") if part.strip())
+        return tuple(map(float, _parts(text)))
     except ValueError:
         raise click.BadParameter(f"expected numbers like 1,0.5, got {text!r}") from None
 

@@ -87,7 +87,11 @@ def test_flags_override_the_file(tmp_path: Path) -> None:
         ("machines: avx512\n", ":1 machines: expected a list such as [a, b], got 'avx512'"),
         ("budgets: [2]\n", "budgets: expected palettes beside it, got none"),
         ("- a\n", "expected flags like 'model: digits_cnn'"),
-        ("a: [\n", "expected YAML text"),
+        ("a: [\n", ":2:1: expected YAML text, got: "),
+        ("model: a\nmodel: b\n", ':2:1: expected YAML text, got: found duplicate key "model"'),
+        ("palettes: []\n", ":1 palettes: expected a value, or no such key, got nothing"),
+        ("model:\n", ":1 model: expected a value, or no such key, got nothing"),
+        ("machines: [avx512, neon, avx512]\n", "machines: expected each once, got 'avx512' more often"),
         ("hw: avx2\n", ":1 hw: expected a flag of explore"),
     ],
 )
@@ -105,3 +109,5 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 def test_a_wrong_value_is_refused_as_that_of_the_flag(tmp_path: Path) -> None:
     with pytest.raises(click.BadParameter, match="expected three numbers of epochs"):
         asked(tmp_path, text="epochs: [1, 2]\n")
+    with pytest.raises(click.BadParameter, match="expected each value once, got 'w2a2' more often"):
+        asked(tmp_path, text="palettes: [w2a2, w4a4, w2a2]\n")
