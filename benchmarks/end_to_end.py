@@ -240,13 +240,14 @@ def notes() -> list[str]:
         "known, then what the cost model chooses. MobileNetV2 has ReLU in place of ReLU6, ours and peers alike; "
         "ResNet-18 at 224x224 has a max pool of 2x2.",
         "",
-        "Kernel choices for about 570 of the 706 shapes of the Zen 4 run were measured before its convolutional "
-        "epilogue was rewritten. Where goals are missed there, by `soniq-dse run --breakdown` of the same networks. "
+        "Where goals are missed on the Zen 4, by `soniq-dse run --breakdown` of the same networks. "
         "ResNet-20, w1a1: layers of 16 channels take half of the time, a third of which is the epilogue and residuals "
         "in fp32. w2a2: at 16 channels no 2-bit kernel beats the byte dot product; those layers run as at w8a8. "
+        "ResNet-18, w2a2: the four layers of 64 columns take 109 us each, since every lookup loads a table of its own; "
+        "those of 128 columns, where two share it, take 80 us for as many products. "
         "Mixes in ResNet-18: layers of 64 channels are cut into 51 and 13, the kernel pads 51 to 64, and a second pass "
-        "adds up: about 85 us where w1a1 alone takes 45. ResNet-18 at 224x224 and MobileNetV2 were "
-        "not broken down; MobileNetV2 was measured before the epilogue kept its terms in registers.",
+        "adds up: about 85 us where w1a1 alone takes 45. ResNet-18 at 224x224 was not broken down. MobileNetV2 and "
+        "ResNet-18 at 224x224 were measured while the other core was busy: see their spreads.",
     ]  # fmt: skip
 
 
