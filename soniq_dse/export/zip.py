@@ -125,9 +125,11 @@ def _files(design: Design, fixed: StaticPlan, stem: str) -> dict[str, str]:
         "weights.cpp": "".join(_weights(fixed.data)),
     }
     flags = driver_flags(design.features)
-    for path in DRIVER_SOURCES:  # soniq_run is the name of the network's own function
-        rename = "#define soniq_run soniq_run_steps\n" if path.name == "executor.cpp" else ""
-        files[f"driver_{path.name}"] = _unit(flags, path, rename)
+    before = {"executor.cpp": "#define soniq_run soniq_run_steps\n"}  # soniq_run is the network's own function
+    if "-mavx512vnni" not in flags:
+        before["depthwise.cpp"] = "#define SONIQ_DEPTHWISE_PAIRS\n"
+    for path in DRIVER_SOURCES:
+        files[f"driver_{path.name}"] = _unit(flags, path, before.get(path.name, ""))
     kernels = [spec for spec in fixed.kernels if spec != DEPTHWISE]
     sources = [CPU_FOLDER / Path(spec.path).name for spec in kernels]
     for number, (spec, path) in enumerate(zip(kernels, sources, strict=True)):

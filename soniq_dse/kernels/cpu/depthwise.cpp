@@ -15,7 +15,8 @@
 #if defined(__AVX2__)
 #include <immintrin.h>
 #endif
-#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
+// SONIQ_DEPTHWISE_PAIRS: the weights were packed without VNNI, whatever else the compiler is told.
+#if defined(__AVX512VNNI__) && defined(__AVX512VL__) && !defined(SONIQ_DEPTHWISE_PAIRS)
 #define SONIQ_DEPTHWISE_VNNI
 #endif
 
