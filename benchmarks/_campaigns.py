@@ -8,11 +8,13 @@ from soniq_dse.records.design import Schedule
 CONTROLS = ("uniform", "random", "layer_matched_random", "fisher", "hessian_milp", "greedy_sensitivity")
 PARITY = tuple(map(Job, ("w4a4", "w4a4+w8a8@6", "w2a4", "w2a2+w4a4@2.5", "w2a2")))
 """What Q1 to Q3 ask about."""
+AT_MOST_2_BITS = PARITY[2::2]
+"""Q3: 2 bits of a weight, whatever the activations have."""
 PEERS = (Job("fp32", CONTROL), Job("w4a4", PEER), Job("w2a2", PEER))
 LOW = tuple(map(Job, ("w1a1", "w1a2", "w1a4", "w8a8", "w1a1+w4a4@2", "w1a1+w2a2+w4a4@2", "w3a3", "w2a3+w3a3@2.5")))
 LOW += (Job("w1a1+w2a2+w4a4+w8a8@2.5"),)
-ASSIGNED = tuple(Job("w2a2+w4a4@2.5", name) for name in CONTROLS if name != "uniform")
-ASSIGNED += tuple(Job("w1a1+w4a4@2", name) for name in CONTROLS if name != "uniform")
+COMPARED = tuple(Job("w1a1+w4a4@2", name) for name in ("soniq", *CONTROLS) if name != "uniform")
+ASSIGNED = (*(Job("w2a2+w4a4@2.5", name) for name in CONTROLS if name != "uniform"), *COMPARED[1:])
 """Q6: other allocators at the same palettes and budgets; uniform ones are the palettes of one level."""
 SMALL_TEXT = Job("w2a4", pin="head=w2")
 """What Q4 asks about: the dense layer over tokens, a third of the weights of a small Transformer, is weight-only."""
@@ -38,7 +40,7 @@ CPU = (
     Campaign(
         "digits", "digits_cnn@0.5", "digits",
         Schedule(baseline_epochs=16, noise_epochs=6, finetune_epochs=14), (*PARITY, *PEERS, *LOW, *ASSIGNED, *AIDS),
-        repeated=(*PARITY, PEERS[0]), repeats=15,
+        repeated=(*PARITY, PEERS[0], *COMPARED), repeats=15,
     ),
     Campaign(
         "fashion", "fashion_cnn@0.5", "fashion_mnist",
@@ -48,14 +50,19 @@ CPU = (
     Campaign(
         "cifar", "resnet20@0.5", "cifar10",
         Schedule(baseline_epochs=8, noise_epochs=3, finetune_epochs=6, batch_size=64), (*PARITY, *PEERS[::2]),
-        limit=5_000, repeated=PARITY[:2], repeats=12,
+        limit=5_000, repeated=PARITY[:4], repeats=12,
     ),
     Campaign(
         "shakespeare", "gpt_char@0.5", "tiny_shakespeare",
+        Schedule(baseline_epochs=6, noise_epochs=2, finetune_epochs=4, batch_size=16), TEXT[:1],
+    ),
+    Campaign(
+        "shakespeare-short", "gpt_char@0.5", "tiny_shakespeare",
         Schedule(baseline_epochs=6, noise_epochs=2, finetune_epochs=4, batch_size=16), TEXT, limit=2_000,
     ),
 )  # fmt: skip
-"""Reduced: half width; 10,000 examples of each split of Fashion-MNIST, 5,000 of CIFAR-10, 2,000 of Tiny Shakespeare."""
+"""Reduced: half width; 10,000 examples of each split of Fashion-MNIST, 5,000 of CIFAR-10; text at a quarter of its
+examples too, and so a quarter of the steps."""
 GPU = (
     Campaign(
         "cifar-full", "resnet20", "cifar10",
