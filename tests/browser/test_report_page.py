@@ -52,7 +52,7 @@ class Opened:
         """Type into the filter fields and wait until the table has followed."""
         for identity, text in fields.items():
             self.page.fill(f"#{identity.replace('_', '-')}", text)
-            self.page.wait_for_timeout(250)
+            self.page.wait_for_timeout(800)
 
     def position(self, point: DesignPoint) -> tuple[float, float]:
         """Where a point of the figure lies in the window, in pixels."""
