@@ -19,13 +19,17 @@ from soniq_dse.kernels.catalog import CPU_FOLDER
 from soniq_dse.native.compiler import host_compiler
 
 PALETTES = ("w8a8", "w1a1+w2a2+w4a4", "w3a3+w1a2+w2a8")
+"""In the blocks of one network: each kernel, and the drivers, are compiled once."""
 
 
-def network(palette: str) -> NetworkFactory:
-    net = NetworkFactory((3, 8, 8), palette)
+def network(*palettes: str) -> NetworkFactory:
+    """A residual block with a depthwise layer for each palette."""
+    net = NetworkFactory((3, 8, 8), palettes[-1])
     trunk = net.relu(net.conv(net.quantize("x", signed=True, palette="w8a8"), 32, 3, padding=(1, 1)))
-    inner = net.relu(net.conv(net.quantize(trunk, signed=False), 32, 3, padding=(1, 1), groups=32))
-    trunk = net.relu(net.add(net.conv(net.quantize(inner, signed=True), 32, 1), trunk))
+    for palette in palettes:
+        codes = net.quantize(trunk, signed=False, palette=palette)
+        inner = net.relu(net.conv(codes, 32, 3, padding=(1, 1), groups=32))
+        trunk = net.relu(net.add(net.conv(net.quantize(inner, signed=True, palette=palette), 32, 1), trunk))
     flat = net.flatten(net.pool(net.pool(trunk, "max_pool2d", 2), "avg_pool2d", 4))
     net.linear(net.quantize(flat, signed=False), 10)
     return net
@@ -54,9 +58,8 @@ def test_it_holds_the_sources_of_the_runtime_unchanged_and_is_the_same_each_time
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("palette", PALETTES)
-def test_kernels_of_this_processor(palette: str, tmp_path: Path) -> None:
-    net = network(palette)
+def test_kernels_of_this_processor(tmp_path: Path) -> None:
+    net = network(*PALETTES)
     held(net, written(net, tmp_path, detect_host().features), [host_compiler().path, "-O3"], [])
 
 
@@ -107,9 +110,7 @@ def test_features_that_this_machine_lacks_are_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("features", [(), ("neon",), ("neon", "dotprod"), ("neon", "dotprod", "i8mm")], ids="-".join)
-@pytest.mark.parametrize("palette", PALETTES)
 def test_arm_under_emulation(
-    palette: str,
     features: tuple[str, ...],
     tmp_path: Path,
     need_program: Callable[[str, str], str],
@@ -118,5 +119,5 @@ def test_arm_under_emulation(
     need_header("simde/arm/neon.h", "libsimde-dev")
     compiler = need_program("aarch64-linux-gnu-g++", "g++-aarch64-linux-gnu")
     emulator = need_program("qemu-aarch64", "qemu-user")
-    net = network(palette)
+    net = network(*PALETTES)
     held(net, written(net, tmp_path, features), [compiler, "-O3", "-static"], [emulator, "-cpu", "max"])
