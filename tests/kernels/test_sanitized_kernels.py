@@ -18,6 +18,7 @@ FLAGS = (
     # Left out, since they multiply the minutes that unrolled tiles take to compile: checks of the references that the
     # tiles' lambdas hold, and of arrays on the stack, which constants index. Heap and pages are what kernels can miss.
     "-fno-sanitize=null,object-size,pointer-overflow", "-fno-sanitize-address-use-after-scope", "--param=asan-stack=0",
+    "--param=asan-instrumentation-with-call-threshold=0",  # checks as calls: inline, they are most of what is compiled
 )  # fmt: skip
 
 
