@@ -33,7 +33,7 @@ test: $(VENV)/.installed-test  ## The test suite (under 6 minutes on 2 cores)
 	$(BIN)/python -m pytest -n auto -m "not slow"
 
 test-all: test  ## The test suite and its slow parts: browser, foreign processors, sanitizers, docs, kills
-	$(BIN)/python -m pytest -n auto -m slow
+	$(BIN)/python -m pytest -n auto --dist worksteal -m slow
 
 lint: $(VENV)/.installed-test  ## Style, types, import contract
 	$(BIN)/ruff check .

@@ -23,7 +23,7 @@ from soniq_dse.store import Store, result_key
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'soniq-dse[ray]'")
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.slow
 KEY = "a" * 64
 
 
