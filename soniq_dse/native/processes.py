@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import multiprocessing
 import os
@@ -218,6 +219,7 @@ def _outcome(one: _Running) -> Outcome:
 
 def _child(target: Callable[..., None], args: tuple[Any, ...], messages: Connection, lifeline: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # multiprocessing unblocks the signal when it starts its own helpers
+    _kill_at_close(lifeline)
     threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
     os.dup2(2, 1)
     try:
@@ -231,8 +233,16 @@ def _child(target: Callable[..., None], args: tuple[Any, ...], messages: Connect
         messages.close()
 
 
+def _kill_at_close(lifeline: Connection) -> None:
+    """Let the kernel end this process when the pipe closes: a thread cannot while C code holds the interpreter."""
+    if sys.platform == "linux":
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, os.O_ASYNC)
+
+
 def _die_with_parent(lifeline: Connection) -> None:
-    """The pipe closes when the parent ends, also by SIGKILL."""
+    """The pipe closes when the parent ends, also by SIGKILL; it may have been closed before the kernel watched it."""
     with contextlib.suppress(EOFError, OSError):
         lifeline.recv_bytes()
     os._exit(1)

@@ -36,6 +36,8 @@ NODE_EVERY, NODE_FIRST = 40, 10
 NODE_S = 30.0
 """Within which a node is killed: about as long as a run on Ray takes."""
 TRAININGS = 4
+ORPHANED_S = 30.0
+"""Within which all processes of a killed driver must be gone; on a machine at rest it takes milliseconds."""
 
 
 def plan_for(folder: Path) -> Plan:
@@ -87,6 +89,14 @@ def workers_of(session: int) -> list[int]:
         if int(fields[3]) == session and int(stat.parent.name) != session and fields[0] != "Z":
             found.append(int(stat.parent.name))
     return found
+
+
+def no_orphans(session: int) -> None:
+    """Wait until nothing of a killed driver is left: what it started must not write on."""
+    end = time.monotonic() + ORPHANED_S
+    while left := workers_of(session):
+        assert time.monotonic() < end, f"processes {left} outlived their driver"
+        time.sleep(0.01)
 
 
 def wait(pid: int, seconds: float) -> int | None:
@@ -169,6 +179,7 @@ def kill(cluster: Cluster | None) -> None:
             if status is None:
                 os.kill(driver, signal.SIGKILL)
                 os.waitpid(driver, 0)
+            no_orphans(driver)
             seen["kills"] += 1
         else:
             assert os.waitstatus_to_exitcode(status) == 0, "the driver failed"

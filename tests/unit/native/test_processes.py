@@ -39,6 +39,12 @@ def hang(say: Say) -> None:
     time.sleep(600)
 
 
+def hang_in_c(say: Say) -> None:
+    """Never gives the interpreter to another thread."""
+    say(os.getpid())
+    re.match("(a+)+$", "a" * 64 + "b")
+
+
 def note_and_hang(path: str, say: Say) -> None:
     Path(path).write_text(str(os.getpid()))
     time.sleep(600)
@@ -116,17 +122,24 @@ def test_leaving_the_iterator_kills_what_runs(tmp_path: Path) -> None:
 PARENT = """
 import sys
 sys.path.insert(0, {folder!r})
-from test_processes import Job, hang, run_jobs
+from test_processes import Job, {job}, run_jobs
 if __name__ == "__main__":
-    for _ in run_jobs([Job("a", hang, ())], workers=1, timeout_s=60, on_message=lambda job, v: print(v, flush=True)):
+    for _ in run_jobs([Job("a", {job}, ())], workers=1, timeout_s=60, on_message=lambda job, v: print(v, flush=True)):
         pass
 """
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
-def test_children_die_with_the_parent(tmp_path: Path, signal_number: int) -> None:
+@pytest.mark.parametrize(
+    ("signal_number", "job"),
+    [
+        (signal.SIGKILL, "hang"),
+        (signal.SIGINT, "hang"),
+        pytest.param(signal.SIGKILL, "hang_in_c", marks=pytest.mark.skipif(sys.platform != "linux", reason="Linux's")),
+    ],
+)
+def test_children_die_with_the_parent(tmp_path: Path, signal_number: int, job: str) -> None:
     script = tmp_path / "parent.py"
-    script.write_text(PARENT.format(folder=str(Path(__file__).parent)))
+    script.write_text(PARENT.format(folder=str(Path(__file__).parent), job=job))
     parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     child = int(parent.stdout.readline())
