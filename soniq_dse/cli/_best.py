@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from soniq_dse.cli._common import json_option, print_json
+from soniq_dse.cli._find_run import find_run, load_report
 from soniq_dse.errors import UserError
 
 if TYPE_CHECKING:
@@ -60,8 +61,6 @@ def best_command(
 
     Example:  soniq-dse runs best digits-avx512 --max-us 20
     """
-    from soniq_dse.cli.runs import find_run, load_report
-
     report = load_report(find_run(run, root))
     points = [point for point in _over_machines(report) if point.role == "design"]
     if not points:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from soniq_dse.cli._find_run import load_report
 from soniq_dse.errors import UserError, nearest, unknown_name
 
 
@@ -41,8 +42,6 @@ def runs_behind(folder: Path) -> Mapping[str, Path]:
     Raises:
         UserError: a run of a front is gone, or the front was written before it named them.
     """
-    from soniq_dse.cli.runs import load_report
-
     if (folder / "run.json").is_file() or (folder / "designs").is_dir():
         return {"": folder}
     report = load_report(folder)

@@ -21,7 +21,8 @@ def command(runs: tuple[str, ...], out: Path | None, root: Path, as_json: bool) 
 
     Example:  soniq-dse compare digits-avx512 digits-avx2
     """
-    from soniq_dse.cli.runs import find_run, load_report, print_joint
+    from soniq_dse.cli._find_run import find_run, load_report
+    from soniq_dse.cli.runs import print_joint
     from soniq_dse.report.build import build_report
     from soniq_dse.report.overlay import joint
 

@@ -27,7 +27,7 @@ def command(run: str, design: str, layer: str | None, root: Path, as_json: bool)
 
     RUN and DESIGN are names as soniq-dse runs show prints them.
     """
-    from soniq_dse.cli.runs import find_run, load_report
+    from soniq_dse.cli._find_run import find_run, load_report
 
     report = load_report(find_run(run, root))
     point = next((found for found in report.front.points if found.name == design), None)

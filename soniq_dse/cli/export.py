@@ -43,7 +43,7 @@ def command(
     """
     from soniq_dse import registry
     from soniq_dse.cli._designs import find_in_run
-    from soniq_dse.cli.runs import find_run
+    from soniq_dse.cli._find_run import find_run
     from soniq_dse.export.lowering import ROUNDED
     from soniq_dse.runtime.pack import PackedNetwork
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from soniq_dse.cli._common import json_option, print_json
-from soniq_dse.cli.runs import ROOT, find_run, load_report
+from soniq_dse.cli._find_run import ROOT, find_run, load_report
 
 
 @click.command(epilog="Example:  soniq-dse report digits-avx512 --over digits-avx2")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from soniq_dse.errors import MissingCapabilityError, UserError
-from soniq_dse.explore._jobs import KINDS, Place, StoreJob
+from soniq_dse.explore._store_job import KINDS, Place, StoreJob
 from soniq_dse.native.processes import Job, Outcome, job_events
 from soniq_dse.store import Store, array_refs
 

@@ -10,8 +10,9 @@ from typing import Any
 from soniq_dse import registry
 from soniq_dse.cost.network import estimate
 from soniq_dse.errors import UserError
-from soniq_dse.explore._jobs import StoreJob, outcomes
+from soniq_dse.explore._jobs import outcomes
 from soniq_dse.explore._plan import Plan, training_name
+from soniq_dse.explore._store_job import StoreJob
 from soniq_dse.explore._train import Notify, Tracker, name_in, search_share, stored, task_of, train, work_of
 from soniq_dse.records.design import Assignment, Candidate, RoundedStart, TrainedBaseline, TrainedDesign
 from soniq_dse.records.front import SkippedDesign

@@ -11,8 +11,9 @@ from typing import Any
 
 from soniq_dse.cost.channel_table import assignment_cost
 from soniq_dse.errors import UserError
-from soniq_dse.explore._jobs import StoreJob, outcomes
+from soniq_dse.explore._jobs import outcomes
 from soniq_dse.explore._plan import Plan, training_name
+from soniq_dse.explore._store_job import StoreJob
 from soniq_dse.native.processes import Outcome
 from soniq_dse.records.design import Assignment, Candidate, TrainedBaseline, TrainedDesign
 from soniq_dse.records.gpu import machine_from_json

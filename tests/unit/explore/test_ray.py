@@ -14,8 +14,8 @@ import pytest
 from ray_cluster import Cluster, two_nodes
 
 from soniq_dse.explore import Options, Progress, _ray, explore, make_plan
-from soniq_dse.explore._jobs import StoreJob
 from soniq_dse.explore._ray import TRIES, run_on_ray
+from soniq_dse.explore._store_job import StoreJob
 from soniq_dse.native.processes import Outcome
 from soniq_dse.records.design import Assignment, RoundedStart, Schedule, TrainedBaseline
 from soniq_dse.records.palette import Palette
