@@ -34,6 +34,18 @@ SONIQ_INLINE Lanes larger(Lanes a, Lanes b) {
 #endif
 }
 
+// A number times a vector. As an operand in memory it is broadcast by the load: an instruction of its own for that takes from
+// Zen 4's additions.
+SONIQ_INLINE Lanes times(const float* number, Lanes v) {
+#if defined(__AVX512F__)
+  Lanes product;
+  asm("vmulps %2%{1to16%}, %1, %0" : "=v"(product) : "v"(v), "m"(*number));
+  return product;
+#else
+  return *number * v;
+#endif
+}
+
 // Joins lanes l and l + 8, then l and l + 4 ...: the one order of sums.
 template <typename Join>
 SONIQ_INLINE float across(Lanes v, Join&& join) {
@@ -83,8 +95,18 @@ SONIQ_INLINE void transpose(const float* in, int64_t ld_in, float* out, int64_t 
   for (int r = 0; r < kLanes; ++r) store(out + r * ld_out, rows[r]);
 }
 
+// Keeps N chains of operations abreast here; a compiler that does one after the other hides no latency.
+template <int N>
+SONIQ_INLINE void abreast(Lanes* v) {
+#if defined(__AVX512F__)
+  for (int i = 0; i < N; ++i) asm volatile("" : "+v"(v[i]));
+#else
+  (void)v;
+#endif
+}
+
 // exp of what is not positive, N vectors side by side: formats/attention.py. Adding 1.5 * 2**23 rounds to an integer, half to
-// even, in the low bits.
+// even, in the low bits. What is below `least` gives 0 whatever the steps between make of it, so nothing bounds it first.
 template <int N>
 SONIQ_INLINE void exponentials(Lanes* x) {
   constexpr float coefficients[] = {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};
@@ -92,73 +114,68 @@ SONIQ_INLINE void exponentials(Lanes* x) {
   Lanes r[N], p[N];
   IntLanes power[N];
   for (int i = 0; i < N; ++i) {
-    r[i] = larger(x[i], least);
-    const Lanes shifted = r[i] * 1.44269504f + magic, n = shifted - magic;
+    const Lanes shifted = x[i] * 1.44269504f + magic, n = shifted - magic;
     power[i] = ((IntLanes)shifted - (IntLanes)magic + 127) << 23;
-    r[i] = r[i] - n * 0.693359375f;
+    r[i] = x[i] - n * 0.693359375f;
     r[i] = r[i] - n * -2.12194440e-4f;
     p[i] = Lanes{} + 1.9875691500e-4f;
   }
-  for (float coefficient : coefficients)
+  for (float coefficient : coefficients) {
     for (int i = 0; i < N; ++i) p[i] = p[i] * r[i] + coefficient;
+    abreast<N>(p);
+  }
   for (int i = 0; i < N; ++i) {
     const Lanes y = p[i] * (r[i] * r[i]) + r[i] + 1.0f;
     x[i] = x[i] < least ? Lanes{} : y * (Lanes)power[i];
   }
 }
 
-// Scores of R queries and the others up to `count`, whose keys lie as [channels][ld].
+// Scores of R queries and V vectors of others, whose keys lie as [channels][ld]; hidden: what is added to them, or null.
 template <int R, int V>
-SONIQ_INLINE void score_block(const float* query, int64_t ld_query, int64_t channels, const float* keys, int64_t ld, float* out) {
+SONIQ_INLINE void score_block(const float* query, int64_t ld_query, int64_t channels, const float* keys, int64_t ld, float scale,
+                              const float* hidden, float* out) {
   Lanes sums[R][V] = {};
   for (int64_t c = 0; c < channels; ++c)
     for (int v = 0; v < V; ++v) {
       const Lanes key = load(keys + c * ld + v * kLanes);
-      for (int r = 0; r < R; ++r) sums[r][v] = sums[r][v] + query[r * ld_query + c] * key;
+      for (int r = 0; r < R; ++r) sums[r][v] = sums[r][v] + times(query + r * ld_query + c, key);
     }
   for (int r = 0; r < R; ++r)
-    for (int v = 0; v < V; ++v) store(out + r * ld + v * kLanes, sums[r][v]);
+    for (int v = 0; v < V; ++v) {
+      const Lanes score = sums[r][v] * scale;
+      store(out + r * ld + v * kLanes, hidden == nullptr ? score : score + load(hidden + v * kLanes));
+    }
 }
 
-// Scores -> weights up to a whole number of vectors that holds `padded`, 0 from `count` on; gives 1 / their sum.
-inline float soften(float* scores, int64_t count, int64_t padded, float scale, const float* hidden) {
-  const float infinity = __builtin_inff();
-  const auto scaled = [&](int64_t j) {
-    const Lanes score = load(scores + j) * scale;
-    return hidden == nullptr ? score : score + load(hidden + j);
-  };
-  const int64_t whole = count / kLanes * kLanes;
-  Lanes highest = Lanes{} - infinity;
-  for (int64_t j = 0; j < whole; j += kLanes) {
-    const Lanes score = scaled(j);
-    store(scores + j, score);
-    highest = larger(score, highest);
+// Weights of R x V vectors in place; adds them up by rows.
+template <int R, int V>
+SONIQ_INLINE void weigh(float* scores, int64_t ld, const float* most, Lanes* totals) {
+  Lanes weights[R * V];
+  for (int i = 0; i < R * V; ++i) weights[i] = load(scores + i / V * ld + i % V * kLanes) - most[i / V];
+  exponentials<R * V>(weights);
+  for (int i = 0; i < R * V; ++i) {
+    store(scores + i / V * ld + i % V * kLanes, weights[i]);
+    totals[i / V] = totals[i / V] + weights[i];
   }
-  for (int64_t j = whole; j < padded; j += kLanes) {
-    store(scores + j, scaled(j));
-    for (int64_t l = j > count ? j : count; l < j + kLanes; ++l) scores[l] = -infinity;
-    highest = larger(load(scores + j), highest);
+}
+
+// R rows of scores -> weights up to a whole number of vectors, 0 from `counts` on; 1 / the sum of each.
+template <int R>
+SONIQ_INLINE void soften(float* scores, int64_t ld, const int64_t* counts, int64_t padded, float* inverse) {
+  Lanes highest[R], totals[R] = {};
+  float most[R];
+  for (int r = 0; r < R; ++r) {
+    for (int64_t j = counts[r]; j < padded; ++j) scores[r * ld + j] = -__builtin_inff();
+    highest[r] = load(scores + r * ld);
   }
-  const float most = across(highest, [](Lanes a, Lanes b) { return larger(a, b); });
-  Lanes total = {};
-  constexpr int kAtOnce = 4;
+  for (int64_t j = kLanes; j < padded; j += kLanes)
+    for (int r = 0; r < R; ++r) highest[r] = larger(load(scores + r * ld + j), highest[r]);
+  for (int r = 0; r < R; ++r) most[r] = across(highest[r], [](Lanes a, Lanes b) { return larger(a, b); });
+  constexpr int kAtOnce = R > 1 ? 1 : 4;
   int64_t j = 0;
-  for (; j + kAtOnce * kLanes <= padded; j += kAtOnce * kLanes) {
-    Lanes weights[kAtOnce];
-    for (int i = 0; i < kAtOnce; ++i) weights[i] = load(scores + j + i * kLanes) - most;
-    exponentials<kAtOnce>(weights);
-    for (int i = 0; i < kAtOnce; ++i) {
-      store(scores + j + i * kLanes, weights[i]);
-      total = total + weights[i];
-    }
-  }
-  for (; j < padded; j += kLanes) {
-    Lanes weight = load(scores + j) - most;
-    exponentials<1>(&weight);
-    store(scores + j, weight);
-    total = total + weight;
-  }
-  return 1.0f / sum_of(total);
+  for (; j + kAtOnce * kLanes <= padded; j += kAtOnce * kLanes) weigh<R, kAtOnce>(scores + j, ld, most, totals);
+  for (; j < padded; j += kLanes) weigh<R, 1>(scores + j, ld, most, totals);
+  for (int r = 0; r < R; ++r) inverse[r] = 1.0f / sum_of(totals[r]);
 }
 
 // Values of the others weighed for R queries, V vectors of channels, of which `channels` are wanted.
@@ -169,12 +186,14 @@ SONIQ_INLINE void mix_block(const float* weights, int64_t ld, int64_t others, co
   for (int64_t j = 0; j < others; ++j)
     for (int v = 0; v < V; ++v) {
       const Lanes value = load(values + j * ld_values + v * kLanes);
-      for (int r = 0; r < R; ++r) sums[r][v] = sums[r][v] + weights[r * ld + j] * value;
+      for (int r = 0; r < R; ++r) sums[r][v] = sums[r][v] + times(weights + r * ld + j, value);
     }
   for (int r = 0; r < R; ++r)
     for (int v = 0; v < V; ++v) {
-      const Lanes mixed = sums[r][v] * inverse[r];
-      __builtin_memcpy(out + r * ld_out + v * kLanes, &mixed, smaller(channels - v * kLanes, kLanes) * sizeof(float));
+      float* to = out + r * ld_out + v * kLanes;
+      float mixed[kLanes];
+      store(mixed, sums[r][v] * inverse[r]);
+      __builtin_memcpy(to, mixed, smaller(channels - v * kLanes, kLanes) * sizeof(float));
     }
 }
 
@@ -193,6 +212,11 @@ struct Head {  // of one sample
   float* scores;
   const float* hidden;
 
+  template <int R, int V>
+  SONIQ_INLINE void score(const float* of_rows, int64_t j) const {
+    score_block<R, V>(of_rows, s.channels, channels, keys + j, ld, s.scale, hidden == nullptr ? nullptr : hidden + j, scores + j);
+  }
+
   // R queries from number `first` on.
   template <int R>
   void rows(int64_t first) const {
@@ -200,18 +224,20 @@ struct Head {  // of one sample
     const float* of_rows = query + first * s.channels;
     int64_t j = 0;
     if (R == 1)  // keys are read once, in the order in which they lie
-      for (; j + 16 * kLanes <= padded; j += 16 * kLanes)
-        score_block<1, 16>(of_rows, s.channels, channels, keys + j, ld, scores + j);
-    for (; j + kVectors * kLanes <= padded; j += kVectors * kLanes)
-      score_block<R, kVectors>(of_rows, s.channels, channels, keys + j, ld, scores + j);
-    for (; j < padded; j += kLanes) score_block<R, 1>(of_rows, s.channels, channels, keys + j, ld, scores + j);
+      for (; j + 16 * kLanes <= padded; j += 16 * kLanes) score<1, 16>(of_rows, j);
+    for (; j + kVectors * kLanes <= padded; j += kVectors * kLanes) score<R, kVectors>(of_rows, j);
+    for (; j + 2 * kLanes <= padded; j += 2 * kLanes) score<R, 2>(of_rows, j);
+    for (; j < padded; j += kLanes) score<R, 1>(of_rows, j);
+    int64_t counts[R];
     float inverse[R];
-    for (int r = 0; r < R; ++r)
-      inverse[r] = soften(scores + r * ld, s.causal ? past + first + r + 1 : s.others, padded, s.scale, hidden);
+    for (int r = 0; r < R; ++r) counts[r] = s.causal ? past + first + r + 1 : s.others;
+    soften<R>(scores, ld, counts, padded, inverse);
     float* to = out + first * s.channels;
     int64_t c = 0;
     for (; c + kVectors * kLanes <= channels; c += kVectors * kLanes)
       mix_block<R, kVectors>(scores, ld, most, values + c, ld_values, inverse, to + c, s.channels, kVectors * kLanes);
+    for (; c + 2 * kLanes <= channels; c += 2 * kLanes)
+      mix_block<R, 2>(scores, ld, most, values + c, ld_values, inverse, to + c, s.channels, 2 * kLanes);
     for (; c < channels; c += kLanes)
       mix_block<R, 1>(scores, ld, most, values + c, ld_values, inverse, to + c, s.channels, smaller(channels - c, kLanes));
   }
