@@ -242,7 +242,8 @@ def _progress(plan: Plan, *, quiet: bool) -> Iterator[Notify]:
 
 
 def _say_start(plan: Plan) -> None:
-    machine = plan.hardware.title if plan.host_mismatch is None else f"{plan.hardware.title} (predicted only)"
+    where = "on a node that is one, if any" if plan.options.executor == "ray" else "predicted only"
+    machine = plan.hardware.title if plan.host_mismatch is None else f"{plan.hardware.title} ({where})"
     n_trainings = len(plan.baselines) + len(plan.candidates)
     searched = "" if plan.search_epochs is None else f" at most, {_searched(plan)}"
     click.echo(f"{plan.task_info.model} on {machine}: {n_trainings} trainings{searched}, into {plan.folder}", err=True)

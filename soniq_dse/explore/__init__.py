@@ -23,14 +23,16 @@ from soniq_dse.explore._budgets import budget_of, overdrawn
 from soniq_dse.explore._confusion import confusion
 from soniq_dse.explore._measure import Measurer
 from soniq_dse.explore._measure_gpu import GpuMeasurer
+from soniq_dse.explore._measure_node import NodeMeasurer, node_for
 from soniq_dse.explore._pins import words_of
 from soniq_dse.explore._plan import INT8, Options, Plan, design_name, make_plan
-from soniq_dse.explore._ray import cluster_cores
+from soniq_dse.explore._ray import Node, cluster_cores
 from soniq_dse.explore._samples import continuations, translations
 from soniq_dse.explore._search import Searched, not_trained, search
 from soniq_dse.explore._train import Forecast, Notify, Progress, forecast, stored
 from soniq_dse.explore._what_if import Asked, what_ifs
 from soniq_dse.explore._worst import worst_timelines
+from soniq_dse.hardware.host import detect_host
 from soniq_dse.records.cost import Measurement
 from soniq_dse.records.design import Candidate, TrainedBaseline, TrainedDesign
 from soniq_dse.records.front import DesignPoint, ParetoFront, Report, RunInfo, SkippedDesign, TextSample
@@ -86,7 +88,8 @@ def explore(plan: Plan, notify: Notify, command: str = "") -> Outcome:
             _forget(plan, store)
         found = search(plan, store, notify)
         failures = found.failures
-        evaluations = list(_evaluate(plan, store, found, notify))
+        node, plan = node_for(plan)
+        evaluations = list(_evaluate(plan, store, found, notify, node))
         report = _report(plan, evaluations, failures, command, not_trained(plan, store, found), found)
         page = _written(report, plan.folder)
     return Outcome(plan.folder, page, report, failures)
@@ -156,19 +159,26 @@ def _forget(plan: Plan, store: Store) -> None:
         store.remove("design", plan.key("design", candidate))
 
 
-def _evaluate(plan: Plan, store: Store, found: Searched, notify: Notify) -> Iterator[Evaluation]:
+def _evaluate(plan: Plan, store: Store, found: Searched, notify: Notify, node: Node | None) -> Iterator[Evaluation]:
     """Estimates and measurements of all that was asked for and trained, references first, in the order of the plan."""
+    asked, measurer = set(found.asked), _measurer(plan, store, found, notify, node)
+    references = [(c, stored(plan, store, "baseline", c)) for c in plan.baselines if plan.is_reference(c)]
+    baselines = [(c, trained) for c, trained in references if isinstance(trained, TrainedBaseline)]
+    candidates = [(c, stored(plan, store, "design", c)) for c in plan.candidates if c in asked]
+    designs = [(c, trained) for c, trained in candidates if isinstance(trained, TrainedDesign)]
+    measurer.prepare([candidate for candidate, _ in baselines], designs)
+    for candidate, baseline in baselines:
+        yield _baseline_evaluation(plan, candidate, baseline, measurer)
+    for candidate, trained in designs:
+        notify(Progress("measuring", 1.0, None))
+        yield _design_evaluation(plan, candidate, trained, measurer)
+
+
+def _measurer(plan: Plan, store: Store, found: Searched, notify: Notify, node: Node | None) -> Measurer:
+    if node is not None:
+        return NodeMeasurer(plan, store, found.failures, notify, node)
     kind = GpuMeasurer if isinstance(plan.hardware, GpuModel) else Measurer
-    measurer, asked = kind(plan, store, found.failures, notify), set(found.asked)
-    for candidate in plan.baselines:
-        trained = stored(plan, store, "baseline", candidate)
-        if isinstance(trained, TrainedBaseline) and plan.is_reference(candidate):
-            yield _baseline_evaluation(plan, candidate, trained, measurer)
-    for candidate in plan.candidates:
-        trained = stored(plan, store, "design", candidate) if candidate in asked else None
-        if isinstance(trained, TrainedDesign):
-            notify(Progress("measuring", 1.0, None))
-            yield _design_evaluation(plan, candidate, trained, measurer)
+    return kind(plan, store, found.failures, notify)
 
 
 def _design_evaluation(plan: Plan, candidate: Candidate, trained: TrainedDesign, measurer: Measurer) -> Evaluation:
@@ -215,7 +225,8 @@ def _design_evaluation(plan: Plan, candidate: Candidate, trained: TrainedDesign,
 
 def _continuations(plan: Plan, packed: PackedNetwork, measured: Measurement) -> tuple[TextSample, ...]:
     """None where the network was not run here."""
-    return () if measured.skipped or plan.host_mismatch else continuations(plan.task, packed, plan.options.threads)
+    is_elsewhere = measured.skipped or plan.host_mismatch or plan.host != detect_host()
+    return () if is_elsewhere else continuations(plan.task, packed, plan.options.threads)
 
 
 def _baseline_evaluation(plan: Plan, candidate: Candidate, trained: TrainedBaseline, measurer: Measurer) -> Evaluation:
@@ -311,6 +322,8 @@ def _notes(
             "2 bits up, more at 1 bit) mean nothing; --seeds 5 gives error bars."
         )
     notes += [text for text in map(overdrawn, points) if text]
+    if plan.host != detect_host():
+        notes.append(f"Latencies are measured on a node of the cluster: {plan.host.processor}.")
     notes += _unmeasured(plan, [(e.name, e.measurement) for e in evaluations if e.measurement])
     notes += [f"{part.node} ({part.op}) stays in floating point: {part.reason}." for part in plan.workload.unsupported]
     return tuple(notes)

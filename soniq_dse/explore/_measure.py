@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from soniq_dse.cost.network import choose_kernels
 from soniq_dse.errors import MissingCapabilityError, UserError
 from soniq_dse.explore._plan import Plan, training_name
 from soniq_dse.explore._train import Notify, Progress
 from soniq_dse.records.choice import Choices, KernelChoice
-from soniq_dse.records.cost import Measurement
+from soniq_dse.records.cost import Host, Measurement
 from soniq_dse.records.design import Candidate, TrainedDesign
 from soniq_dse.records.gpu import GpuModel
 from soniq_dse.runtime.autotune import autotune, sources_sha256, tuned_choices
@@ -20,7 +23,10 @@ from soniq_dse.runtime.decoder import by_token
 from soniq_dse.runtime.latency import measure
 from soniq_dse.runtime.pack import RUN_BATCH, PackedNetwork
 from soniq_dse.store import Store, result_key
-from soniq_dse.workloads.task import at_full_length
+from soniq_dse.workloads.task import Task, at_full_length
+
+if TYPE_CHECKING:
+    import torch
 
 CHECKED_EXAMPLES = 32
 """Test examples whose codes are compared at every quantised tensor; outputs are compared on the whole test split."""
@@ -65,15 +71,19 @@ class Measurer:
         except MissingCapabilityError:  # the measurement will say so
             return Choices()
 
+    def prepare(self, baselines: Sequence[Candidate], designs: Sequence[tuple[Candidate, TrainedDesign]]) -> None:
+        """Told of all that will be asked for, before it is; nothing need be done here."""
+
     def design(self, candidate: Candidate, trained: TrainedDesign, packed: PackedNetwork) -> Measurement:
         """The packed network's latency."""
-        inputs = self._plan.key("design", candidate), packed.choices
-        key = result_key("measurement", *inputs, *self._conditions())
+        key = self.design_key(candidate, packed.choices)
         known = self._known(key)
         if known is not None:
             return known
+        expected, options = self.store.get_array(trained.predictions_test), self._plan.options
         try:
-            found = self._unequal(packed, trained) or self._timed(packed)
+            wrong = unequal(packed, self._plan.task, expected, options.batch, options.threads)
+            found = wrong or measure(packed, batch=options.batch, threads=options.threads)
         except MissingCapabilityError as error:
             return Measurement(skipped=str(error))
         except UserError as error:
@@ -86,17 +96,23 @@ class Measurer:
 
     def baseline(self, candidate: Candidate) -> Measurement:
         """The FP32 network's latency in PyTorch."""
-        from soniq_dse.qat.latency import measure_fp32
-
-        key = result_key("measurement", self._plan.key("baseline", candidate), *self._conditions())
+        key = self.baseline_key(candidate)
         known = self._known(key)
         if known is not None:
             return known
         plan = self._plan
-        inputs = np.resize(plan.task.train.inputs, (plan.options.batch, *plan.task.input_shape))
-        found = measure_fp32(plan.variants[candidate.model].build, inputs, plan.host, threads=plan.options.threads)
+        build, options = plan.variants[candidate.model].build, plan.options
+        found = fp32_latency(build, plan.task, plan.host, options.batch, options.threads)
         self.store.put("measurement", key, found)
         return found
+
+    def design_key(self, candidate: Candidate, choices: Choices) -> str:
+        """Where the store keeps the latency of a design on ``choices``: what it was measured under included."""
+        return result_key("measurement", self._plan.key("design", candidate), choices, *self._conditions())
+
+    def baseline_key(self, candidate: Candidate) -> str:
+        """The same for an FP32 network."""
+        return result_key("measurement", self._plan.key("baseline", candidate), *self._conditions())
 
     def _known(self, key: str) -> Measurement | None:
         """What needs no measuring: a reason not to, or an earlier result."""
@@ -109,28 +125,29 @@ class Measurer:
             return None
         return self.store.get("measurement", key, Measurement)
 
-    def _timed(self, packed: PackedNetwork) -> Measurement:
-        return measure(packed, batch=self._plan.options.batch, threads=self._plan.options.threads)
-
     def _conditions(self) -> tuple[object, ...]:
         return self._plan.host, self._plan.options.batch, self._plan.options.threads, sources_sha256()
 
-    def _unequal(self, packed: PackedNetwork, trained: TrainedDesign) -> str | None:
-        """What differs from the golden arithmetic that gave the design its accuracy; None: nothing."""
-        inputs = self._plan.task.test.inputs
-        threads = self._plan.options.threads
-        parity = check(packed, inputs[:CHECKED_EXAMPLES], batch=self._plan.options.batch, threads=threads)
-        if not parity.exact:
-            codes = sum(parity.unequal_codes.values())
-            return f"the runtime differs from the golden arithmetic in {codes} codes of {parity.samples} examples"
-        expected, task = self.store.get_array(trained.predictions_test), self._plan.task
-        whole = at_full_length(partial(packed.run, threads=threads), packed.in_shape[0])
-        run = by_token(packed, whole, threads=threads)
-        _, found = task.metric.judged(run, task.test, RUN_BATCH)
-        wrong = int((found != expected).any(axis=tuple(range(1, expected.ndim))).sum())
-        return (
-            f"the runtime differs from the golden outputs on {wrong} of {len(inputs)} test examples" if wrong else None
-        )
+
+def unequal(packed: PackedNetwork, task: Task, expected: NDArray[Any], batch: int, threads: int) -> str | None:
+    """What differs from the golden arithmetic that gave the design its accuracy: of codes, or of the outputs on the
+    test split, which are ``expected``; None: nothing."""
+    inputs = task.test.inputs
+    parity = check(packed, inputs[:CHECKED_EXAMPLES], batch=batch, threads=threads)
+    if not parity.exact:
+        codes = sum(parity.unequal_codes.values())
+        return f"the runtime differs from the golden arithmetic in {codes} codes of {parity.samples} examples"
+    whole = at_full_length(partial(packed.run, threads=threads), packed.in_shape[0])
+    _, found = task.metric.judged(by_token(packed, whole, threads=threads), task.test, RUN_BATCH)
+    wrong = int((found != expected).any(axis=tuple(range(1, expected.ndim))).sum())
+    return f"the runtime differs from the golden outputs on {wrong} of {len(inputs)} test examples" if wrong else None
+
+
+def fp32_latency(build: Callable[[], torch.nn.Module], task: Task, host: Host, batch: int, threads: int) -> Measurement:
+    """Of the FP32 network in PyTorch, on ``host``, which is this one."""
+    from soniq_dse.qat.latency import measure_fp32
+
+    return measure_fp32(build, np.resize(task.train.inputs, (batch, *task.input_shape)), host, threads=threads)
 
 
 def file_name(candidate: Candidate) -> str:

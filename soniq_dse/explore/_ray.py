@@ -20,7 +20,9 @@ from typing import Any
 
 from soniq_dse.errors import MissingCapabilityError, UserError
 from soniq_dse.explore._store_job import KINDS, Place, StoreJob
+from soniq_dse.hardware.host import detect_host
 from soniq_dse.native.processes import Job, Outcome, job_events
+from soniq_dse.records.cost import Host
 from soniq_dse.store import Store, array_refs
 
 TRIES = 3
@@ -31,6 +33,8 @@ CHECKPOINT_S = 10.0
 """Between two checkpoints that a job sends home."""
 LOOK_S = 1.0
 """Between two looks at the cluster."""
+ANSWER_S = 60.0
+"""Within which a node says what it is: its first worker imports PyTorch."""
 Parcel = tuple[str, str, str, list[Any]]
 """Kind and key of a result, its record as JSON, its arrays."""
 
@@ -73,6 +77,47 @@ def cluster_cores() -> int:
         UserError: the cluster cannot be reached.
     """
     return max(1, int(connect().cluster_resources().get("CPU", 0)))
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of the cluster. ``resource`` is one that only it has, ``cores`` its CPUs as the cluster counts them."""
+
+    name: str
+    resource: str
+    cores: float
+    host: Host
+
+
+def nodes() -> list[Node]:
+    """The nodes that answer, by name.
+
+    Raises:
+        MissingCapabilityError: Ray is not installed.
+        UserError: the cluster cannot be reached.
+    """
+    ray = connect()
+    alive = {_own_resource(node): node for node in ray.nodes() if node["Alive"]}
+    look = ray.remote(num_cpus=0, max_retries=0)(_look)
+    asked = {look.options(resources={resource: 0.001}).remote(): resource for resource in alive}
+    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_S)
+    found = []
+    for answer in answered:
+        with contextlib.suppress(ray.exceptions.RayError):  # it lacks soniq-dse, or has just died
+            name, host = ray.get(answer)
+            resource = asked[answer]
+            found.append(Node(name, resource, alive[resource]["Resources"].get("CPU", 0.0), Host.from_json(host)))
+    return sorted((node for node in found if node.cores >= 1), key=lambda node: node.resource)
+
+
+def _own_resource(node: Mapping[str, Any]) -> str:
+    """Ray gives every node one that is called after its address."""
+    return f"node:{node['NodeManagerAddress']}"
+
+
+def _look() -> tuple[str, str]:
+    """On a node: its name, and what its processor is."""
+    return _node_name(), detect_host().model_dump_json()
 
 
 def run_on_ray(

@@ -1,5 +1,5 @@
 """A Ray cluster of two nodes on this host: each in a network namespace of its own where that is allowed (root), so
-that they share nothing but the wire; else side by side with different resources."""
+that they share nothing but the wire, and told of unlike processors; else side by side with different resources."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ from pathlib import Path
 HEAD, OTHER = (f"10.231.{os.getpid() % 256}.{last}" for last in (1, 2))
 NAMESPACE = f"soniq-dse-{os.getpid()}"
 LINK = f"soniq{os.getpid()}"
+OTHER_MODEL = 254
+"""Of the other node's processor."""
+ON_ANOTHER_PROCESSOR = rf"""
+sed -E 's/^(model\t+:).*/\1 {OTHER_MODEL}/; s/^(model name\t+:).*/\1 Other processor/' /proc/cpuinfo > "$0" &&
+mount --bind "$0" /proc/cpuinfo && rm "$0" && exec "$@"
+"""
 HERE = Path(__file__).parent
 RAY = [str(Path(sys.executable).parent / "ray")]
 # Ray reads them when it is imported.
@@ -37,7 +43,8 @@ class Cluster:
 
     def start_other(self) -> None:
         before = _processes(self.address)
-        inside = ["ip", "netns", "exec", NAMESPACE] if self.is_apart else []
+        inside = ["ip", "netns", "exec", NAMESPACE, "sh", "-c", ON_ANOTHER_PROCESSOR, f"/tmp/{NAMESPACE}"]
+        inside = inside if self.is_apart else []
         ip = OTHER if self.is_apart else self.head
         _start([*inside, *RAY, "start", f"--address={self.address}", f"--node-ip-address={ip}"], "isa:other")
         self.processes = sorted(_processes(self.address) - before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ray_cluster import Cluster, two_nodes
+from ray_cluster import OTHER_MODEL, Cluster, two_nodes
 
-from soniq_dse.explore import Options, Progress, _ray, explore, make_plan
+from soniq_dse.explore import Options, Plan, Progress, _ray, explore, make_plan
+from soniq_dse.explore._measure_node import node_for
 from soniq_dse.explore._ray import TRIES, run_on_ray
 from soniq_dse.explore._store_job import StoreJob
+from soniq_dse.hardware.host import default_descriptor, detect_host
 from soniq_dse.native.processes import Outcome
 from soniq_dse.records.design import Assignment, RoundedStart, Schedule, TrainedBaseline
 from soniq_dse.records.palette import Palette
@@ -192,6 +195,46 @@ def test_an_exploration_outlives_a_node(cluster: Cluster, tmp_path: Path, monkey
     assert seen
     assert fronts["ray"] == fronts["here"]
     cluster.start_other()
+
+
+def test_latencies_are_measured_on_the_node_that_is_the_machine(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All on one; what no node is stays unmeasured, and what this host is, is measured here."""
+    if not cluster.is_apart:
+        pytest.skip("expected a node with a mount namespace of its own, which takes root")
+    monkeypatch.chdir(Path(__file__).parent)
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    here = detect_host()
+
+    def plan_for(model: int) -> Plan:
+        return make_plan(
+            Options(hw=str(descriptor_of(model, tmp_path)), model="tiny_net:build", data="tiny_net:task",
+                    palettes=("w2a2",), epochs=(2, 1, 1), jobs=2, executor="ray", out=tmp_path / "run")
+        )  # fmt: skip
+
+    assert node_for(plan_for(here.model))[0] is None, "this host is the machine"
+    node, plan = node_for(plan_for(OTHER_MODEL - 1))
+    assert node is None
+    assert str(plan.host_mismatch).endswith("none of the cluster's 2 nodes has such a processor")
+    outcome = explore(plan_for(OTHER_MODEL), lambda progress: None)
+    measured = [detail.measurement for detail in outcome.report.details]
+    assert [one and one.skipped for one in measured] == [None] * 3
+    assert {one and one.host and (one.host.processor, one.host.model) for one in measured} == {
+        ("Other processor", OTHER_MODEL)
+    }
+    assert outcome.report.hardware_matches_host
+    assert "Latencies are measured on a node of the cluster: Other processor." in outcome.report.notes
+
+
+def descriptor_of(model: int, folder: Path) -> Path:
+    """The descriptor nearest to this host, of processors with this model number."""
+    host, path = detect_host(), folder / f"model_{model}.yaml"
+    match = f"matches:\n  - {{vendor: {host.vendor}, family: {host.family}, models: [{model}], features: []}}"
+    text = default_descriptor(host)[0].read_text()
+    text = re.sub(r"^matches:(\n +- .*)+", match, text, flags=re.MULTILINE)
+    path.write_text(re.sub(r"^name: .*", f"name: model_{model}", text, flags=re.MULTILINE))
+    return path
 
 
 def test_another_node_goes_on_where_a_dead_one_stood(
