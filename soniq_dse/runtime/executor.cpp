@@ -47,11 +47,16 @@ struct SoniqStep {
   const void* arguments;
 };
 
+struct SoniqAlone {  // steps with too little work to share: one thread does them all, and nobody waits between them
+  const SoniqStep* steps;
+  int64_t count;
+};
+
 namespace {
 
 enum Kind : int64_t {
   kPack, kLayer, kQuantize, kCopy, kMaxPoolCodes, kMaxPool, kAveragePool, kRelu, kAdd, kEmbedding, kAddConstant, kLayerNorm, kAttention,
-  kWeightOnly, kKeep
+  kWeightOnly, kKeep, kAlone
 };
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -224,6 +229,14 @@ void add(const SoniqElementwise& s, SoniqShare share) {
 template <typename T>
 const T& as(const SoniqStep& step) { return *static_cast<const T*>(step.arguments); }
 
+void run_step(const SoniqStep& step, SoniqShare share);
+
+void run_alone(const SoniqAlone& s, SoniqShare share) {
+  if (share.index != 0) return;
+  for (int64_t i = 0; i < s.count; ++i)
+    for (int64_t part = 0; part < share.count; ++part) run_step(s.steps[i], {part, share.count});
+}
+
 void run_step(const SoniqStep& step, SoniqShare share) {
   switch (step.kind) {
     case kPack: return soniq_pack_share(as<SoniqPack>(step), share);
@@ -241,6 +254,7 @@ void run_step(const SoniqStep& step, SoniqShare share) {
     case kAttention: return soniq_attention(as<SoniqAttention>(step), share);
     case kKeep: return soniq_keep(as<SoniqKeep>(step), share);
     case kWeightOnly: return soniq_weight_only(as<SoniqWeightOnly>(step), share);
+    case kAlone: return run_alone(as<SoniqAlone>(step), share);
   }
 }
 

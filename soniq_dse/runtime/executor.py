@@ -21,7 +21,7 @@ from soniq_dse.native.compiler import BASE_FLAGS, build_library, host_compiler
 from soniq_dse.records.cost import KernelSpec
 from soniq_dse.runtime.buffers import place
 from soniq_dse.runtime.plan import INPUT, Addresses, Plan
-from soniq_dse.runtime.structs import StepStruct
+from soniq_dse.runtime.structs import AloneStruct, Kind, StepStruct
 
 DRIVER_SOURCES = (
     CPU_FOLDER / "layer.cpp",
@@ -166,6 +166,7 @@ class Executor:
                 for step, arguments in zip(plan.steps, self._arguments, strict=True)
             )
         )
+        self._rounds = self._met()
         self._library = load_drivers(self.flags)
         self._team = team or Team(self._library, plan.threads)
         dtype: Any = np.float32 if plan.n_tokens is None else np.int32
@@ -214,18 +215,18 @@ class Executor:
 
     def run_again(self) -> None:
         """Run on the current input; the outputs stay where they are."""
-        self._library.soniq_run(*self._call())
+        self._library.soniq_run(*self._call(self._rounds))
 
     def time_runs(self, repeats: int) -> NDArray[np.float64]:
         """Seconds of each of ``repeats`` runs on the current input: CPU time of the thread, wall time of several."""
         seconds = np.empty(repeats)
-        self._library.soniq_time_runs(*self._call(), repeats, seconds.ctypes.data)
+        self._library.soniq_time_runs(*self._call(self._rounds), repeats, seconds.ctypes.data)
         return seconds
 
     def time_steps(self, repeats: int) -> NDArray[np.float64]:
         """Wall seconds ``[repeats, steps]`` of every step on the current input."""
         seconds = np.empty((repeats, len(self.plan.steps)))
-        self._library.soniq_time_steps(*self._call(), repeats, seconds.ctypes.data)
+        self._library.soniq_time_steps(*self._call(self._steps), repeats, seconds.ctypes.data)
         return seconds
 
     def kept_codes(self, node: str, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
@@ -245,11 +246,23 @@ class Executor:
         """Flags of the drivers."""
         return (*BASE_FLAGS, *self.flags)
 
-    def _call(self) -> tuple[int, int, int]:
+    def _met(self) -> ctypes.Array[StepStruct]:
+        """The plan's rounds as steps of their own."""
+        rounds, start = self.plan.rounds(), ctypes.addressof(self._steps)
+        size = ctypes.sizeof(StepStruct)
+        self._alone = [AloneStruct(start + one.first * size, one.count) for one in rounds]
+        return (StepStruct * len(rounds))(
+            *(
+                StepStruct(int(Kind.ALONE), ctypes.addressof(steps)) if one.alone else self._steps[one.first]
+                for one, steps in zip(rounds, self._alone, strict=True)
+            )
+        )
+
+    def _call(self, steps: ctypes.Array[StepStruct]) -> tuple[int, int, int]:
         """The first arguments of a run."""
         if not self._team.is_here:
             self._team = Team(self._library, self.plan.threads)
-        return self._team.address, ctypes.addressof(self._steps), len(self._steps)
+        return self._team.address, ctypes.addressof(steps), len(steps)
 
     def _view(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
         start, size = self._offsets[name], int(np.prod(shape)) * np.dtype(dtype).itemsize

@@ -26,6 +26,7 @@ class Kind(IntEnum):
     ATTENTION = 12
     WEIGHT_ONLY = 13
     KEEP = 14
+    ALONE = 15
 
 
 _I64, _PTR = ctypes.c_int64, ctypes.c_void_p
@@ -143,3 +144,9 @@ class StepStruct(ctypes.Structure):
     """``SoniqStep``."""
 
     _fields_ = (("kind", _I64), ("arguments", _PTR))
+
+
+class AloneStruct(ctypes.Structure):
+    """``SoniqAlone``."""
+
+    _fields_ = (("steps", _PTR), ("count", _I64))

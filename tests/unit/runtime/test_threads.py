@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from network_factory import NetworkFactory
 
+from soniq_dse.runtime import plan
 from soniq_dse.runtime.check import check
 from soniq_dse.runtime.pack import PackedNetwork
+from soniq_dse.runtime.structs import Kind
 
 MORE_THAN_CORES = (os.cpu_count() or 1) + 3
 COUNTS = (2, 3, MORE_THAN_CORES)
@@ -36,6 +38,13 @@ def inputs(packed: PackedNetwork, samples: int) -> np.ndarray:
     return np.random.default_rng(4).standard_normal((samples, *packed.in_shape)).astype(np.float32)
 
 
+@pytest.fixture(params=[0, plan.LITTLE_BYTES], ids=["all shared", "little ones alone"])
+def little(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of small networks shared as those of large ones are, and done by one thread."""
+    monkeypatch.setattr(plan, "LITTLE_BYTES", request.param)
+
+
+@pytest.mark.usefixtures("little")
 @pytest.mark.parametrize("threads", COUNTS)
 @pytest.mark.parametrize("palette", ["w1a1+w4a4", "w8a8"])
 def test_every_code_and_output_is_that_of_the_golden_arithmetic(palette: str, threads: int) -> None:
@@ -51,8 +60,20 @@ def test_any_number_gives_the_same_bits(data: st.DataObject) -> None:
     packed = network(palette, data.draw(st.integers(4, 10)), groups * data.draw(st.integers(1, 40)), groups)
     x = inputs(packed, data.draw(st.integers(1, 4)))
     one = packed.run(x)
-    for threads in COUNTS:  # more than cores; more than the last layer has rows or panels
-        np.testing.assert_array_equal(one, packed.run(x, threads=threads))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "LITTLE_BYTES", data.draw(st.sampled_from([0, plan.LITTLE_BYTES])))
+        for threads in COUNTS:  # more than cores; more than the last layer has rows or panels
+            np.testing.assert_array_equal(one, packed.run(x, threads=threads))
+
+
+def test_one_thread_does_little_steps_in_a_row() -> None:
+    packed = network("w1a1")
+    found = packed.executor(1, threads=2).plan
+    rounds = found.rounds()
+    assert [index for one in rounds for index in range(one.first, one.first + one.count)] == [*range(len(found.steps))]
+    assert any(one.count > 1 for one in rounds)
+    assert not any(found.steps[one.first].kind is Kind.LAYER for one in rounds if one.alone)
+    assert not any(one.alone for one in packed.executor(1, threads=1).plan.rounds())
 
 
 def test_many_runs_of_one_team_agree() -> None:
