@@ -38,7 +38,8 @@ class Image(NamedTuple):
 @dataclass(frozen=True)
 class Tiling:
     """How the driver walks a layer: blocks of rows and columns, and which of them go on first; narrow rows done at
-    once, shares of its threads, and the scratch of one share (offsets by name, all of it in bytes)."""
+    once, shares of its threads, rows of a band and windows of the pool that follows it; and the scratch of one share
+    (offsets by name, all of it in bytes)."""
 
     block_rows: int
     block_columns: int
@@ -47,6 +48,8 @@ class Tiling:
     row_shares: int
     column_shares: int
     column_step: int
+    band_rows: int
+    pool: tuple[int, int]
     scratch: Mapping[str, int]
     scratch_bytes: int
 
@@ -56,8 +59,10 @@ class Tiling:
         return self.row_shares * self.column_shares
 
 
-def tile_layer(parts: Sequence[Part], geometry: Geometry, cols: int, threads: int = 1) -> Tiling:
-    """The walk over a layer of ``cols`` output channels by ``threads`` threads."""
+def tile_layer(
+    parts: Sequence[Part], geometry: Geometry, cols: int, threads: int = 1, pool: tuple[int, int] = (1, 1)
+) -> Tiling:
+    """The walk over a layer of ``cols`` output channels by ``threads`` threads, pooled in windows of ``pool``."""
     one_group = all(part.cols == cols for part in parts)
     step = lcm(*(part.kernel.spec.tile[1] for part in parts)) if one_group else parts[0].cols
     row_shares, column_shares = shares(geometry.rows, cols, step, threads)
@@ -69,11 +74,12 @@ def tile_layer(parts: Sequence[Part], geometry: Geometry, cols: int, threads: in
         columns = min(cols, round_up(WIDE_COLUMNS, step))
         columns_first = columns < cols
     rows = block_rows(parts, shared_rows, columns)
+    band_rows = 1 if pool == (1, 1) else pool[0] * geometry.out_size[1]
     sums_are_dense = one_group and all(cols % part.kernel.spec.tile[1] == 0 for part in parts)
     at_once = max(1, EPILOGUE_COLUMNS // cols) if sums_are_dense and column_shares == 1 else 1
     sizes = {
         "acc": 4 * rows * max(round_up(min(part.cols, columns), part.kernel.spec.tile[1]) for part in parts),
-        "tile": 4 * rows * cols,
+        "tile": 4 * max(rows, band_rows) * cols,
         "pointers": 8 * rows * geometry.taps,
         "folded_codes": max(rows * part.k if part.folded else 0 for part in parts),
         "folded_rows": max(rows * part.kernel.a_row_stride(part.k) if part.folded else 0 for part in parts),
@@ -82,7 +88,8 @@ def tile_layer(parts: Sequence[Part], geometry: Geometry, cols: int, threads: in
     for name, size in sizes.items():
         scratch[name] = total
         total += round_up(size + GUARD_BYTES, ALIGNMENT_BYTES)
-    return Tiling(rows, columns, columns_first, at_once, row_shares, column_shares, step, scratch, total)
+    shared = row_shares, column_shares, step
+    return Tiling(rows, columns, columns_first, at_once, *shared, band_rows, pool, scratch, total)
 
 
 def block_rows(parts: Sequence[Part], rows: int, cols: int) -> int:
@@ -148,6 +155,9 @@ def layer_struct(
         row_shares=tiling.row_shares,
         column_shares=tiling.column_shares,
         column_step=tiling.column_step,
+        band_rows=tiling.band_rows,
+        pool_height=tiling.pool[0],
+        pool_width=tiling.pool[1],
         out_height=1 if flat else geometry.out_size[0],
         out_width=geometry.rows if flat else geometry.out_size[1],
         height=1 if flat else geometry.height,

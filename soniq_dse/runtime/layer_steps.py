@@ -18,7 +18,15 @@ from soniq_dse.kernels.strips import Geometry, Strips, bordered
 from soniq_dse.kernels.walk import Image, Tiling, layer_struct, tile_layer
 from soniq_dse.records.choice import Choices, PartShape
 from soniq_dse.records.cost import KernelSpec
-from soniq_dse.records.network import Conv2dNode, LinearNode, MeanTokensNode, PoolNode, QuantizeNode
+from soniq_dse.records.network import (
+    Conv2dNode,
+    FlattenNode,
+    LinearNode,
+    MeanTokensNode,
+    PoolNode,
+    QuantizeNode,
+    TokensNode,
+)
 from soniq_dse.runtime.executor import depthwise_kernel, driver_flags
 from soniq_dse.runtime.graph import Epilogue, Graph
 from soniq_dse.runtime.plan import SCRATCH, Addresses, LayerReport, Plan
@@ -57,13 +65,16 @@ class LayerPlanner:
         geometry, weights = self._geometry(node), self._weights(node)
         depthwise = depthwise_kernel(driver_flags(self._features)) if weights.is_depthwise else None
         parts = plan_parts(weights, geometry, self._load, depthwise)
-        tiling = tile_layer(parts, geometry, weights.weight.shape[0], self._plan.threads)
+        epilogue = self._graph.epilogue(node.name)
+        pool = self._pool_of_bands(epilogue.output)
+        window = (1, 1) if pool is None else pool.kernel
+        tiling = tile_layer(parts, geometry, weights.weight.shape[0], self._plan.threads, window)
         self._plan.buffer(SCRATCH, tiling.shares * tiling.scratch_bytes)
         images = [self._pack(node, part.strips, geometry) for part in parts]
-        epilogue = self._graph.epilogue(node.name)
         self.absorbed |= epilogue.absorbed
-        floats, codes, pools = self._outputs(epilogue.output)
         residual = None if epilogue.residual is None else self._plan.floats[epilogue.residual]
+        dying = residual if self._dies_in(node.name, epilogue) else None
+        floats, codes, pools = self._outputs(epilogue.output, pool, dying)
         needed = (residual, *(image for _, image in images))
         self._plan.add(
             Kind.LAYER,
@@ -142,11 +153,36 @@ class LayerPlanner:
         )
         return strips, image
 
-    def _outputs(self, tensor: str) -> tuple[str | None, dict[str, str], list[tuple[PoolNode, str, str]]]:
-        """What a layer writes: its fp32 buffer if anything reads fp32; per quantize node a buffer of codes; the pools
-        that follow on codes (node, buffer read, buffer written)."""
+    def _pool_of_bands(self, tensor: str) -> PoolNode | None:
+        """The max pool of fp32 that alone reads what a layer makes, if it can be done on bands (``cpu/layer.h``)."""
+        readers = [self._graph.nodes[name] for name in self._graph.consumers[tensor]]
+        if len(readers) != 1 or not isinstance(readers[0], PoolNode) or tensor == self._graph.output:
+            return None
+        pool, height = readers[0], self._graph.shape(tensor)[1]
+        apart = pool.stride == pool.kernel != (1, 1) and pool.padding == (0, 0) and height % pool.kernel[0] == 0
+        return pool if pool.op == "max_pool2d" and apart and not self._quantizers_only(pool) else None
+
+    def _dies_in(self, layer: str, epilogue: Epilogue) -> bool:
+        """Whether a layer is the last to read its residual, so that what it writes may take that one's place."""
+        if epilogue.residual is None or isinstance(self._graph.nodes[epilogue.residual], FlattenNode | TokensNode):
+            return False  # another tensor may lie in the same place
+        readers = [name for name in self._graph.consumers[epilogue.residual] if name not in epilogue.absorbed]
+        copies = [name for name in readers if isinstance(self._graph.nodes[name], FlattenNode | TokensNode)]
+        earlier = all(self._graph.position[name] < self._graph.position[layer] for name in readers)
+        return earlier and not copies and epilogue.residual != self._graph.output
+
+    def _outputs(
+        self, tensor: str, pool: PoolNode | None, dying: str | None
+    ) -> tuple[str | None, dict[str, str], list[tuple[PoolNode, str, str]]]:
+        """What a layer writes: its fp32 buffer if anything reads fp32, pooled where there is a ``pool`` of bands, and
+        in the place of the ``dying`` residual if there is one; per quantize node a buffer of codes; the pools that
+        follow on codes (node, buffer read, buffer written)."""
         codes: dict[str, str] = {}
         pools: list[tuple[PoolNode, str, str]] = []
+        if pool is not None:
+            self.absorbed.add(pool.name)
+            pooled = self._plan.batch * prod(self._graph.shape(pool.name))
+            return self._plan.new_floats(pool.name, pooled), codes, pools
         elements = self._plan.batch * prod(self._graph.shape(tensor))
         reads_floats = tensor == self._graph.output
         for reader in self._graph.consumers[tensor]:
@@ -162,7 +198,11 @@ class LayerPlanner:
                 self.absorbed |= {reader, *quantizers}
             else:
                 reads_floats = True
-        return self._plan.new_floats(tensor, elements) if reads_floats else None, codes, pools
+        if reads_floats and dying is not None:
+            self._plan.floats[tensor] = dying
+        elif reads_floats:
+            self._plan.new_floats(tensor, elements)
+        return self._plan.floats.get(tensor), codes, pools
 
     def _quantizers_only(self, pool: PoolNode) -> list[str]:
         """The readers of a max pool of fp32, if all are quantizers that need no gather; else none."""

@@ -107,7 +107,7 @@ struct Block {
   int64_t n, cols;
   const int32_t* raw;
   int64_t ld_raw;
-  float* tile;  // ld: the layer's cols, as for bias, residual and the vectors of codes
+  float *tile, *out;  // t so far and t in the end; ld: the layer's cols, as for residual and the vectors of codes
   int64_t ld;
   const float *bias, *residual;
   bool keeps;  // t, beside the codes
@@ -121,7 +121,8 @@ enum Emit { kNoCodes, kCodes, kRectified };  // see SoniqCodesOut
 struct Row {
   const int32_t *raw, *offset;
   int32_t left, right;
-  float* tile;
+  const float* tile;
+  float* out;
   const float *scale, *bias, *residual, *inverse, *shift, *lo, *hi;
 };
 
@@ -256,7 +257,7 @@ SONIQ_INLINE V unrounded(const Row& row, int64_t i, V t, const Load& load) {
 }
 
 SONIQ_INLINE Row row_of(const SoniqPart& part, const Block& block, const SoniqCodesOut& out, int64_t r) {
-  return {block.raw + r * block.ld_raw, part.offset, part.left, part.right, block.tile + r * block.ld, part.scale, block.bias,
+  return {block.raw + r * block.ld_raw, part.offset, part.left, part.right, block.tile + r * block.ld, block.out + r * block.ld, part.scale, block.bias,
           block.residual == nullptr ? nullptr : block.residual + r * block.ld, out.inverse, out.shift, out.lo, out.hi};
 }
 
@@ -282,7 +283,7 @@ void pass_columns(const SoniqPart& part, const Block& block, const SoniqCodesOut
     const auto vector = [&](int j, const auto& load) SONIQ_INLINE_LAMBDA {
       const int64_t at = i + j * SONIQ_LANES;
       const Lanes t = value<First, Plain, How>(row, at, terms[j], load);
-      if (Keep) Whole ? store(row.tile + at, t) : store_some(row.tile + at, masks[j], t);
+      if (Keep) Whole ? store(row.out + at, t) : store_some(row.out + at, masks[j], t);
       if (Codes == kCodes) v[j] = unrounded<Lanes, Codes>(row, at, t, load);
       // What is negative saturates. The smaller of hi and no number is no number, which becomes 0 too.
       if (Codes == kRectified) v[j] = smaller_of(hi, t * inverse);
@@ -307,7 +308,7 @@ void pass_row(const Row row, int64_t cols, uint8_t* __restrict codes) {
   for (int64_t k = 0; k < cols; ++k) {
     const Terms terms = {row.offset[k], row.scale[k], How == kNothing ? 0.0f : row.bias[k]};
     const float t = value<First, Plain, How>(row, k, terms, All{});
-    if (Keep) row.tile[k] = t;
+    if (Keep) row.out[k] = t;
     if (Codes != kNoCodes) codes[k] = static_cast<uint8_t>(__builtin_irintf(unrounded<float, Codes>(row, k, t, All{})));
   }
 }
@@ -381,7 +382,7 @@ void pass_part(const SoniqPart& part, Finish how, const Block& block, int64_t at
   pass_rows(part, how, some);
   if (wide * at_once == block.n) return;
   some = block;
-  some.n -= wide * at_once, some.raw += done, some.tile += done;
+  some.n -= wide * at_once, some.raw += done, some.tile += done, some.out += done;
   if (block.residual != nullptr) some.residual += done;
   if (block.codes != nullptr) {
     codes = *block.codes;
@@ -401,7 +402,7 @@ Finish finish_of(const SoniqLayer& layer) {
 struct Window {
   int64_t first, n, begin, end;
   int32_t* acc;
-  float* tile;
+  float *tile, *out;
   const uint8_t** pointers;
   uint8_t *folded_codes, *folded_rows;
 };
@@ -436,7 +437,8 @@ void run_part(const SoniqLayer& layer, const SoniqPart& whole, const Window& win
     const SoniqCodesOut& all = layer.codes_out[0];
     codes = {all.codes + first * all.ld + column, all.ld, all.inverse + column, all.shift + column, all.lo + column, all.hi + column, all.rectifies};
   }
-  const Block block = {n, part.cols, window.acc, ld_raw, window.tile + column, layer.cols, layer.bias + column, residual,
+  float* const tile = window.tile + column;
+  const Block block = {n, part.cols, window.acc, ld_raw, tile, part.is_last ? window.out + column : tile, layer.cols, layer.bias + column, residual,
                        layer.out != nullptr || layer.n_codes_out > 1, part.is_last && layer.n_codes_out > 0 ? &codes : nullptr};
   pass_part(part, part.is_last ? finish_of(layer) : kNothing, block, part.cols == layer.cols ? layer.rows_at_once : 1);
 }
@@ -446,11 +448,24 @@ void emit(const SoniqCodesOut& out, const SoniqLayer& layer, const Window& windo
   const int64_t width = window.end - window.begin;
   for (int64_t r = 0; r < window.n; ++r) {
     uint8_t* __restrict codes = out.codes + (window.first + r) * out.ld + window.begin;
-    const float* __restrict t = window.tile + r * layer.cols + window.begin;
+    const float* __restrict t = window.out + r * layer.cols + window.begin;
     const float *__restrict inverse = out.inverse + window.begin, *__restrict shift = out.shift + window.begin;
     const float *__restrict lo = out.lo + window.begin, *__restrict hi = out.hi + window.begin;
     SONIQ_NO_ALIAS
     for (int64_t i = 0; i < width; ++i) codes[i] = soniq_code(t[i], inverse[i], shift[i], lo[i], hi[i]);
+  }
+}
+
+// The columns from `begin` to `end` of a band in `tile`, pooled; each window in row-major order.
+void pool_band(const SoniqLayer& layer, const float* tile, int64_t begin, int64_t end, float* out) {
+  const int64_t width = layer.band_rows / layer.pool_height;
+  for (int64_t x = 0; x + layer.pool_width <= width; x += layer.pool_width, out += layer.cols) {
+    __builtin_memcpy(out + begin, tile + x * layer.cols + begin, (end - begin) * sizeof(float));
+    for (int64_t i = 1; i < layer.pool_height * layer.pool_width; ++i) {
+      const float* pixel = tile + (i / layer.pool_width * width + x + i % layer.pool_width) * layer.cols;
+      SONIQ_NO_ALIAS
+      for (int64_t c = begin; c < end; ++c) out[c] = larger_of(out[c], pixel[c]);
+    }
   }
 }
 
@@ -479,22 +494,33 @@ void soniq_layer_share(const SoniqLayer& layer, int64_t index) {
   const int64_t steps = (layer.cols + layer.column_step - 1) / layer.column_step, offset = index * layer.scratch_bytes;
   const int64_t begin = columns.begin(steps) * layer.column_step;
   const int64_t end = smaller(columns.end(steps) * layer.column_step, layer.cols);
-  Window window = {0, 0, 0, 0, static_cast<int32_t*>(shifted(layer.acc, offset)), nullptr, shifted(layer.pointers, offset),
+  float* const tile = shifted(layer.tile, offset);
+  Window window = {0, 0, 0, 0, static_cast<int32_t*>(shifted(layer.acc, offset)), tile, nullptr, shifted(layer.pointers, offset),
                    shifted(layer.folded_codes, offset), shifted(layer.folded_rows, offset)};
-  const auto run_window = [&](int64_t row, int64_t column) {
-    window.first = row, window.n = smaller(layer.block_rows, rows.end(layer.rows) - row);
+  const bool pools = layer.band_rows > 1;
+  const auto run_window = [&](int64_t row, int64_t column, int64_t last) {
+    window.first = row, window.n = smaller(layer.block_rows, last - row);
     window.begin = column, window.end = smaller(column + layer.block_columns, end);
-    window.tile = layer.out == nullptr ? shifted(layer.tile, offset) : layer.out + row * layer.cols;
+    if (pools) window.tile = tile + row % layer.band_rows * layer.cols;
+    window.out = layer.out == nullptr || pools ? window.tile : layer.out + row * layer.cols;
     for (int64_t p = 0; p < layer.n_parts; ++p) run_part(layer, layer.parts[p], window);
     for (int64_t o = 1; o < layer.n_codes_out; ++o) emit(layer.codes_out[o], layer, window);
   };
-  const int64_t first = rows.begin(layer.rows), last = rows.end(layer.rows);
-  if (layer.columns_first) {
-    for (int64_t c = begin; c < end; c += layer.block_columns)
-      for (int64_t r = first; r < last; r += layer.block_rows) run_window(r, c);
-  } else {
-    for (int64_t r = first; r < last; r += layer.block_rows)
-      for (int64_t c = begin; c < end; c += layer.block_columns) run_window(r, c);
+  const auto run_rows = [&](int64_t first, int64_t last) {
+    if (layer.columns_first) {
+      for (int64_t c = begin; c < end; c += layer.block_columns)
+        for (int64_t r = first; r < last; r += layer.block_rows) run_window(r, c, last);
+    } else {
+      for (int64_t r = first; r < last; r += layer.block_rows)
+        for (int64_t c = begin; c < end; c += layer.block_columns) run_window(r, c, last);
+    }
+  };
+  const int64_t bands = layer.rows / layer.band_rows;
+  if (!pools) return run_rows(rows.begin(bands), rows.end(bands));
+  const int64_t pooled = layer.band_rows / layer.pool_height / layer.pool_width * layer.cols;
+  for (int64_t b = rows.begin(bands); b < rows.end(bands); ++b) {
+    run_rows(b * layer.band_rows, (b + 1) * layer.band_rows);
+    pool_band(layer, tile, begin, end, layer.out + b * pooled);
   }
 }
 

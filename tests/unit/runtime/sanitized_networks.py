@@ -94,6 +94,8 @@ def random_network(rng: np.random.Generator) -> NetworkFactory:
     channels = net.shape(inner)[0]
     deep = net.conv(net.quantize(inner, signed=False), channels, 3, padding=(1, 1), groups=channels)
     joined = net.relu(net.add(deep, inner))
+    if min(net.shape(joined)[1:]) > 1:
+        joined = net.pool(joined, "max_pool2d", 2)
     net.linear(net.quantize(net.flatten(joined), signed=False), int(rng.integers(1, 80)))
     return net
 

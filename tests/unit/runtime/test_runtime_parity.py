@@ -236,6 +236,23 @@ def test_layers_write_codes_and_absorb_what_follows() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("features", FEATURES)
+@pytest.mark.parametrize("kernel", [2, 3])
+def test_layers_pool_their_own_bands(kernel: int, features: str, threads: int) -> None:
+    """A stem of whose values nothing but a pool is left; windows of 2 leave a column over, those of 3 two."""
+    net = NetworkFactory((3, 6, 11), "w1a1+w4a4")
+    stem = net.relu(net.conv(net.quantize("x", signed=True, palette="w8a8"), 24, 3, padding=(1, 1)))
+    trunk = net.pool(stem, "max_pool2d", kernel)
+    branch = net.conv(net.quantize(trunk, signed=False), 24, 3, padding=(1, 1))
+    net.conv(net.quantize(net.add(branch, trunk), signed=True), 5, 1)
+    network = assert_exact(net, features)
+    kinds = {step.kind for step in network.plan(1).steps}
+    assert not kinds & {Kind.MAX_POOL, Kind.MAX_POOL_CODES}
+    x = np.random.default_rng(4).standard_normal((7, *network.in_shape)).astype(np.float32)
+    assert np.array_equal(network.run(x, batch=7, threads=threads), network.run(x, batch=1))
+
+
 @pytest.mark.parametrize("palette", ["w1a1", "w2a2+w8a8"])
 def test_wide_layers_go_on_by_columns(palette: str) -> None:
     """More output channels than are done at once, for more rows than a block has."""
