@@ -7,6 +7,7 @@ from math import prod
 
 from soniq_dse.cost.vector_loops import (
     ATTEND,
+    CAUSAL_SCORES,
     COPY,
     EMIT,
     LAYER_NORM,
@@ -22,6 +23,7 @@ from soniq_dse.cost.vector_loops import (
     RESIDUAL,
     SCORES_CYCLES,
     SOFTEN,
+    TURN_CYCLES,
     VectorLoops,
 )
 from soniq_dse.records.workload import Node, Workload
@@ -30,6 +32,18 @@ _FREE = frozenset({"input", "flatten", "slice", "tokens"})
 _MATMUL = frozenset({"conv2d", "linear"})
 _ABSORBED = frozenset({"batch_norm", "relu"})
 _FOLLOWS_LAYER = _MATMUL | _ABSORBED | {"add"}
+
+
+def attention_cycles(
+    loops: VectorLoops, *, rows: float, others: float, channels: int, heads: int, causal: bool, turned: float
+) -> float:
+    """Scores of all heads of ``rows`` queries, their exponentials, and the values of the ``others`` that they weigh;
+    causal: half of it. ``turned``: elements of keys that are transposed first."""
+    counted = (others + 1) / 2 + CAUSAL_SCORES if causal else others
+    scores = rows * heads
+    products = loops.floats(2 * rows * counted * channels, ATTEND)
+    softened = scores * SCORES_CYCLES + loops.floats(scores * counted, SOFTEN)
+    return PART_CYCLES + products + softened + TURN_CYCLES * turned
 
 
 @dataclass(frozen=True)
@@ -66,15 +80,16 @@ class Operators:
         return self.loops.floats(elements, loop)
 
     def _attention(self, node: Node) -> float:
-        """Scores of all heads, their exponentials, and the values they weigh; causal: half of it."""
         n, tokens, channels = node.shape
-        others = float(self.workload.node(node.inputs[1]).shape[1])
-        counted = (others + 1) / 2 if node.attributes["causal"] else others
-        rows = n * tokens * self.scale
-        scores = float(rows * node.attributes["heads"])
-        products = self.loops.floats(2 * rows * counted * channels, ATTEND)
-        softened = scores * SCORES_CYCLES + self.loops.floats(scores * counted, SOFTEN)
-        return float(PART_CYCLES + products + softened)
+        return attention_cycles(
+            self.loops,
+            rows=n * tokens * self.scale,
+            others=self.workload.node(node.inputs[1]).shape[1],
+            channels=channels,
+            heads=node.attributes["heads"],
+            causal=node.attributes["causal"],
+            turned=prod(self.workload.node(node.inputs[1]).shape) * self.scale,
+        )
 
     def requantise(self, tensor: str, *, reordered: bool) -> float:
         """Cycles to turn a tensor into codes; before the max pools that made it, since they work on codes.

@@ -58,15 +58,20 @@ BUILD = Loop(1, 8, 1)
 """Bytes of a table that packing builds: a shuffle and an add per element of its step."""
 POOL = Loop(1, 1, 0)
 """Per element of a window: max or add."""
-ATTEND = Loop(1.25, 2, 0)
-"""fp32, per multiply-accumulate of attention (``runtime/tokens.cpp``): a vector that 4 rows share, a number of each."""
-SOFTEN = Loop(5, 28, 3)
-"""fp32, per score: scaled, the largest found, its exponential (20 operations) taken, added."""
-SCORES_CYCLES = 170.0
-"""Per row of scores of a head: the reductions of its largest and its sum, remainders of vectors, calls; 150 to 200 on a
-Zen 4 core, of rows of 52 and of 128."""
-LAYER_NORM = Loop(6, 8, 2)
-"""fp32 of LayerNorm: sum; difference; sum of squares; scale, gain and bias."""
+ATTEND = Loop(0.625, 1.42, 0)
+"""fp32, per multiply-accumulate of attention (``runtime/tokens.cpp``): a vector that 4 rows share, a number of each as
+the product's operand; product and sum have pipes of their own, so that they take less than two operations."""
+SOFTEN = Loop(3, 24.4, 1)
+"""fp32, per score: the largest found, its exponential (20 operations) taken, added."""
+SCORES_CYCLES = 25.0
+"""Per row of scores of a head, of 4 side by side: the reductions of its largest and its sum."""
+TURN_CYCLES = 0.7
+"""Per element of keys, which are transposed for their head; 0.5 to 1.7 on a Zen 4 core, as they come from L1 to L3."""
+CAUSAL_SCORES = 6.0
+"""More scores of a row than causal attention needs: whole vectors of them, for 4 rows at once."""
+LAYER_NORM = Loop(6, 17, 2)
+"""fp32 of LayerNorm: sum; difference; sum of squares; scale, gain and bias: 8 operations, of which sums wait for one
+another; 0.7 to 0.9 cycles per element on a Zen 4 core."""
 LOOK_UP = Loop(1, 2, 1)
 """fp32 of a table: bytes to numbers, times the row's scale."""
 PLACES = Loop(2, 1, 1)
