@@ -1,8 +1,9 @@
 """Measures which kernel and layout is the fastest for each part of a network, once, and remembers.
 
 Every kernel that serves a part, in every layout, runs the part's geometry in the layer driver, packing and epilogue
-included. What is found goes, shape by shape, into a file that later runs on the same processor, compiler and sources
-use without measuring; an interrupted tuning goes on where it stopped. Results are the same whatever is chosen.
+included, on weights that are as far away as in a network. What is found goes, shape by shape, into a file that later
+runs on the same processor, compiler and sources use without measuring; an interrupted tuning goes on where it stopped.
+Results are the same whatever is chosen.
 """
 
 from __future__ import annotations
@@ -156,7 +157,12 @@ def _layers(
         kernel, folded = load_kernel(option[0]), option[1]
         try:
             layer = SoloLayer(
-                weights, window, functools.partial(_always, kernel, folded), features=features, threads=threads
+                weights,
+                window,
+                functools.partial(_always, kernel, folded),
+                features=features,
+                threads=threads,
+                cold=True,
             )
         except UserError as error:
             refused = error

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,8 @@ from soniq_dse.runtime.structs import Kind, StepStruct
 
 _TO_U8 = {"inverse": 1.0, "shift": 128.0, "lo": 1.0, "hi": 255.0}
 """Requantisation of the output to int8 codes."""
+COLD_BYTES, MOST_COPIES = 16 << 20, 8
+"""Memory that copies of cold weights fill, and how many are enough: small ones lie in L2 in a network too."""
 
 
 def random_layer(
@@ -63,6 +67,9 @@ def random_layer(
 class SoloLayer:
     """A layer bound to memory; ``parts`` are how it was laid out. Its output are u8 codes.
 
+    ``cold``: each call of ``pack_and_run`` takes another copy of the weights, as in a network, where the other layers
+    have pushed them out of the nearest caches.
+
     Raises:
         UserError: a sum could overflow, or a part is too deep for its kernel.
         MissingCapabilityError: there is no compiler.
@@ -76,18 +83,22 @@ class SoloLayer:
         *,
         features: Collection[str],
         threads: int = 1,
+        cold: bool = False,
     ) -> None:
         flags, weights = driver_flags(features), merge_groups(weights)
         self.parts = plan_parts(weights, geometry, choose, depthwise_kernel(flags))
         self._library = load_drivers(flags)
         self._team = Team(self._library, threads)
-        self._kept = self._structs(weights, geometry, threads)
-        kinds = [Kind.PACK if isinstance(one, PackStruct) else Kind.LAYER for one in self._kept]
-        self._steps = (StepStruct * len(kinds))(
-            *(StepStruct(int(kind), ctypes.addressof(one)) for kind, one in zip(kinds, self._kept, strict=True))
-        )
-        self._all = self._team.address, ctypes.addressof(self._steps), len(kinds)
-        last = ctypes.addressof(self._steps) + (len(kinds) - 1) * ctypes.sizeof(StepStruct)
+        size = sum(part.packed.nbytes for part in self.parts)
+        self._kept = self._structs(weights, geometry, threads, min(MOST_COPIES, -(-COLD_BYTES // size)) if cold else 1)
+        packs = [StepStruct(int(Kind.PACK), ctypes.addressof(one)) for one in self._kept if isinstance(one, PackStruct)]
+        layers = [
+            StepStruct(int(Kind.LAYER), ctypes.addressof(one)) for one in self._kept if isinstance(one, LayerStruct)
+        ]
+        self._steps = [(StepStruct * (len(packs) + 1))(*packs, layer) for layer in layers]
+        calls = [(self._team.address, ctypes.addressof(steps), len(steps)) for steps in self._steps]
+        self._all, self._next = calls[0], itertools.cycle(calls)
+        last = ctypes.addressof(self._steps[0]) + len(packs) * ctypes.sizeof(StepStruct)
         self._layer = self._team.address, last, 1
         self.pack_and_run()
 
@@ -97,7 +108,7 @@ class SoloLayer:
 
     def pack_and_run(self) -> None:
         """The packing of its input, and the layer."""
-        self._library.soniq_run(*self._all)
+        self._library.soniq_run(*next(self._next))
 
     @property
     def kernels(self) -> tuple[str, ...]:
@@ -110,8 +121,10 @@ class SoloLayer:
         self._library.soniq_time_runs(*self._all, repeats, seconds.ctypes.data)
         return seconds
 
-    def _structs(self, weights: LayerWeights, geometry: Geometry, threads: int) -> list[PackStruct | LayerStruct]:
-        """The arguments of the packs and, last, of the layer, which keeps every buffer alive."""
+    def _structs(
+        self, weights: LayerWeights, geometry: Geometry, threads: int, copies: int
+    ) -> list[PackStruct | LayerStruct]:
+        """The arguments of the packs and of the layer for each copy of its weights; layers keep every buffer alive."""
         channels, cols = len(weights.in_order), weights.weight.shape[0]
         bits = np.concatenate([np.full(s.channels, s.level.activation_bits) for s in weights.segments])
         codes = _random_codes(geometry.pixels, bits)
@@ -121,7 +134,7 @@ class SoloLayer:
             for strips in used
         }
         pad = np.concatenate([2 ** (bits - 1), np.zeros(GUARD_BYTES)]).astype(np.uint8)
-        packs: list[PackStruct | LayerStruct] = [
+        structs: list[PackStruct | LayerStruct] = [
             strips.struct(geometry, codes=codes.ctypes.data, ld_codes=channels, pad_codes=pad, out=image.ctypes.data)
             for strips, image in images.items()
             if not strips.bare
@@ -130,22 +143,31 @@ class SoloLayer:
         scratch = aligned_empty((tiling.shares * tiling.scratch_bytes,))
         out = aligned_empty((geometry.rows * cols + GUARD_BYTES,))
         vectors: dict[str, Any] = {name: np.full(cols, value, np.float32) for name, value in _TO_U8.items()}
-        struct = layer_struct(
-            weights,
-            geometry,
-            self.parts,
-            tiling,
-            images=[Image(strips, images[strips].ctypes.data) for strips in used],
-            pad_codes=pad,
-            scratch=scratch.ctypes.data,
-            codes_out=[{"codes": out.ctypes.data, **vectors}],
-            residual=None,
-            relu_first=0,
-            relu_last=0,
-            out=None,
-        )
-        struct.kept += [codes, *images.values(), scratch, out]
-        return [*packs, struct]
+        kept = [codes, *images.values(), scratch, out]
+        for _ in range(copies):
+            struct = layer_struct(
+                weights,
+                geometry,
+                [replace(part, packed=_copy(part.packed)) for part in self.parts],
+                tiling,
+                images=[Image(strips, images[strips].ctypes.data) for strips in used],
+                pad_codes=pad,
+                scratch=scratch.ctypes.data,
+                codes_out=[{"codes": out.ctypes.data, **vectors}],
+                residual=None,
+                relu_first=0,
+                relu_last=0,
+                out=None,
+            )
+            struct.kept += kept
+            structs.append(struct)
+        return structs
+
+
+def _copy(packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    copied = aligned_empty(packed.shape)
+    copied[...] = packed
+    return copied
 
 
 def _random_codes(pixels: int, bits: NDArray[np.int64]) -> NDArray[np.uint8]:

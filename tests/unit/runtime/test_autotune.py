@@ -8,12 +8,18 @@ import numpy as np
 import pytest
 from network_factory import NetworkFactory
 
+from soniq_dse.hardware.host import detect_host
 from soniq_dse.kernels.catalog import kernel, serves
-from soniq_dse.records.choice import Choices, KernelChoice, KernelOption, TunedKernel
+from soniq_dse.kernels.library import Kernel, load_kernel
+from soniq_dse.kernels.strips import Geometry
+from soniq_dse.records.choice import Choices, KernelChoice, KernelOption, PartShape, TunedKernel
+from soniq_dse.records.palette import Level
 from soniq_dse.runtime import autotune as module
 from soniq_dse.runtime.autotune import autotune, tuned_choices
 from soniq_dse.runtime.check import check
+from soniq_dse.runtime.layer_steps import first_fitting
 from soniq_dse.runtime.pack import PackedNetwork
+from soniq_dse.runtime.solo import MOST_COPIES, SoloLayer, random_layer
 
 
 @pytest.fixture(autouse=True)
@@ -116,3 +122,24 @@ def test_every_option_gives_the_same_result(level: str, channels: int) -> None:
             choice = KernelChoice(shape=shape, source="measured", options=(option,))
             chosen = packed.with_choices(Choices(made=(choice,)))
             assert check(chosen, x, batch=2).exact, f"{shape.name}: {spec.symbol}, folded: {folded}"
+
+
+def test_cold_layers_take_other_weights_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = random_layer([(Level.parse("w8a8"), 8)], 16, (3, 3))
+
+    def first(shape: PartShape) -> tuple[Kernel, None]:
+        return load_kernel(first_fitting(shape, detect_host().features)), None
+
+    def addresses(*, cold: bool) -> list[int]:
+        layer = SoloLayer(weights, Geometry(1, 4, 4, (3, 3)), first, features=detect_host().features, cold=cold)
+        called: list[int] = []
+        with monkeypatch.context() as patched:
+            patched.setattr(layer._library, "soniq_run", lambda team, steps, count: called.append(steps))
+            for _ in range(2 * MOST_COPIES):
+                layer.pack_and_run()
+        return called
+
+    cold = addresses(cold=True)
+    assert len(set(cold[:MOST_COPIES])) == MOST_COPIES
+    assert cold[:MOST_COPIES] == cold[MOST_COPIES:]
+    assert len(set(addresses(cold=False))) == 1
