@@ -115,7 +115,7 @@ class Part:
             left=self.left,
             right=self.right,
             taps=self.taps,
-            k=self.k,
+            k=self.k if strips.dense else self.padded_k // self.taps,  # padding needs no masks
             first_column=self.first_column,
             cols=self.cols,
             image=image + self.skipped,

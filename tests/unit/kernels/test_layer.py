@@ -11,7 +11,7 @@ from soniq_dse.errors import UserError
 from soniq_dse.formats import grid_of
 from soniq_dse.hardware.host import detect_host
 from soniq_dse.kernels import reference
-from soniq_dse.kernels.catalog import catalog, kernel, missing_features, token_bits
+from soniq_dse.kernels.catalog import MASKED_ENDS, catalog, kernel, missing_features, token_bits
 from soniq_dse.kernels.layer import InputSegment, LayerWeights, Part, corrections, part_shapes, plan_parts
 from soniq_dse.kernels.library import Kernel, load_kernel
 from soniq_dse.kernels.measure import random_weights
@@ -65,6 +65,20 @@ def test_panels_of_weights_lie_one_after_another(spec: KernelSpec) -> None:
     whole = kernel.pack_w(weights)
     tail = kernel.pack_w(np.ascontiguousarray(weights[panel:]))
     np.testing.assert_array_equal(whole[kernel.w_bytes(panel, 2, 37) :], tail)
+
+
+@pytest.mark.parametrize("spec", [s for s in catalog() if s.algorithm in MASKED_ENDS], ids=lambda spec: spec.symbol)
+def test_padding_may_count_as_elements(spec: KernelSpec) -> None:
+    # What spares masks where nothing but padding follows the elements of a tap.
+    if missing_features(spec, detect_host().features):
+        pytest.skip("this machine lacks a feature")
+    kernel, rng, k = load_kernel(spec), np.random.default_rng(0), spec.k_group + 5
+    cols, padded = spec.tile[1] + 1, 2 * spec.k_group
+    w = kernel.pack_w(random_weights(kernel, (cols, 2, k), rng))
+    a = kernel.pack_a(rng.integers(0, 2 ** token_bits(spec.act), (14, k)).astype(np.uint8))
+    gather = np.arange(14).reshape(2, 7)
+    exact, counted = (kernel.run(a, w, cols=cols, taps=2, k=n, gather=gather) for n in (k, padded))
+    np.testing.assert_array_equal(counted, exact)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 8])
@@ -168,7 +182,7 @@ def test_a_layout_that_is_asked_for_is_taken() -> None:
 
 def test_blocks_fill_the_tile() -> None:
     part = parts_of("u1", "z1", 16, 1)
-    assert block_rows([part], 1024, 64) == 60  # 16 KiB / 256 B = 64, to a multiple of 12
+    assert block_rows([part], 1024, 64) == 48  # 16 KiB / 256 B = 64, to a multiple of 24
     assert block_rows([part], 1024, 4096) == 12
     assert block_rows([part], 3, 64) == 3
 
