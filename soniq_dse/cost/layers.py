@@ -36,7 +36,7 @@ from soniq_dse.cost.vector_loops import (
 from soniq_dse.errors import UserError
 from soniq_dse.hardware.features import plain
 from soniq_dse.kernels.catalog import MASKED_ENDS, PLAIN_CODES, ROW_SUMS
-from soniq_dse.kernels.walk import BLOCK_MULTIPLE, TILE_BYTES
+from soniq_dse.kernels.walk import fitting_rows
 from soniq_dse.records.choice import Choices, KernelChoice, KernelOption, PartShape
 from soniq_dse.records.cost import Bound
 from soniq_dse.records.hardware import HardwareModel
@@ -239,8 +239,7 @@ class LayerCoster:
 def block_rows_of(out_channels: int, kernel: Kernel, cols: int, rows: int) -> int:
     """Rows that the layer driver takes at a time (``kernels.layer.block_rows``)."""
     widest = max(out_channels, _round_up(cols, kernel.cols))
-    fitting = TILE_BYTES // (4 * widest) // BLOCK_MULTIPLE * BLOCK_MULTIPLE
-    return min(max(fitting, BLOCK_MULTIPLE), rows)
+    return min(fitting_rows(widest), rows)
 
 
 def _product(kernel: Kernel, rows: int, block: int, cols: int, taps: int, k: int) -> tuple[float, float]:

@@ -18,7 +18,7 @@ from soniq_dse.kernels.strips import Geometry, Strips
 TILE_BYTES = 16 * 1024
 """Block of rows: its fp32 tile and its accumulators take this much each, so that both stay in a 32 KiB L1."""
 BLOCK_MULTIPLE = 12
-"""Blocks hold a multiple of the tiles of 4, 6 and 12 rows."""
+"""Blocks hold a multiple of the tiles of 4, 6 and 12 rows, and of 8 where two of these fit."""
 EPILOGUE_COLUMNS = 128
 """Narrower layers go through the epilogue several rows at once, so that its loops are about this long."""
 WIDE_COLUMNS = 1024
@@ -95,8 +95,13 @@ def tile_layer(
 def block_rows(parts: Sequence[Part], rows: int, cols: int) -> int:
     """Rows of a block of ``cols`` columns: see ``TILE_BYTES``."""
     widest = max(cols, *(round_up(min(part.cols, cols), part.kernel.spec.tile[1]) for part in parts))
-    fitting = TILE_BYTES // (4 * widest) // BLOCK_MULTIPLE * BLOCK_MULTIPLE
-    return int(min(max(fitting, BLOCK_MULTIPLE), rows))
+    return min(fitting_rows(widest), rows)
+
+
+def fitting_rows(cols: int) -> int:
+    """Rows of ``cols`` columns that a block holds."""
+    twice = 2 * BLOCK_MULTIPLE
+    return max(TILE_BYTES // (4 * cols) // twice * twice, BLOCK_MULTIPLE)
 
 
 def shares(rows: int, cols: int, column_step: int, threads: int) -> tuple[int, int]:

@@ -1,9 +1,9 @@
 """The hot loop of a compiled kernel, read back from its library by objdump.
 
 The hot loop is, among the innermost loops of the kernel's function and of the local functions it calls, the one with
-the most vector instructions per k. Its multiply-accumulates are not guessed from instruction counts: they are ``rows x
-cols`` of the tile times the k elements by which the loop's weight pointer moves, and that must agree with how far its
-activation pointer moves.
+the most vector instructions per k; functions that do several taps at once are left out. Its multiply-accumulates are
+not guessed from instruction counts: they are ``rows x cols`` of the tile times the k elements by which the loop's
+weight pointer moves, and that must agree with how far its activation pointer moves.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ _REGISTER_BITS = {"zmm": 512, "ymm": 256, "xmm": 128}
 _STORE_ONLY = re.compile(r"^(v?mov|vpmov|vcompress|vpcompress|vextract|vpscatter|mov|set|vpextr|vcvtps2ph|vmovnt)")
 _READ_MODIFY = re.compile(r"^(add|sub|inc|dec|neg|not|and|or|xor|sal|shl|shr|sar|xchg)")
 _NO_ACCESS = ("lea", "nop", "prefetch")
+_JOINED = "joined_tile"
+"""In the name of a function that does several taps at once: its pointers tell those of one."""
 _JUMP = re.compile(r"^(j[a-z]+|loop[a-z]*)$")
 
 
@@ -133,8 +135,8 @@ def hot_loop(
         MissingCapabilityError: objdump is not there.
     """
     found: list[tuple[Fraction, int, list[Code]]] = []
-    for codes in disassemble(library, symbol).values():
-        for loop in innermost_loops(codes):
+    for name, codes in disassemble(library, symbol).items():
+        for loop in innermost_loops([] if _JOINED in name else codes):
             k = k_per_iteration(loop, tile)
             if k is not None and (vectors := _vector_operations(loop)):
                 # Loops over fewer rows (tails) move as far with fewer instructions: vectors per k tell the full tile.

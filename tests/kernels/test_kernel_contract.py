@@ -99,6 +99,16 @@ class TestEveryKernel:
         gather = rng.integers(0, pixels, (taps, rows))
         check(kernel, codes_of(spec, (pixels, k), rng), weights_of(spec, (cols, taps, k), rng), gather)
 
+    def test_rows_that_slide_over_pixels(self, spec: KernelSpec) -> None:
+        """Convolutions of stride 1: a tap of a row is the next row's tap before. One row breaks it."""
+        kernel, rng = loaded(spec), np.random.default_rng(7)
+        rows, k = 3 * spec.tile[0], min(5 * spec.k_group + 1, 200)
+        gather = (np.arange(6) // 3 * 40 + np.arange(6) % 3)[:, None] + np.arange(rows)
+        codes, weights = codes_of(spec, (gather.max() + 1, k), rng), weights_of(spec, (spec.tile[1] + 1, 6, k), rng)
+        check(kernel, codes, weights, gather)
+        gather[4, rows // 2] = 0
+        check(kernel, codes, weights, gather)
+
     def test_more_rows_and_k_than_one_block_holds(self, spec: KernelSpec) -> None:
         kernel, rng = loaded(spec), np.random.default_rng(6)
         rows, cols, k = 37, 3, min(4001, spec.k_max // 2 // spec.k_group * spec.k_group)
