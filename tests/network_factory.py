@@ -11,9 +11,11 @@ from soniq_dse.records.network import (
     AddConstantNode,
     AddNode,
     AttentionNode,
+    ClipNode,
     Conv2dNode,
     EmbeddingNode,
     FlattenNode,
+    GeluNode,
     InputNode,
     IntegerNetwork,
     LayerNormNode,
@@ -21,10 +23,12 @@ from soniq_dse.records.network import (
     MeanTokensNode,
     NetworkNode,
     PoolNode,
+    PrependNode,
     QuantizeNode,
     ReluNode,
     SliceNode,
     TensorQuantizer,
+    TokenNode,
     TokensNode,
     WeightOnlyNode,
 )
@@ -141,6 +145,25 @@ class NetworkFactory:
 
     def mean_tokens(self, source: str) -> str:
         return self._add(MeanTokensNode(name=self._name("mean"), inputs=(source,), shape=self.shape(source)[1:]))
+
+    def prepend(self, source: str, more: int = 1) -> str:
+        tokens, channels = self.shape(source)
+        rows = self._keep(self.rng.standard_normal((more, channels)).astype(np.float32))
+        shape = (more + tokens, channels)
+        return self._add(PrependNode(name=self._name("prepend"), inputs=(source,), shape=shape, rows=rows))
+
+    def token(self, source: str, index: int = 0) -> str:
+        shape = self.shape(source)[1:]
+        return self._add(TokenNode(name=self._name("token"), inputs=(source,), shape=shape, index=index))
+
+    def gelu(self, source: str, approximate: Any = "none") -> str:
+        shape = self.shape(source)
+        return self._add(
+            GeluNode(name=self._name("gelu"), inputs=(source,), shape=shape, approximate=approximate)
+        )
+
+    def clip(self, source: str, most: float = 6.0) -> str:
+        return self._add(ClipNode(name=self._name("clip"), inputs=(source,), shape=self.shape(source), most=most))
 
     def relu(self, source: str) -> str:
         return self._add(ReluNode(name=self._name("relu"), inputs=(source,), shape=self.shape(source)))

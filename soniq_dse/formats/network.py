@@ -7,10 +7,13 @@ quantize            requantisation (``deployment.requantize``) -> uint8 codes
 conv2d, linear      exact int32 sum per level, then the fp32 epilogue (``deployment.epilogue``)
 weight_only         fp32 (``weight_only.weight_only``)
 relu, add           fp32
+clip, gelu          fp32 (``activations``)
 add_constant        fp32
 layer_norm          fp32 (``normalisation.layer_norm``)
 attention           fp32 (``attention.attention``)
 tokens              pixels become tokens
+prepend             tokens of its own before those it reads
+token               one of the tokens
 mean_tokens         fp32 sum in the order of the tokens from the first on, times f32(1 / tokens)
 max_pool2d          of fp32 or of codes, over what of a window lies inside
 avg_pool2d          fp32 sum in row-major window order from the first element on, times f32(1 / window size)
@@ -24,23 +27,27 @@ from typing import Any
 
 import numpy as np
 
-from soniq_dse.formats import attention, deployment, normalisation
+from soniq_dse.formats import activations, attention, deployment, normalisation
 from soniq_dse.formats import weight_only as weights
 from soniq_dse.formats.deployment import Array, ChannelGrids, Window
 from soniq_dse.records.network import (
     AddConstantNode,
     AttentionNode,
+    ClipNode,
     Conv2dNode,
     EmbeddingNode,
+    GeluNode,
     InputNode,
     IntegerNetwork,
     LayerNormNode,
     LinearNode,
     NetworkNode,
     PoolNode,
+    PrependNode,
     QuantizeNode,
     SliceNode,
     TensorQuantizer,
+    TokenNode,
     WeightOnlyNode,
 )
 
@@ -120,7 +127,7 @@ def _evaluate_chunk(network: IntegerNetwork, arrays: Mapping[str, Array], x: Arr
         if isinstance(node, Conv2dNode | LinearNode):
             grids = deployment.channel_grids(quantizer_of(network, node.inputs[0]))
             values[node.name] = _matmul(node, inputs[0], grids, arrays)
-        elif isinstance(node, EmbeddingNode | AddConstantNode | LayerNormNode | WeightOnlyNode):
+        elif node.op in _WITH_ARRAYS:
             values[node.name] = _WITH_ARRAYS[node.op](node, arrays, inputs[0])
         else:
             values[node.name] = _OPS[node.op](node, *inputs)
@@ -150,6 +157,11 @@ def _add_constant(node: AddConstantNode, arrays: Mapping[str, Array], x: Array) 
     return np.asarray(x + arrays[node.constant.sha256])
 
 
+def _prepend(node: PrependNode, arrays: Mapping[str, Array], x: Array) -> Array:
+    rows = arrays[node.rows.sha256]
+    return np.concatenate([np.broadcast_to(rows, (len(x), *rows.shape)), x], axis=1)
+
+
 def _layer_norm(node: LayerNormNode, arrays: Mapping[str, Array], x: Array) -> Array:
     return normalisation.layer_norm(x, arrays[node.gain.sha256], arrays[node.bias.sha256], node.eps)
 
@@ -169,6 +181,10 @@ def _tokens(_: NetworkNode, x: Array) -> Array:
     return np.ascontiguousarray(x.reshape(*x.shape[:2], -1).transpose(0, 2, 1))
 
 
+def _token(node: TokenNode, x: Array) -> Array:
+    return np.ascontiguousarray(x[:, node.index])
+
+
 def _mean_tokens(_: NetworkNode, x: Array) -> Array:
     total = x[:, 0].copy()
     for token in range(1, x.shape[1]):
@@ -182,6 +198,14 @@ def _quantize(node: QuantizeNode, x: Array) -> Array:
 
 def _relu(_: NetworkNode, x: Array) -> Array:
     return np.asarray(np.maximum(x, np.float32(0)))
+
+
+def _clip(node: ClipNode, x: Array) -> Array:
+    return activations.clip(x, node.most)
+
+
+def _gelu(node: GeluNode, x: Array) -> Array:
+    return activations.gelu(x, node.approximate)
 
 
 def _add(_: NetworkNode, first: Array, second: Array) -> Array:
@@ -211,6 +235,7 @@ _WITH_ARRAYS: dict[str, Callable[..., Array]] = {
     "embedding": _embedding,
     "weight_only": _weight_only,
     "add_constant": _add_constant,
+    "prepend": _prepend,
     "layer_norm": _layer_norm,
 }
 
@@ -218,9 +243,12 @@ _OPS: dict[str, Callable[..., Array]] = {
     "slice": _slice,
     "attention": _attention,
     "tokens": _tokens,
+    "token": _token,
     "mean_tokens": _mean_tokens,
     "quantize": _quantize,
     "relu": _relu,
+    "clip": _clip,
+    "gelu": _gelu,
     "add": _add,
     "max_pool2d": _max_pool2d,
     "avg_pool2d": _avg_pool2d,

@@ -154,6 +154,20 @@ class ReluNode(_NetworkNode):
     op: Literal["relu"] = "relu"
 
 
+class ClipNode(_NetworkNode):
+    """``min(max(x, 0), most)``: ReLU6 and its like; ``most`` is an exact fp32 value."""
+
+    op: Literal["clip"] = "clip"
+    most: Annotated[float, Field(gt=0)]
+
+
+class GeluNode(_NetworkNode):
+    """GELU of fp32, exact or in the form that approximates by tanh. See ``formats/activations.py``."""
+
+    op: Literal["gelu"] = "gelu"
+    approximate: Literal["none", "tanh"] = "none"
+
+
 class AddNode(_NetworkNode):
     """Sum of two fp32 tensors, first input first."""
 
@@ -199,6 +213,20 @@ class TokensNode(_NetworkNode):
     """``[channels, height, width]`` -> ``[height * width, channels]``: a pixel is a token."""
 
     op: Literal["tokens"] = "tokens"
+
+
+class PrependNode(_NetworkNode):
+    """``[tokens, channels]`` behind ``rows`` (fp32 ``[more, channels]``): a class token."""
+
+    op: Literal["prepend"] = "prepend"
+    rows: ArrayRef
+
+
+class TokenNode(_NetworkNode):
+    """``[tokens, channels]`` -> ``[channels]``: the token at ``index``."""
+
+    op: Literal["token"] = "token"
+    index: Annotated[int, Field(ge=0)]
 
 
 class MeanTokensNode(_NetworkNode):
@@ -249,11 +277,15 @@ NetworkNode = Annotated[
     | LinearNode
     | WeightOnlyNode
     | ReluNode
+    | ClipNode
+    | GeluNode
     | AddNode
     | AddConstantNode
     | LayerNormNode
     | AttentionNode
     | TokensNode
+    | PrependNode
+    | TokenNode
     | MeanTokensNode
     | PoolNode
     | FlattenNode,

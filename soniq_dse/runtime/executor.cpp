@@ -7,6 +7,7 @@
 
 #include <new>
 
+#include "activations.h"
 #include "layer.h"
 #include "team.h"
 #include "tokens.h"
@@ -56,7 +57,7 @@ namespace {
 
 enum Kind : int64_t {
   kPack, kLayer, kQuantize, kCopy, kMaxPoolCodes, kMaxPool, kAveragePool, kRelu, kAdd, kEmbedding, kAddConstant, kLayerNorm, kAttention,
-  kWeightOnly, kKeep, kAlone
+  kWeightOnly, kKeep, kAlone, kGelu, kClip, kPrepend
 };
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -253,6 +254,9 @@ void run_step(const SoniqStep& step, SoniqShare share) {
     case kLayerNorm: return soniq_layer_norm(as<SoniqLayerNorm>(step), share);
     case kAttention: return soniq_attention(as<SoniqAttention>(step), share);
     case kKeep: return soniq_keep(as<SoniqKeep>(step), share);
+    case kGelu: return soniq_gelu(as<SoniqGelu>(step), share);
+    case kClip: return soniq_clip(as<SoniqClip>(step), share);
+    case kPrepend: return soniq_prepend(as<SoniqPrepend>(step), share);
     case kWeightOnly: return soniq_weight_only(as<SoniqWeightOnly>(step), share);
     case kAlone: return run_alone(as<SoniqAlone>(step), share);
   }

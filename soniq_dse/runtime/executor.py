@@ -28,6 +28,7 @@ DRIVER_SOURCES = (
     CPU_FOLDER / "depthwise.cpp",
     Path(__file__).with_name("executor.cpp"),
     Path(__file__).with_name("tokens.cpp"),
+    Path(__file__).with_name("activations.cpp"),
 )
 DEPTHWISE = KernelSpec(
     symbol="soniq_depthwise", op="depthwise", act="u8", wgt="s8", acc="s32", tile=(2, 32, 1), isa="driver",

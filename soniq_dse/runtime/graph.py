@@ -19,6 +19,7 @@ from soniq_dse.formats.deployment import channel_grids
 from soniq_dse.kernels.layer import InputSegment
 from soniq_dse.kernels.library import GUARD_BYTES
 from soniq_dse.records.network import (
+    ClipNode,
     Conv2dNode,
     FlattenNode,
     IntegerNetwork,
@@ -32,7 +33,9 @@ Order = NDArray[np.int64]
 """Position in the deployed tensor -> channel of the trained model."""
 
 
-_KEEPS_ORDER = frozenset({"relu", "add", "add_constant", "tokens", "mean_tokens"})
+_KEEPS_ORDER = frozenset(
+    {"relu", "clip", "gelu", "add", "add_constant", "tokens", "prepend", "token", "mean_tokens"}
+)
 _ORDERED = frozenset({"embedding", "layer_norm", "attention", "keep", "weight_only"})
 
 
@@ -104,9 +107,16 @@ class Graph:
         return bool((np.diff(levels) < 0).any())
 
     def requantisation(self, quantize: str) -> dict[str, NDArray[np.float32]]:
-        """``inverse``, ``shift``, ``lo`` and ``hi`` of a quantize node, per channel in deployed order."""
+        """``inverse``, ``shift``, ``lo`` and ``hi`` of a quantize node, per channel in deployed order.
+
+        No code lies above that of the bound of a clip before it: codes rise with what they stand for, so that the clip
+        itself may be left out.
+        """
         grids, order = channel_grids(self._quantizer_of(quantize)), self.order(quantize)
-        wanted = {"inverse": grids.inverse, "shift": grids.shift, "lo": grids.lo, "hi": grids.hi}
+        hi, source = grids.hi, self._before_pools(self.nodes[quantize].inputs[0])
+        if isinstance(source, ClipNode):
+            hi = np.clip(np.rint(np.float32(source.most) * grids.inverse + grids.shift), grids.lo, grids.hi)
+        wanted = {"inverse": grids.inverse, "shift": grids.shift, "lo": grids.lo, "hi": hi}
         return {name: np.ascontiguousarray(values[order], np.float32) for name, values in wanted.items()}
 
     def pad_codes(self, codes: str) -> NDArray[np.uint8]:
@@ -126,11 +136,14 @@ class Graph:
         return tuple(found)
 
     def epilogue(self, layer: str) -> Epilogue:
-        """The chain of relu and add nodes that the layer can absorb: each the only reader of what it reads."""
+        """The chain of relu, clip and add nodes that the layer can absorb: each the only reader of what it reads.
+
+        A clip is a relu where its bound is left to codes (``requantisation``).
+        """
         found = Epilogue(output=layer)
         while found.output != self.output and len(self.consumers[found.output]) == 1:
             node = self.nodes[self.consumers[found.output][0]]
-            if node.op == "relu":
+            if node.op == "relu" or (node.op == "clip" and self._becomes_codes(node.name)):
                 found.relu_first |= found.residual is None
                 found.relu_last |= found.residual is not None
             elif node.op == "add" and found.residual is None and self._other(node, found.output, layer):
@@ -140,6 +153,21 @@ class Graph:
             found.output = node.name
             found.absorbed.add(node.name)
         return found
+
+    def _before_pools(self, name: str) -> NetworkNode:
+        """The node that made a tensor, max pools seen through."""
+        node = self.nodes[name]
+        while node.op == "max_pool2d":
+            node = self.nodes[node.inputs[0]]
+        return node
+
+    def _becomes_codes(self, name: str) -> bool:
+        """Whether a tensor is read by quantizers alone, straight or behind max pools."""
+        readers = [self.nodes[reader] for reader in self.consumers[name]]
+        return name != self.output and all(
+            isinstance(reader, QuantizeNode) or (reader.op == "max_pool2d" and self._becomes_codes(reader.name))
+            for reader in readers
+        )
 
     def _quantizer_of(self, codes: str) -> TensorQuantizer:
         quantizer = self.quantizer(codes)
@@ -157,7 +185,7 @@ class Graph:
         """Union-find over tensors that must share their channel order."""
         self._component = {name: name for name in self.nodes}
         for node in self.nodes.values():
-            joined = node.op in ("relu", "add", "add_constant", "tokens", "mean_tokens") or (
+            joined = node.op in _KEEPS_ORDER or (
                 isinstance(node, PoolNode) and not self.holds_codes(node.name)
             )
             joined |= isinstance(node, FlattenNode) and self.shape(node.inputs[0])[1:] == (1, 1)

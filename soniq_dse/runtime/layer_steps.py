@@ -25,6 +25,7 @@ from soniq_dse.records.network import (
     MeanTokensNode,
     PoolNode,
     QuantizeNode,
+    TokenNode,
     TokensNode,
 )
 from soniq_dse.runtime.executor import depthwise_kernel, driver_flags
@@ -258,17 +259,20 @@ def first_fitting(shape: PartShape, features: Collection[str]) -> KernelSpec:
 
 
 def pool_arguments(
-    graph: Graph, node: PoolNode | MeanTokensNode, batch: int, reads: str, writes: str
+    graph: Graph, node: PoolNode | TokenNode | MeanTokensNode, batch: int, reads: str, writes: str
 ) -> Callable[[Addresses], PoolStruct]:
-    """The arguments of a pool step once its buffers have addresses; a mean of tokens is a pool of all pixels."""
+    """The arguments of a pool step once its buffers have addresses; a mean of tokens is a pool of all pixels, one token
+    that of a pixel."""
     channels, height, width = graph.shape(node.inputs[0])
     _, out_height, out_width = graph.shape(node.name)
     kernel = stride = (height, width)
-    padding = (0, 0)
+    padding, first = (0, 0), 0
+    if isinstance(node, TokenNode):
+        kernel, first = (1, 1), 4 * channels * node.index
     if isinstance(node, PoolNode):
         kernel, stride, padding = node.kernel, node.stride, node.padding
     return lambda address: PoolStruct(
-        in_=address[reads],
+        in_=address[reads] + first,
         out=address[writes],
         batch=batch,
         height=height,

@@ -19,8 +19,10 @@ from soniq_dse.kernels.strips import Geometry
 from soniq_dse.records.choice import Choices, PartShape
 from soniq_dse.records.network import (
     AddNode,
+    ClipNode,
     Conv2dNode,
     FlattenNode,
+    GeluNode,
     InputNode,
     IntegerNetwork,
     LinearNode,
@@ -28,6 +30,7 @@ from soniq_dse.records.network import (
     PoolNode,
     QuantizeNode,
     ReluNode,
+    TokenNode,
     TokensNode,
     WeightOnlyNode,
 )
@@ -35,7 +38,7 @@ from soniq_dse.runtime.graph import Graph
 from soniq_dse.runtime.layer_steps import NO_CHOICES, Arrays, LayerPlanner, pool_arguments
 from soniq_dse.runtime.plan import INPUT, OUTPUT, Plan
 from soniq_dse.runtime.stepwise import KeepNode
-from soniq_dse.runtime.structs import CopyStruct, ElementwiseStruct, Kind, QuantizeStruct
+from soniq_dse.runtime.structs import ClipStruct, CopyStruct, ElementwiseStruct, GeluStruct, Kind, QuantizeStruct
 from soniq_dse.runtime.token_steps import TokenPlanner
 from soniq_dse.runtime.validate import validate, validate_arrays
 from soniq_dse.runtime.weight_only import WeightOnlyPlanner
@@ -113,10 +116,13 @@ class _Planner:
             LinearNode: self._layers.emit,
             PoolNode: self._pool,
             ReluNode: self._elementwise,
+            ClipNode: self._clip,
+            GeluNode: self._gelu,
             AddNode: self._elementwise,
             FlattenNode: self._same_buffer,
             TokensNode: self._same_buffer,
             WeightOnlyNode: self._weight_only.emit,
+            TokenNode: self._pool,
             MeanTokensNode: self._pool,
             **self._tokens.emit,
         }
@@ -238,10 +244,36 @@ class _Planner:
             ),
         )
 
+    def _clip(self, node: ClipNode) -> None:
+        reads, writes, size = self._one_to_one(node)
+        self._plan.add(
+            Kind.CLIP,
+            node.name,
+            reads=(reads,),
+            writes=(writes,),
+            arguments=lambda address: ClipStruct(in_=address[reads], out=address[writes], size=size, most=node.most),
+        )
+
+    def _gelu(self, node: GeluNode) -> None:
+        reads, writes, size = self._one_to_one(node)
+        is_tanh = int(node.approximate == "tanh")
+        self._plan.add(
+            Kind.GELU,
+            node.name,
+            reads=(reads,),
+            writes=(writes,),
+            arguments=lambda address: GeluStruct(in_=address[reads], out=address[writes], size=size, is_tanh=is_tanh),
+        )
+
+    def _one_to_one(self, node: ClipNode | GeluNode) -> tuple[str, str, int]:
+        """(buffer read, buffer written, numbers in each)."""
+        size = self._elements(node.name)
+        return self._plan.floats[node.inputs[0]], self._plan.new_floats(node.name, size), size
+
     def _same_buffer(self, node: FlattenNode | TokensNode) -> None:
         self._plan.floats[node.name] = self._plan.floats[node.inputs[0]]  # channels last: the order says what is where
 
-    def _pool(self, node: PoolNode | MeanTokensNode) -> None:
+    def _pool(self, node: PoolNode | TokenNode | MeanTokensNode) -> None:
         tensor, elements = node.inputs[0], self._elements(node.name)
         if self._graph.holds_codes(tensor):
             kind, reads, writes = (
@@ -250,7 +282,7 @@ class _Planner:
                 self._plan.new_codes(node.name, elements),
             )
         else:
-            kind = Kind.MAX_POOL if node.op == "max_pool2d" else Kind.AVERAGE_POOL
+            kind = Kind.AVERAGE_POOL if node.op in ("avg_pool2d", "mean_tokens") else Kind.MAX_POOL
             reads, writes = self._plan.floats[tensor], self._plan.new_floats(node.name, elements)
         self._plan.add(
             kind,

@@ -27,6 +27,9 @@ class Kind(IntEnum):
     WEIGHT_ONLY = 13
     KEEP = 14
     ALONE = 15
+    GELU = 16
+    CLIP = 17
+    PREPEND = 18
 
 
 _I64, _PTR = ctypes.c_int64, ctypes.c_void_p
@@ -74,6 +77,18 @@ class ElementwiseStruct(Struct):
     _fields_ = (("first", _PTR), ("second", _PTR), ("out", _PTR), ("size", _I64))
 
 
+class GeluStruct(Struct):
+    """``SoniqGelu``."""
+
+    _fields_ = (("in_", _PTR), ("out", _PTR), ("size", _I64), ("is_tanh", ctypes.c_int32))
+
+
+class ClipStruct(Struct):
+    """``SoniqClip``."""
+
+    _fields_ = (("in_", _PTR), ("out", _PTR), ("size", _I64), ("most", ctypes.c_float))
+
+
 class EmbeddingStruct(Struct):
     """``SoniqEmbedding``."""
 
@@ -92,6 +107,15 @@ class AddConstantStruct(Struct):
         *((name, _I64) for name in ("batch", "size")),
         ("position", _PTR),
         ("channels", _I64),
+    )
+
+
+class PrependStruct(Struct):
+    """``SoniqPrepend``."""
+
+    _fields_ = (
+        *((name, _PTR) for name in ("in_", "rows", "out")),
+        *((name, _I64) for name in ("batch", "size", "size_rows")),
     )
 
 

@@ -1,4 +1,4 @@
-"""The steps of Transformers: look-up tables, places, norms, attention (``tokens.h``)."""
+"""The steps of Transformers: look-up tables, places, class tokens, norms, attention (``tokens.h``)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from soniq_dse.records.network import (
     AttentionNode,
     EmbeddingNode,
     LayerNormNode,
+    PrependNode,
     SliceNode,
 )
 from soniq_dse.runtime.graph import Graph
@@ -26,6 +27,7 @@ from soniq_dse.runtime.structs import (
     KeepStruct,
     Kind,
     LayerNormStruct,
+    PrependStruct,
 )
 
 LANES = 16
@@ -44,6 +46,7 @@ class TokenPlanner:
             EmbeddingNode: self._embedding,
             AddConstantNode: self._add_constant,
             PlacedConstantNode: self._add_constant,
+            PrependNode: self._prepend,
             LayerNormNode: self._layer_norm,
             AttentionNode: self._attention,
             KeepNode: self._keep,
@@ -106,6 +109,25 @@ class TokenPlanner:
                 size=size,
                 position=None if position is None else address[position],
                 channels=node.shape[-1],
+            ),
+        )
+
+    def _prepend(self, node: PrependNode) -> None:
+        reads = self._plan.floats[node.inputs[0]]
+        writes, rows = self._plan.new_floats(node.name, self._elements(node.name)), self._arrays[node.rows.sha256]
+        deployed = np.ascontiguousarray(rows[:, self._graph.order(node.name)])
+        self._plan.add(
+            Kind.PREPEND,
+            node.name,
+            reads=(reads,),
+            writes=(writes,),
+            arguments=lambda address: PrependStruct(
+                in_=address[reads],
+                rows=deployed,
+                out=address[writes],
+                batch=self._plan.batch,
+                size=int(np.prod(node.shape)) - deployed.size,
+                size_rows=deployed.size,
             ),
         )
 

@@ -325,6 +325,15 @@ void soniq_add_constant(const SoniqAddConstant& s, SoniqShare share) {
   }
 }
 
+void soniq_prepend(const SoniqPrepend& s, SoniqShare share) {
+  for (int64_t b = 0; b < s.batch; ++b) {
+    float* out = s.out + b * (s.size_rows + s.size);
+    if (share.index == 0) __builtin_memcpy(out, s.rows, s.size_rows * sizeof(float));
+    const int64_t begin = share.begin(s.size), end = share.end(s.size);
+    __builtin_memcpy(out + s.size_rows + begin, s.in + b * s.size + begin, (end - begin) * sizeof(float));
+  }
+}
+
 void soniq_layer_norm(const SoniqLayerNorm& s, SoniqShare share) {
   int64_t row = share.begin(s.rows);
   const int64_t end = share.end(s.rows);

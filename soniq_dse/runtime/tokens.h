@@ -19,6 +19,12 @@ struct SoniqAddConstant {  // [batch][size] + [size]
   int64_t channels;         // of a row
 };
 
+struct SoniqPrepend {  // out[b] = rows, then in[b]
+  const float *in, *rows;
+  float* out;
+  int64_t batch, size, size_rows;  // of what is read, and of what stands before it, per sample
+};
+
 struct SoniqLayerNorm {
   const float* in;
   float* out;
@@ -51,6 +57,7 @@ struct SoniqAttention {
 
 void soniq_embedding(const SoniqEmbedding& s, SoniqShare share);
 void soniq_add_constant(const SoniqAddConstant& s, SoniqShare share);
+void soniq_prepend(const SoniqPrepend& s, SoniqShare share);
 void soniq_layer_norm(const SoniqLayerNorm& s, SoniqShare share);
 void soniq_keep(const SoniqKeep& s, SoniqShare share);
 void soniq_attention(const SoniqAttention& s, SoniqShare share);

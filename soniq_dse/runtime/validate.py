@@ -162,6 +162,8 @@ _SHAPES: dict[str, Callable[..., Shape]] = {
     "conv2d": _conv2d,
     "linear": _linear,
     "relu": lambda _, source: source,
+    "clip": lambda _, source: source,
+    "gelu": lambda _, source: source,
     "add": _add,
     "max_pool2d": _pool,
     "avg_pool2d": _pool,

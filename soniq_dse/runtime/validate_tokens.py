@@ -14,7 +14,9 @@ from soniq_dse.records.network import (
     IntegerNetwork,
     LayerNormNode,
     NetworkNode,
+    PrependNode,
     SliceNode,
+    TokenNode,
     WeightOnlyNode,
 )
 
@@ -96,6 +98,19 @@ def _tokens(node: NetworkNode, source: Shape) -> Shape:
     return prod(source[1:]), source[0]
 
 
+def _prepend(node: PrependNode, source: Shape) -> Shape:
+    rows = node.rows.shape
+    if len(source) != 2 or len(rows) != 2 or rows[0] < 1 or rows[1] != source[1]:
+        raise error_at(node, f"rows [more, channels] for tokens of {list(source)}", f"{list(rows)}")
+    return rows[0] + source[0], source[1]
+
+
+def _token(node: TokenNode, source: Shape) -> Shape:
+    if len(source) != 2 or node.index >= source[0]:
+        raise error_at(node, f"tokens to read, more than {node.index}", f"{list(source)}")
+    return source[1:]
+
+
 def _mean_tokens(node: NetworkNode, source: Shape) -> Shape:
     if len(source) != 2:
         raise error_at(node, "tokens to read", f"{list(source)}")
@@ -110,6 +125,8 @@ OTHER_SHAPES: dict[str, Callable[..., Shape]] = {
     "attention": _attention,
     "weight_only": _weight_only,
     "tokens": _tokens,
+    "prepend": _prepend,
+    "token": _token,
     "mean_tokens": _mean_tokens,
 }
 """Op -> the shape of what it gives.
