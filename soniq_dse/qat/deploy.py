@@ -14,8 +14,10 @@ from soniq_dse.qat.apply import QuantizedModel, check_operators, check_trainable
 from soniq_dse.qat.deploy_tokens import PutArray, TokenNodes, integer_weight
 from soniq_dse.records.network import (
     AddNode,
+    ClipNode,
     Conv2dNode,
     FlattenNode,
+    GeluNode,
     IntegerNetwork,
     LinearNode,
     NetworkNode,
@@ -88,6 +90,8 @@ class _Deployment:
                 self._matmul(node)
             elif node.op == "batch_norm":
                 self._name_of[node.name] = self._name_of[node.inputs[0]]  # folded there
+            elif node.op == "part":
+                self._name_of[node.name] = node.name  # a layer of its own
             else:
                 self._plain(node)
         return IntegerNetwork(name=self._quantized.name, nodes=tuple(self._nodes))
@@ -95,12 +99,14 @@ class _Deployment:
     def _plain(self, node: Node) -> None:
         common: dict[str, Any] = {"name": node.name, "shape": node.shape[1:]}
         common["inputs"] = tuple(self._name_of[name] for name in node.inputs)
-        kinds: dict[str, Any] = {"relu": ReluNode, "add": AddNode, "flatten": FlattenNode}
+        kinds: dict[str, Any] = {"relu": ReluNode, "clip": ClipNode, "gelu": GeluNode, "add": AddNode}
         made: NetworkNode | None = self._tokens.node(node, common)
         if made is not None:
             pass
         elif node.op in kinds:
-            made = kinds[node.op](**common)
+            made = kinds[node.op](**common, **node.attributes)
+        elif node.op == "flatten":
+            made = FlattenNode(**common)
         elif node.op in ("max_pool2d", "avg_pool2d") and set(node.attributes) <= {"kernel", "stride", "padding"}:
             made = PoolNode(op=node.op, **common, **node.attributes)
         else:
@@ -141,41 +147,49 @@ class _Deployment:
         gain, bias = self._affine(node, module)
         activation_steps = self._quantized.activations[node.inputs[0]].log_step.detach().exp().double().numpy()
         weight_steps = weight_quantizer.log_step.detach().exp().double().numpy()
-        common: dict[str, Any] = {
-            "name": node.name,
-            "inputs": (codes,),
-            "shape": node.shape[1:],
-            "weight": self._put(weight),
-            "scale": self._put((weight_steps * activation_steps[:, None] * gain).astype(np.float32)),
-            "bias": self._put(bias.astype(np.float32)),
-        }
+        scale = (weight_steps * activation_steps[:, None] * gain).astype(np.float32)
+        kind, window = LinearNode, {}
         if isinstance(node.layer, Conv2dLayer):
-            layer = node.layer
-            window = {
-                "stride": layer.stride,
-                "padding": layer.padding,
-                "dilation": layer.dilation,
-                "groups": layer.groups,
-            }
-            self._nodes.append(Conv2dNode(**common, **window))
-        else:
-            self._nodes.append(LinearNode(**common))
+            kind = Conv2dNode
+            window = {name: getattr(node.layer, name) for name in ("stride", "padding", "dilation", "groups")}
+        for part, rows in self._parts(node):
+            self._nodes.append(
+                kind(
+                    name=part.name,
+                    inputs=(codes,),
+                    shape=part.shape[1:],
+                    weight=self._put(weight[rows]),
+                    scale=self._put(np.ascontiguousarray(scale[:, rows])),
+                    bias=self._put(bias.astype(np.float32)[rows]),
+                    **window,
+                )
+            )
         self._name_of[node.name] = node.name
+
+    def _parts(self, node: Node) -> list[tuple[Node, slice]]:
+        """The nodes that a layer becomes, and which of its output channels are theirs: itself, or its parts."""
+        parts = [reader for reader in self._readers[node.name] if reader.op == "part"]
+        return [(part, slice(part.attributes["start"], part.attributes["stop"])) for part in parts] or [
+            (node, slice(None))
+        ]
 
     def _weight_only(self, node: Node) -> None:
         module, quantizer = self._quantized.model.get_submodule(node.module), self._quantized.weights[node.name]
         gain, bias = self._affine(node, module)
-        self._nodes.append(
-            WeightOnlyNode(
-                name=node.name,
-                inputs=(self._name_of[node.inputs[0]],),
-                shape=node.shape[1:],
-                bits=quantizer.mixture.palette.levels[0].weight_bits,
-                weight=self._put(integer_weight(module.parametrizations.weight.original.detach(), quantizer)),
-                scale=self._put((_double(quantizer.log_step.exp()[0]) * gain).astype(np.float32)),
-                bias=self._put(bias.astype(np.float32)),
+        weight = integer_weight(module.parametrizations.weight.original.detach(), quantizer)
+        scale = (_double(quantizer.log_step.exp()[0]) * gain).astype(np.float32)
+        for part, rows in self._parts(node):
+            self._nodes.append(
+                WeightOnlyNode(
+                    name=part.name,
+                    inputs=(self._name_of[node.inputs[0]],),
+                    shape=part.shape[1:],
+                    bits=quantizer.mixture.palette.levels[0].weight_bits,
+                    weight=self._put(weight[rows]),
+                    scale=self._put(scale[rows]),
+                    bias=self._put(bias.astype(np.float32)[rows]),
+                )
             )
-        )
         self._name_of[node.name] = node.name
 
     def _affine(self, node: Node, module: Any) -> tuple[Array, Array]:

@@ -24,7 +24,9 @@ from soniq_dse.records.network import (
     LayerNormNode,
     MeanTokensNode,
     NetworkNode,
+    PrependNode,
     SliceNode,
+    TokenNode,
     TokensNode,
 )
 from soniq_dse.records.workload import Node, Workload
@@ -49,6 +51,8 @@ class TokenNodes:
             "layer_norm": self._layer_norm,
             "attention": self._attention,
             "slice": lambda node, common: SliceNode(**common, **node.attributes),
+            "prepend": lambda node, common: PrependNode(**common, rows=self._before(node)),
+            "token": lambda node, common: TokenNode(**common, **node.attributes),
             "tokens": lambda node, common: TokensNode(**common),
             "mean_tokens": lambda node, common: MeanTokensNode(**common),
         }
@@ -83,6 +87,11 @@ class TokenNodes:
         (path,) = node.attributes["parameters"]
         table = _fp32(attrgetter(path)(self._quantized.model))
         return self._put(np.ascontiguousarray(table.reshape(-1, table.shape[-1])[: node.shape[1]]))
+
+    def _before(self, node: Node) -> ArrayRef:
+        """The parameters that stand before all tokens."""
+        found = [_fp32(attrgetter(path)(self._quantized.model)) for path in node.attributes["parameters"]]
+        return self._put(np.concatenate([rows.reshape(-1, node.shape[-1]) for rows in found]))
 
     def _module(self, node: Node) -> Any:
         return self._quantized.model.get_submodule(node.module)

@@ -60,14 +60,18 @@ REASONS = {
     ),
     "softmax": "exponentials are computed in floating point",
     **dict.fromkeys(
-        ("gelu", "silu", "hardswish", "elu", "leaky_relu", "prelu", "softplus", "mish", "hardtanh", "tanh", "sigmoid"),
-        "the integer network has no such operator; the nearest that it has is nn.ReLU",
+        ("silu", "mish", "hardswish"),
+        "the integer network has no such operator; the nearest that it has are nn.GELU and nn.ReLU6",
     ),
     **dict.fromkeys(
-        ("cat", "select", "expand"),
-        "moves data; the integer network has no such operator. For a class token, the nearest is the mean over tokens, "
-        "x.mean(1)",
+        ("elu", "leaky_relu", "prelu", "softplus", "hardtanh", "clamp", "clamp_min", "clamp_max", "tanh", "sigmoid"),
+        "the integer network has no such operator; the nearest that it has are nn.ReLU and nn.ReLU6",
     ),
+    "hardsigmoid": "the integer network has no gates, so a squeeze-and-excitation block stays in floating point",
+    "cat": "of what is joined, the integer network has only parameters in front of tokens: "
+    "torch.cat([cls.expand(n, -1, -1), x], dim=1)",
+    "select": "of what is picked out, the integer network has only one token of all, x[:, 0], and query, key and value "
+    "of one nn.Linear",
     "dropout": "drops at random in evaluation mode too",
 }
 """ATen name -> why it stays in floating point."""

@@ -18,6 +18,7 @@ ELEMENTWISE = frozenset(
         "clamp",
         "clamp_max",
         "clamp_min",
+        "clip",
         "elu",
         "erf",
         "exp",
@@ -28,7 +29,6 @@ ELEMENTWISE = frozenset(
         "leaky_relu",
         "mish",
         "neg",
-        "relu6",
         "selu",
         "sigmoid",
         "silu",
@@ -36,13 +36,13 @@ ELEMENTWISE = frozenset(
         "tanh",
     }
 )
-"""Operators outside the integer network that treat each element alone."""
+"""Operators that treat each element alone."""
 
 KEEPS_CHANNELS = frozenset({"add", "avg_pool2d", "batch_norm", "flatten", "max_pool2d", "relu"}) | ELEMENTWISE
 """Operators whose output has its channels in the order of the input. Normalisations over channels do not count: their
 output is computed in floating point and may be written in any order, which leaves its readers a choice of their own."""
 
-NONNEGATIVE = frozenset({"abs", "exp", "hardsigmoid", "relu", "relu6", "sigmoid", "softmax", "softplus"})
+NONNEGATIVE = frozenset({"abs", "clip", "exp", "hardsigmoid", "relu", "sigmoid", "softmax", "softplus"})
 """Operators whose output is at least 0 whatever they read."""
 
 KEEPS_SIGN = frozenset(
@@ -62,6 +62,7 @@ KEEPS_SIGN = frozenset(
         "slice",
         "squeeze",
         "stack",
+        "token",
         "tokens",
         "transpose",
         "unflatten",

@@ -9,6 +9,9 @@ from soniq_dse.records.workload import Node, Unsupported
 _RESHAPES = ("unflatten", "view", "reshape", "_unsafe_view", "flatten")
 _SWAPPED = [0, 2, 1, 3]
 """The axes of ``[n, tokens, heads, channels]`` <-> ``[n, heads, tokens, channels]``."""
+_PARTS_FIRST = [2, 0, 3, 1, 4]
+"""Those of ``[n, tokens, parts, heads, channels]`` -> ``[parts, n, heads, tokens, channels]``."""
+_DIVIDE = ("split", "split_with_sizes", "chunk")
 
 
 def fused(nodes: list[Node], unsupported: list[Unsupported]) -> tuple[list[Node], list[Unsupported]]:
@@ -16,6 +19,7 @@ def fused(nodes: list[Node], unsupported: list[Unsupported]) -> tuple[list[Node]
 
     attention   ``scaled_dot_product_attention`` of query, key and value ``[n, tokens, channels]``, split into heads
                 before and joined after it; a mask ``(numbers == token) * hidden`` is its fourth input
+    part        query, key or value of one linear layer that gives them side by side
     tokens      ``[n, channels, height, width]`` -> ``[n, height * width, channels]``
     """
     found = _Fusion(nodes)
@@ -41,14 +45,14 @@ class _Fusion:
 
     def attention(self, node: Node) -> None:
         """Make ``node`` and what splits and joins its heads one node."""
-        split = [self._split(name) for name in node.inputs[:3]]
+        found = [self._split(name) for name in node.inputs[:3]]
+        split = [part for part in found if part is not None]
         joined = self._joined(node)
         hidden = self._hidden(node)
-        if None in split or joined is None or hidden is None:
+        if len(split) < 3 or joined is None or hidden is None:
             return
-        sources = [part[0] for part in split if part is not None]
-        heads = {part[1] for part in split if part is not None}
-        widths = {self._nodes[name].shape[2] for name in sources}
+        sources, heads = [source.name for source, _ in split], {count for _, count in split}
+        widths = {source.shape[2] for source, _ in split}
         if len(heads) != 1 or len(widths) != 1:
             return
         numbers, attributes = hidden
@@ -57,6 +61,7 @@ class _Fusion:
             name=node.name, op="attention", inputs=(*sources, *numbers), shape=joined.shape, attributes=attributes
         )
         self._replace(joined, made)
+        self._made |= {source.name: source for source, _ in split if source.op == "part"}
 
     def tokens(self, node: Node) -> None:
         """Make the transpose ``node`` of an image without its second axis one node."""
@@ -84,17 +89,56 @@ class _Fusion:
         if last.name != made.name:
             self._renamed[last.name] = made.name
 
-    def _split(self, name: str) -> tuple[str, int] | None:
+    def _split(self, name: str) -> tuple[Node, int] | None:
         """(tensor ``[n, tokens, channels]``, heads) behind ``[n, heads, tokens, channels / heads]``."""
         moved = self._nodes[name]
         if len(moved.shape) == 3:
-            return name, 1
+            return self._part(moved), 1
+        if moved.op in ("select", "getitem"):
+            return self._part_by_head(moved)
         before = self._nodes[moved.inputs[0]] if moved.attributes.get("axes") == _SWAPPED else None
         if before is None or before.op not in _RESHAPES or not before.inputs:
             return None
         source = self._nodes[before.inputs[0]]
         n, tokens, heads, channels = before.shape
-        return (source.name, heads) if source.shape == (n, tokens, heads * channels) else None
+        return (self._part(source), heads) if source.shape == (n, tokens, heads * channels) else None
+
+    def _part(self, tensor: Node) -> Node:
+        """The part of a linear layer's channels that ``tensor`` is; ``tensor`` itself where it is none."""
+        divided = self._nodes[tensor.inputs[0]] if tensor.op == "getitem" else tensor
+        if divided.op not in _DIVIDE or divided.attributes.get("axis") != 2:
+            return tensor
+        layer = self._nodes[divided.inputs[0]]
+        start = divided.attributes["starts"][tensor.attributes["index"]]
+        made = self._made_part(tensor.name, layer, divided, start, tensor.shape[2])
+        return tensor if made is None else made
+
+    def _part_by_head(self, chosen: Node) -> tuple[Node, int] | None:
+        """(part of a linear layer's channels, heads) behind ``[parts, n, heads, tokens, channels / heads]``."""
+        moved = self._nodes[chosen.inputs[0]]
+        if moved.op == "unbind":
+            axis, moved = moved.attributes["axis"], self._nodes[moved.inputs[0]]
+        else:
+            axis = chosen.attributes.get("axis")
+        if axis != 0 or moved.attributes.get("axes") != _PARTS_FIRST or not moved.inputs:
+            return None
+        before = self._nodes[moved.inputs[0]]
+        layer = self._nodes[before.inputs[0]] if before.op in _RESHAPES and before.inputs else before
+        n, tokens, parts, heads, channels = before.shape
+        if layer.shape != (n, tokens, parts * heads * channels):
+            return None
+        width = heads * channels
+        made = self._made_part(chosen.name, layer, before, chosen.attributes["index"] * width, width)
+        return None if made is None else (made, heads)
+
+    def _made_part(self, name: str, layer: Node, reader: Node, start: int, width: int) -> Node | None:
+        """Only of a linear layer that nothing but ``reader`` reads: deployment makes a layer of each part."""
+        if layer.op != "linear" or self._only_reader(layer) is not reader:
+            return None
+        attributes = {"start": start, "stop": start + width}
+        return Node(
+            name=name, op="part", inputs=(layer.name,), shape=(*layer.shape[:2], width), attributes=attributes
+        )
 
     def _joined(self, node: Node) -> Node | None:
         """``[n, tokens, channels]`` behind attention that gives ``[n, heads, tokens, channels / heads]``."""

@@ -142,9 +142,14 @@ def _mean(node: torch.fx.Node, args: dict[str, Any], context: Context) -> Operat
 
 
 def _bounded(node: torch.fx.Node, args: dict[str, Any], context: Context) -> Operator:
-    """Clamps keep their lower bound: one at 0 or above makes the tensor nonnegative, as ReLU6 does."""
+    """From 0 to a bound above it a clip, as ReLU6 is. Others keep their lower bound: one at 0 or above makes the tensor
+    nonnegative."""
     op, _ = call_of(node)
-    low = args.get("min_val", args.get("min"))
+    low, most = (args.get(f"{end}_val", args.get(end)) for end in ("min", "max"))
+    if op == "relu6":
+        low, most = 0.0, 6.0
+    if low == 0 and isinstance(most, (int, float)) and most > 0:
+        return Operator("clip", {"most": float(most)})
     attributes = {"low": float(low)} if isinstance(low, (int, float)) else {}
     return Operator(op, attributes, reason=_other(op).reason)
 
@@ -172,12 +177,13 @@ _CONVERT: dict[str, Callable[[torch.fx.Node, dict[str, Any], Context], Operator 
     "linear": _linear,
     "batch_norm": _batch_norm,
     "relu": lambda node, args, context: Operator("relu"),
+    "gelu": lambda node, args, context: Operator("gelu", {"approximate": args["approximate"]}),
     "add": _add,
     "max_pool2d": _pool,
     "avg_pool2d": _pool,
     "adaptive_avg_pool2d": _adaptive_pool,
     "mean": _mean,
-    **dict.fromkeys(("clamp", "clamp_min", "hardtanh"), _bounded),
+    **dict.fromkeys(("clamp", "clamp_min", "hardtanh", "relu6"), _bounded),
     **dict.fromkeys(("flatten", "reshape", "squeeze", "view", "_unsafe_view"), _reshape),
     **token_operators.CONVERT,
 }

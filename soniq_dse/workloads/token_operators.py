@@ -38,6 +38,8 @@ def _layer_norm(node: torch.fx.Node, args: dict[str, Any], context: Context) -> 
 def _slice(node: torch.fx.Node, args: dict[str, Any], context: Context) -> Operator | None:
     """Of token numbers a slice; of a parameter the table of places itself (``places`` says how much of it)."""
     source = args["self"]
+    if shape_of(source) == shape_of(node) and args["step"] == 1:
+        return Operator("slice", identity=True)
     if _is_parameter(source, context) and (args["dim"], args["start"] or 0, args["step"]) == (0, 0, 1):
         return Operator("slice", identity=True)
     tokens = source.meta["val"]
@@ -57,6 +59,55 @@ def places(node: torch.fx.Node, terms: tuple[Any, Any], context: Context) -> Ope
     if shape_of(other) != shape_of(node) or rows not in (shape_of(node)[1:], (1, *shape_of(node)[1:])):
         return None
     return Operator("add", {"parameters": [_constant(constants[0], context)]})
+
+
+def _expand(node: torch.fx.Node, args: dict[str, Any], context: Context) -> Operator | None:
+    """A parameter for each sample is that parameter (``_cat`` says where)."""
+    return Operator("expand", identity=True) if _is_parameter(args["self"], context) else None
+
+
+def _cat(node: torch.fx.Node, args: dict[str, Any], context: Context) -> Operator | None:
+    """Parameters ``[1, more, channels]``, one for all samples, in front of tokens ``[n, tokens, channels]``."""
+    *before, tokens = args["tensors"]
+    paths = [_of_each_sample(term, context) for term in before]
+    if args["dim"] % 3 != 1 or len(shape_of(node)) != 3 or not paths or None in paths or _is_parameter(tokens, context):
+        return None
+    return Operator("prepend", {"parameters": paths})
+
+
+def _of_each_sample(term: Any, context: Context) -> str | None:
+    """The path of the parameter that ``term`` expands over samples alone."""
+    if isinstance(term, torch.fx.Node) and term.op == "call_function":
+        op, args = call_of(term)
+        same = op == "expand" and shape_of(args["self"])[-2:] == shape_of(term)[-2:]
+        return _constant(args["self"], context) if same else None
+    return _constant(term, context) if shape_of(term)[:1] == (1,) else None
+
+
+def _select(node: torch.fx.Node, args: dict[str, Any], context: Context) -> Operator | None:
+    """One of ``[n, tokens, channels]``; else ``fusing`` may know it: as query, key or value."""
+    shape = shape_of(args["self"])
+    axis = args["dim"] % max(len(shape), 1)
+    index = args["index"] % shape[axis] if shape and isinstance(args["index"], int) else None
+    if len(shape) == 3 and axis == 1 and index is not None and not _is_parameter(args["self"], context):
+        return Operator("token", {"index": index})
+    return _kept(node, {"axis": axis, "index": index})
+
+
+def _getitem(node: torch.fx.Node, args: dict[str, Any], context: Context) -> Operator | None:
+    """One of the tensors of a call that gives several."""
+    index = node.args[1]
+    return _kept(node, {"index": index}) if isinstance(index, int) else None
+
+
+def _divided(node: torch.fx.Node, args: dict[str, Any], context: Context) -> Operator | None:
+    """Into several tensors; ``starts``: where each of them begins on the axis."""
+    length = shape_of(args["self"])[args["dim"]]
+    size = args.get("split_size", args.get("split_sizes", 1))
+    if "chunks" in args:
+        size = -(-length // args["chunks"])
+    starts = list(range(0, length, size)) if isinstance(size, int) else [sum(size[:i]) for i in range(len(size))]
+    return _kept(node, {"axis": args["dim"] % len(shape_of(args["self"])), "starts": starts})
 
 
 def _constant(term: Any, context: Context) -> str | None:
@@ -116,4 +167,9 @@ CONVERT: dict[str, Callable[[torch.fx.Node, dict[str, Any], Context], Operator |
     "permute": _moved,
     "eq": _with_number,
     "mul": _with_number,
+    "cat": _cat,
+    "expand": _expand,
+    "select": _select,
+    "getitem": _getitem,
+    **dict.fromkeys(("split", "split_with_sizes", "chunk", "unbind"), _divided),
 }
