@@ -158,9 +158,7 @@ class NetworkFactory:
 
     def gelu(self, source: str, approximate: Any = "none") -> str:
         shape = self.shape(source)
-        return self._add(
-            GeluNode(name=self._name("gelu"), inputs=(source,), shape=shape, approximate=approximate)
-        )
+        return self._add(GeluNode(name=self._name("gelu"), inputs=(source,), shape=shape, approximate=approximate))
 
     def clip(self, source: str, most: float = 6.0) -> str:
         return self._add(ClipNode(name=self._name("clip"), inputs=(source,), shape=self.shape(source), most=most))

@@ -12,7 +12,20 @@ MatmulLayer = GemmLayer | Conv2dLayer
 
 
 _SHARES_ORDER = frozenset(
-    {"relu", "batch_norm", "add", "add_constant", "tokens", "mean_tokens", "avg_pool2d", "max_pool2d"}
+    {
+        "relu",
+        "clip",
+        "gelu",
+        "batch_norm",
+        "add",
+        "add_constant",
+        "tokens",
+        "prepend",
+        "token",
+        "mean_tokens",
+        "avg_pool2d",
+        "max_pool2d",
+    }
 )
 _FIXES_ORDER = frozenset({"embedding", "layer_norm", "attention"})
 """What sums over channels does so as they were trained, and heads are blocks of them."""

@@ -8,8 +8,10 @@ from math import prod
 from soniq_dse.cost.vector_loops import (
     ATTEND,
     CAUSAL_SCORES,
+    CLIP,
     COPY,
     EMIT,
+    GELU,
     LAYER_NORM,
     LOOK_UP,
     NORM,
@@ -28,7 +30,7 @@ from soniq_dse.cost.vector_loops import (
 )
 from soniq_dse.records.workload import Node, Workload
 
-_FREE = frozenset({"input", "flatten", "slice", "tokens"})
+_FREE = frozenset({"input", "flatten", "part", "slice", "tokens"})
 _MATMUL = frozenset({"conv2d", "linear"})
 _ABSORBED = frozenset({"batch_norm", "relu"})
 _FOLLOWS_LAYER = _MATMUL | _ABSORBED | {"add"}
@@ -59,6 +61,8 @@ class Operators:
         """Cycles of a node that is no matmul layer; 0 where a layer's epilogue does it, or nothing is computed."""
         if node.op in _FREE or node.op in _MATMUL or (node.op in _ABSORBED and self._follows_layer(node)):
             return 0.0
+        if node.op == "clip" and self.quantised and self._follows_layer(node) and self._read_by_layers_only(node):
+            return 0.0
         elements = self._elements(node)
         if node.op in ("max_pool2d", "avg_pool2d"):
             taps = prod(node.attributes.get("kernel", (1, 1)))
@@ -73,6 +77,10 @@ class Operators:
         loop = {
             "add": PLACES if node.attributes.get("parameters") else RESIDUAL,
             "layer_norm": LAYER_NORM,
+            "gelu": GELU,
+            "clip": CLIP,
+            "prepend": COPY,
+            "token": COPY,
             "embedding": LOOK_UP,
             "relu": COPY,
             "batch_norm": NORM,
@@ -110,11 +118,11 @@ class Operators:
 
     def _follows_layer(self, node: Node) -> bool:
         """Whether the epilogue of the layer before can do it: only such operators, or a residual add, lie between."""
-        while node.op not in _MATMUL:
-            if node.op not in _FOLLOWS_LAYER or not node.inputs:
-                return False
+        while node.inputs and node.op not in _MATMUL:
             node = self.workload.node(node.inputs[0])
-        return True
+            if node.op not in _FOLLOWS_LAYER:
+                return False
+        return node.op in _MATMUL
 
     def _read_by_layers_only(self, node: Node) -> bool:
         readers = [other for other in self.workload.nodes if node.name in other.inputs]

@@ -72,6 +72,10 @@ CAUSAL_SCORES = 6.0
 LAYER_NORM = Loop(6, 17, 2)
 """fp32 of LayerNorm: sum; difference; sum of squares; scale, gain and bias: 8 operations, of which sums wait for one
 another; 0.7 to 0.9 cycles per element on a Zen 4 core."""
+GELU = Loop(1, 24, 1)
+"""fp32 of GELU: a polynomial of degree 8, squared three times."""
+CLIP = Loop(1, 2, 1)
+"""fp32 between two bounds."""
 LOOK_UP = Loop(1, 2, 1)
 """fp32 of a table: bytes to numbers, times the row's scale."""
 PLACES = Loop(2, 1, 1)

@@ -38,14 +38,12 @@ class NetworkCase:
 
 
 def network_cases(hw: Machine) -> Iterator[NetworkCase]:
-    """Every model of the registry that can be deployed, at each of ``PALETTES`` that ``hw`` computes."""
+    """Every model of the registry, at each of ``PALETTES`` that ``hw`` computes."""
     from soniq_dse.workloads import load_workload
 
     found = gpu_levels(hw) if isinstance(hw, GpuModel) else native_levels(hw)
     native = {one.level for one in found}
     for model in registry.names("model"):
-        if not registry.load("model", model).deployable:
-            continue
         workload = load_workload(model)
         for palette in map(Palette.parse, PALETTES):
             if native.issuperset(palette.levels):

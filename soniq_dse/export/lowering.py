@@ -24,10 +24,13 @@ from soniq_dse.records.palette import Level
 Arrays = Mapping[str, NDArray[Any]]
 Indices = NDArray[np.int64]
 MatmulNode = Conv2dNode | LinearNode
-OPERATORS = ("input", "quantize", "conv2d", "linear", "relu", "add", "max_pool2d", "avg_pool2d", "flatten")
-TOKEN_OPERATORS = ("slice", "embedding", "add_constant", "layer_norm", "attention", "tokens", "mean_tokens")
-ROUNDED = ("layer_norm", "attention", "mean_tokens")
-"""What other programs sum in an order of their own."""
+OPERATORS = ("input", "quantize", "conv2d", "linear", "relu", "clip", "add", "max_pool2d", "avg_pool2d", "flatten")
+TOKEN_OPERATORS = (
+    "slice", "embedding", "add_constant", "prepend", "layer_norm", "gelu", "attention", "tokens", "token",
+    "mean_tokens",
+)  # fmt: skip
+ROUNDED = ("layer_norm", "gelu", "attention", "mean_tokens")
+"""What other programs compute by sums or functions of their own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,9 +77,9 @@ def expect_plain(network: IntegerNetwork, known: tuple[str, ...] = OPERATORS, fo
 
 
 def summed_otherwise(network: IntegerNetwork) -> tuple[str, ...]:
-    """A line for the reader of a file whose sums are in an order of their own, where there are any."""
+    """A line for the reader of a file of which other programs round some operators otherwise, where there are any."""
     rounded = sorted({node.op for node in network.nodes if node.op in ROUNDED})
-    found = f"{', '.join(rounded)}: summed in another order, so that codes may differ by a rounding"
+    found = f"{', '.join(rounded)}: computed in another order, so that codes may differ by a rounding"
     return (found,) if rounded else ()
 
 

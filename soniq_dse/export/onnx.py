@@ -40,6 +40,7 @@ from soniq_dse.formats.deployment import channel_grids
 from soniq_dse.formats.network import quantizer_of
 from soniq_dse.records.network import (
     AddNode,
+    ClipNode,
     Conv2dNode,
     FlattenNode,
     InputNode,
@@ -170,6 +171,9 @@ class _Graph:
                 self._pool(node)
             case ReluNode():
                 self.op("Relu", node.inputs, node.name)
+            case ClipNode():
+                above = self.op("Relu", node.inputs, f"{node.name}/above")
+                self.op("Min", (above, self.constant(f"{node.name}/most", np.float32(node.most))), node.name)
             case AddNode():
                 self.op("Add", node.inputs, node.name)
             case FlattenNode():

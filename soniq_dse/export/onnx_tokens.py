@@ -1,6 +1,6 @@
-"""The nodes of Transformers as ONNX: look-up tables, places, LayerNorm, attention, means of tokens.
+"""The nodes of Transformers as ONNX: look-up tables, places, class tokens, LayerNorm, GELU, attention, means of tokens.
 
-LayerNorm and attention are those of the program that runs the file, whose sums have an order of their own: outputs are
+LayerNorm, GELU and attention are those of the program that runs the file, in an order of their own: outputs are
 the golden ones up to the rounding of fp32, and what a code on the other side of a rounding makes of it.
 """
 
@@ -16,11 +16,14 @@ from soniq_dse.records.network import (
     AddConstantNode,
     AttentionNode,
     EmbeddingNode,
+    GeluNode,
     IntegerNetwork,
     LayerNormNode,
     MeanTokensNode,
     NetworkNode,
+    PrependNode,
     SliceNode,
+    TokenNode,
     TokensNode,
 )
 
@@ -48,9 +51,12 @@ class TokenNodes:
             SliceNode: self._slice,
             EmbeddingNode: self._embedding,
             AddConstantNode: self._add_constant,
+            PrependNode: self._prepend,
             LayerNormNode: self._layer_norm,
+            GeluNode: self._gelu,
             AttentionNode: self._attention,
             TokensNode: self._tokens,
+            TokenNode: self._token,
             MeanTokensNode: self._mean,
         }
 
@@ -73,6 +79,20 @@ class TokenNodes:
     def _add_constant(self, node: AddConstantNode) -> None:
         constant = self._graph.constant(f"{node.name}/constant", self._arrays[node.constant.sha256])
         self._graph.op("Add", (node.inputs[0], constant), node.name)
+
+    def _prepend(self, node: PrependNode) -> None:
+        """The rows for each sample: as many as the input's first axis is long."""
+        name, graph, constant = node.name, self._graph, self._graph.constant
+        one = constant("const:tokens", np.array([1]))
+        batch = graph.op("Shape", (node.inputs[0],), f"{name}/batch", end=1)
+        shape = graph.op("Concat", (batch, one, one), f"{name}/shape", axis=0)
+        rows = graph.op(
+            "Expand", (constant(f"{name}/rows", self._arrays[node.rows.sha256][None]), shape), f"{name}/each"
+        )
+        graph.op("Concat", (rows, node.inputs[0]), name, axis=1)
+
+    def _gelu(self, node: GeluNode) -> None:
+        self._graph.op("Gelu", node.inputs, node.name, approximate=node.approximate)
 
     def _layer_norm(self, node: LayerNormNode) -> None:
         gain, bias = (
@@ -118,6 +138,10 @@ class TokenNodes:
         shape = self._graph.constant(f"{node.name}/shape", np.array([0, channels, node.shape[0]]))
         flat = self._graph.op("Reshape", (node.inputs[0], shape), f"{node.name}/pixels")
         self._graph.op("Transpose", (flat,), node.name, perm=[0, 2, 1])
+
+    def _token(self, node: TokenNode) -> None:
+        index = self._graph.constant(f"{node.name}/index", np.array(node.index))
+        self._graph.op("Gather", (node.inputs[0], index), node.name, axis=1)
 
     def _mean(self, node: MeanTokensNode) -> None:
         axes = self._graph.constant("const:tokens", np.array([1]))

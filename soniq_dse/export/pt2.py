@@ -39,7 +39,7 @@ from soniq_dse.export.pt2_tokens import constants, token_output
 from soniq_dse.formats import grid_of
 from soniq_dse.formats.deployment import channel_grids
 from soniq_dse.formats.network import quantizer_of
-from soniq_dse.records.network import Conv2dNode, InputNode, LinearNode, NetworkNode, PoolNode, QuantizeNode
+from soniq_dse.records.network import ClipNode, Conv2dNode, InputNode, LinearNode, NetworkNode, PoolNode, QuantizeNode
 
 Levels = dict[int, Tensor]
 """The integers behind a tensor of codes, by level, in fp32."""
@@ -202,6 +202,8 @@ def _plain(node: NetworkNode, inputs: list[Tensor]) -> Tensor:
         return _max_pool(node, inputs[0]) if node.op == "max_pool2d" else _average_pool(node, inputs[0])
     if node.op == "flatten":
         return inputs[0].flatten(1)
+    if isinstance(node, ClipNode):
+        return inputs[0].clamp(0, node.most)
     return inputs[0] + inputs[1] if node.op == "add" else inputs[0].relu()
 
 

@@ -1,6 +1,6 @@
-"""The nodes of Transformers as operations of PyTorch: look-up tables, places, LayerNorm, attention, means of tokens.
+"""The nodes of Transformers as operations of PyTorch: look-up tables, places, class tokens, norms, GELU, attention.
 
-LayerNorm, attention and means are PyTorch's, whose sums have an order of their own: outputs are the golden ones up to
+LayerNorm, GELU, attention and means are PyTorch's, in an order of their own: outputs are the golden ones up to
 the rounding of fp32, and what a code on the other side of a rounding makes of it.
 """
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from soniq_dse.records.network import AttentionNode, NetworkNode, SliceNode, TokensNode
+from soniq_dse.records.network import AttentionNode, GeluNode, NetworkNode, SliceNode, TokenNode, TokensNode
 
 Constant = Callable[[str], Tensor]
 """A constant of a node by its field's name."""
@@ -26,6 +26,7 @@ def constants(node: NetworkNode, arrays: Mapping[str, NDArray[Any]]) -> dict[str
     fields = {
         "embedding": ("table", "scale"),
         "add_constant": ("constant",),
+        "prepend": ("rows",),
         "layer_norm": ("gain", "bias"),
     }.get(node.op, ())
     return {field: arrays[getattr(node, field).sha256] for field in fields}
@@ -39,6 +40,12 @@ def token_output(node: Any, inputs: list[Tensor], constant: Constant) -> Tensor:
         return x[:, node.start : node.stop]
     if isinstance(node, TokensNode):
         return x.flatten(2).transpose(1, 2)
+    if isinstance(node, TokenNode):
+        return x[:, node.index]
+    if isinstance(node, GeluNode):
+        return functional.gelu(x, approximate=node.approximate)
+    if node.op == "prepend":
+        return torch.cat([constant("rows").expand(x.shape[0], -1, -1), x], dim=1)
     if isinstance(node, AttentionNode):
         return _attention(node, inputs)
     if node.op == "embedding":

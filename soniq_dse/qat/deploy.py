@@ -148,7 +148,8 @@ class _Deployment:
         activation_steps = self._quantized.activations[node.inputs[0]].log_step.detach().exp().double().numpy()
         weight_steps = weight_quantizer.log_step.detach().exp().double().numpy()
         scale = (weight_steps * activation_steps[:, None] * gain).astype(np.float32)
-        kind, window = LinearNode, {}
+        kind: type[Conv2dNode | LinearNode] = LinearNode
+        window: dict[str, Any] = {}
         if isinstance(node.layer, Conv2dLayer):
             kind = Conv2dNode
             window = {name: getattr(node.layer, name) for name in ("stride", "padding", "dilation", "groups")}

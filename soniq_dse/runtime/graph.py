@@ -33,9 +33,7 @@ Order = NDArray[np.int64]
 """Position in the deployed tensor -> channel of the trained model."""
 
 
-_KEEPS_ORDER = frozenset(
-    {"relu", "clip", "gelu", "add", "add_constant", "tokens", "prepend", "token", "mean_tokens"}
-)
+_KEEPS_ORDER = frozenset({"relu", "clip", "gelu", "add", "add_constant", "tokens", "prepend", "token", "mean_tokens"})
 _ORDERED = frozenset({"embedding", "layer_norm", "attention", "keep", "weight_only"})
 
 
@@ -185,9 +183,7 @@ class Graph:
         """Union-find over tensors that must share their channel order."""
         self._component = {name: name for name in self.nodes}
         for node in self.nodes.values():
-            joined = node.op in _KEEPS_ORDER or (
-                isinstance(node, PoolNode) and not self.holds_codes(node.name)
-            )
+            joined = node.op in _KEEPS_ORDER or (isinstance(node, PoolNode) and not self.holds_codes(node.name))
             joined |= isinstance(node, FlattenNode) and self.shape(node.inputs[0])[1:] == (1, 1)
             if joined:
                 for name in node.inputs:

@@ -23,7 +23,9 @@ from soniq_dse.records.network import (
     SliceNode,
 )
 
-_BY_TOKEN = frozenset({"quantize", "linear", "weight_only", "relu", "clip", "gelu", "add", "add_constant", "layer_norm"})
+_BY_TOKEN = frozenset(
+    {"quantize", "linear", "weight_only", "relu", "clip", "gelu", "add", "add_constant", "layer_norm"}
+)
 
 
 class KeepNode(Record):

@@ -136,9 +136,7 @@ class _Fusion:
         if layer.op != "linear" or self._only_reader(layer) is not reader:
             return None
         attributes = {"start": start, "stop": start + width}
-        return Node(
-            name=name, op="part", inputs=(layer.name,), shape=(*layer.shape[:2], width), attributes=attributes
-        )
+        return Node(name=name, op="part", inputs=(layer.name,), shape=(*layer.shape[:2], width), attributes=attributes)
 
     def _joined(self, node: Node) -> Node | None:
         """``[n, tokens, channels]`` behind attention that gives ``[n, heads, tokens, channels / heads]``."""

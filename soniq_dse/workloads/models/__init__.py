@@ -23,15 +23,13 @@ class Base(ABC):
     """A model with what it is trained on unless the user says otherwise.
 
     ``dataset`` names a data set, ``input_shape`` is one input without the batch axis, ``widths`` are the width
-    multipliers that an exploration tries unless told otherwise. ``deployable``: the integer network has all its
-    operators; other models are estimated, and trained in a loop of one's own.
+    multipliers that an exploration tries unless told otherwise.
     """
 
     dataset: ClassVar[str]
     input_shape: ClassVar[tuple[int, ...]]
     schedule: ClassVar[Schedule]
     widths: ClassVar[tuple[float, ...]] = (1.0,)
-    deployable: ClassVar[bool] = True
 
     @abstractmethod
     def build(self, width: float = 1.0) -> torch.nn.Module:

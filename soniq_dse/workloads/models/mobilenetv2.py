@@ -25,7 +25,6 @@ class Mobilenetv2(models.Base):
     dataset = "cifar10"
     input_shape = (3, 32, 32)
     schedule = Schedule(baseline_epochs=40, noise_epochs=15, finetune_epochs=25, batch_size=128)
-    deployable = False
 
     def build(self, width: float = 1.0) -> nn.Module:
         """``[n, 3, 32, 32]`` -> logits ``[n, 10]``."""

@@ -380,7 +380,10 @@ def test_dry_run_trains_nothing(copied: Path, tmp_path: Path) -> None:
         (["--allocator", "sonic"], "nearest valid choice: 'soniq'"),
         (["--model", "tiny_net:broken"], "no model today"),
         (["--model", "tiny_net:leaving"], "calling it failed: SystemExit: 4"),
-        (["--model", "tiny_net:with_gelu"], "got gelu at"),
+        (
+            ["--model", "tiny_net:with_silu"],
+            "got silu at 2",
+        ),
         (["--model", "tiny_net:one_output"], "one per class of"),
         (["--model", "digits_cmm"], "nearest valid choice: 'digits_cnn'"),
         (["--batch", "0"], "0 is not in the range"),

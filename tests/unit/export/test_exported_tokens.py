@@ -46,6 +46,14 @@ def norm(net: NetworkFactory) -> None:
     net.layer_norm(net.embedding("x", 12))
 
 
+def class_token(net: NetworkFactory) -> None:
+    net.token(net.prepend(net.embedding("x", 12), 2), 1)
+
+
+def gelu(net: NetworkFactory, approximate: str) -> None:
+    net.gelu(net.prepend(net.embedding("x", 12), 2), approximate)
+
+
 def attention(net: NetworkFactory, *, causal: bool) -> None:
     x, numbers = net.embedding("x", 12), None if causal else "x"
     net.attention(x, x, x, 3, causal=causal, numbers=numbers)
@@ -56,6 +64,10 @@ def attention(net: NetworkFactory, *, causal: bool) -> None:
     [
         (look_up, 0),
         (mean, 9 + 1),
+        (class_token, 0),
+        # Both sides are within some 4e-7 of GELU.
+        (lambda net: gelu(net, "none"), 16),
+        (lambda net: gelu(net, "tanh"), 16),
         # Two sums of 12, a square root, a division; values of the row, gain and bias are a few units at most.
         (norm, 10 * (12 + 5)),
         # Scores sum 4 products of numbers below 3, 36 at most, and enter the exponential; then 9 weights below 1.
@@ -99,4 +111,4 @@ def test_a_whole_decoder_says_the_same(exporter: Base, tmp_path: Path) -> None:
     # A row is exact unless one of its codes lies within a rounding of a threshold: hardly any does.
     assert (got == expected).all(axis=-1).mean() > 0.9
     _, notes = written(exporter, net, tmp_path)
-    assert any(note.startswith("attention, layer_norm: summed in another order") for note in notes)
+    assert any(note.startswith("attention, layer_norm: computed in another order") for note in notes)

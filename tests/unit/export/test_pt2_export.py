@@ -33,7 +33,7 @@ def test_a_transformer_takes_token_numbers(tmp_path: Path) -> None:
     mixed = net.attention(x, x, x, 2, causal=True, numbers="x")
     net.linear(net.quantize(net.mean_tokens(mixed), signed=True, palette="w8a8"), 3)
     (note,) = Pt2().write(Design(net.network(), net.arrays), tmp_path / "net.pt2")
-    assert note.startswith("attention, layer_norm, mean_tokens: summed in another order")
+    assert note.startswith("attention, layer_norm, mean_tokens: computed in another order")
     numbers = net.inputs(7)
     got, expected = Pt2().outputs(tmp_path / "net.pt2", numbers), evaluate(net.network(), net.arrays, numbers)
     assert (got == expected).all(axis=-1).mean() > 0.5  # a row is exact unless one of its codes lies at a rounding

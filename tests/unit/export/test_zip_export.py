@@ -30,8 +30,8 @@ def network(*palettes: str) -> NetworkFactory:
         codes = net.quantize(trunk, signed=False, palette=palette)
         inner = net.relu(net.conv(codes, 32, 3, padding=(1, 1), groups=32))
         trunk = net.relu(net.add(net.conv(net.quantize(inner, signed=True, palette=palette), 32, 1), trunk))
-    flat = net.flatten(net.pool(net.pool(trunk, "max_pool2d", 2), "avg_pool2d", 4))
-    net.linear(net.quantize(flat, signed=False), 10)
+    flat = net.flatten(net.pool(net.clip(net.pool(trunk, "max_pool2d", 2), 2.0), "avg_pool2d", 4))
+    net.linear(net.quantize(net.gelu(flat), signed=True), 10)
     return net
 
 
@@ -82,7 +82,8 @@ def test_transformers_take_token_numbers(tmp_path: Path) -> None:
     x = net.add_constant(net.embedding("x", 24))
     codes = net.quantize(net.layer_norm(x), signed=True)
     mixed = net.attention(*(net.linear(codes, 24) for _ in range(3)), 2, causal=True)
-    net.linear(net.quantize(net.add(x, mixed), signed=True), 7)
+    x = net.token(net.prepend(net.gelu(net.add(x, mixed), "tanh")), 3)
+    net.linear(net.quantize(x, signed=True), 7)
     path = written(net, tmp_path, detect_host().features)
     program = compiled(path, tmp_path, [host_compiler().path, "-O1"])
     tokens = net.inputs(5)

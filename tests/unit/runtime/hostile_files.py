@@ -42,7 +42,7 @@ def convolutions() -> NetworkFactory:
     net = NetworkFactory((4, 6, 6), "w1a1+w4a4")
     trunk = net.relu(net.conv(net.quantize("x", signed=True, palette="w8a8"), 8, 3, padding=(1, 1)))
     inner = net.conv(net.quantize(trunk, signed=False), 8, 3, groups=2, padding=(1, 1))
-    joined = net.relu(net.add(inner, trunk))
+    joined = net.clip(net.add(inner, trunk), 3.0)
     deep = net.conv(net.quantize(net.pool(joined, "max_pool2d", 2), signed=False), 8, 3, groups=8)
     net.linear(net.quantize(net.flatten(net.pool(deep, "avg_pool2d", 1)), signed=True), 3)
     return net
@@ -56,8 +56,10 @@ def transformer() -> NetworkFactory:
     codes = net.quantize(net.layer_norm(x), signed=True)
     query, key, value = (net.linear(codes, 8) for _ in range(3))
     x = net.add(x, net.attention(query, key, value, 2, causal=True))
-    x = net.attention(x, context, context, 4, numbers=source)
-    net.weight_only(net.linear(net.quantize(net.mean_tokens(x), signed=True), 3), 4, 4)
+    x = net.gelu(net.attention(x, context, context, 4, numbers=source))
+    x = net.prepend(net.add_constant(net.prepend(x)), 2)
+    x = net.add(net.mean_tokens(x), net.clip(net.token(x, 4)))
+    net.weight_only(net.linear(net.quantize(x, signed=True), 3), 4, 4)
     return net
 
 

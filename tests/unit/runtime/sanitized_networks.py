@@ -93,9 +93,9 @@ def random_network(rng: np.random.Generator) -> NetworkFactory:
     )
     channels = net.shape(inner)[0]
     deep = net.conv(net.quantize(inner, signed=False), channels, 3, padding=(1, 1), groups=channels)
-    joined = net.relu(net.add(deep, inner))
+    joined = net.clip(net.add(deep, inner)) if rng.integers(2) else net.relu(net.add(deep, inner))
     if min(net.shape(joined)[1:]) > 1:
-        joined = net.pool(joined, "max_pool2d", 2)
+        joined = net.pool(joined, str(rng.choice(["max_pool2d", "avg_pool2d"])), 2)
     net.linear(net.quantize(net.flatten(joined), signed=False), int(rng.integers(1, 80)))
     return net
 
@@ -112,8 +112,13 @@ def random_transformer(rng: np.random.Generator, *, weight_only: bool, by_token:
     query, key, value = (net.linear(codes, heads * of_head) for _ in range(3))
     x = net.add(x, net.attention(query, key, value, heads, causal=by_token or bool(rng.integers(2))))
     mixed = net.attention(net.layer_norm(x), context, context, heads, numbers=source)
-    x = net.relu(net.linear(net.quantize(mixed, signed=True), int(rng.integers(1, 80))))
-    x = net.layer_norm(x) if by_token else net.mean_tokens(net.layer_norm(x))
+    x = net.gelu(
+        net.linear(net.quantize(mixed, signed=True), int(rng.integers(1, 80))), str(rng.choice(["none", "tanh"]))
+    )
+    x = net.layer_norm(x)
+    if not by_token:
+        x = net.add_constant(net.prepend(x, int(rng.integers(1, 4))))
+        x = net.clip(net.token(x, int(rng.integers(length)))) if rng.integers(2) else net.mean_tokens(x)
     if weight_only:
         net.weight_only(x, int(rng.integers(1, 300)), int(rng.choice([2, 4, 8])))
     else:

@@ -184,6 +184,29 @@ def test_padded_pools_of_values_and_of_codes(kernel: int, stride: int, padding: 
     assert_exact(net)
 
 
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(most=st.floats(2**-6, 8, width=32), palette=st.sampled_from(["w8a8", "w2a2+w4a4", "w1a1+w3a3+w8a8"]))
+def test_a_clip_is_left_to_codes(most: float, palette: str) -> None:
+    """Straight and behind a max pool, in order and gathered, whatever codes its bound falls between."""
+    net = NetworkFactory((6, 9, 9), palette)
+    trunk = net.clip(net.conv(net.quantize("x", signed=True), 8, 3), most)
+    one = net.clip(net.conv(net.quantize(trunk, signed=False), 8, 3, padding=(1, 1), groups=8), most)
+    two = net.conv(net.quantize(trunk, signed=True, palette="w4a4+w2a2"), 8, 1)
+    pooled = net.pool(net.clip(net.add(two, net.conv(net.quantize(one, signed=False), 8, 1)), most), "max_pool2d", 2)
+    net.linear(net.quantize(net.flatten(net.conv(net.quantize(pooled, signed=False), 4, 1)), signed=True), 3)
+    network = assert_exact(net)
+    assert "CLIP" not in {step.kind.name for step in network.executor(1).plan.steps}
+
+
+def test_a_clip_that_other_operators_read_is_a_step() -> None:
+    net = NetworkFactory((6, 8, 8), "w2a2+w4a4")
+    one = net.clip(net.conv(net.quantize("x", signed=True), 8, 1), 0.5)
+    two = net.clip(net.add(one, net.conv(net.quantize(one, signed=False), 8, 1)), 0.75)
+    net.clip(net.linear(net.quantize(net.flatten(net.pool(two, "avg_pool2d", 8)), signed=False), 3), 0.125)
+    kinds = [step.kind.name for step in assert_exact(net).executor(1).plan.steps]
+    assert kinds.count("CLIP") == 3
+
+
 def test_operators_on_the_input_itself() -> None:
     net = NetworkFactory((5, 6, 6), "w2a2+w8a8")
     pooled = net.pool(net.relu("x"), "avg_pool2d", 2)

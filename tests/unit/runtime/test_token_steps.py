@@ -99,6 +99,36 @@ def test_any_layer_norm(channels: int, tokens: int, features: str) -> None:
     assert_exact(net, features)
 
 
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_any_gelu_and_clip(data: st.DataObject) -> None:
+    """Behind a layer and by itself; sizes that fill no vector, or several, and are shared by threads."""
+    net = NetworkFactory((data.draw(st.integers(1, 9)), data.draw(st.integers(1, 70))), "w2a2+w4a4")
+    forms = st.sampled_from(["none", "tanh"])
+    inner = net.gelu(net.linear(net.quantize("x", signed=True), data.draw(st.integers(1, 70))), data.draw(forms))
+    x = net.gelu(net.linear(net.quantize(inner, signed=True), 5), data.draw(forms))
+    net.clip(net.linear(net.quantize(net.gelu(net.clip(x, 0.5)), signed=True), 3), 0.25)
+    assert_exact(net, data.draw(st.sampled_from(list(FEATURES))), threads=data.draw(st.integers(1, 3)))
+
+
+@pytest.mark.parametrize(("features", "threads"), [("host", 1), ("host", 3), ("scalar", 1)])
+@pytest.mark.parametrize(("more", "index"), [(1, 0), (2, 1), (1, 4)])
+def test_a_class_token_before_the_others(more: int, index: int, features: str, threads: int) -> None:
+    net = NetworkFactory((3, 4, 4), "w2a2+w4a4")
+    patches = net.conv(net.quantize("x", signed=True, palette="w8a8"), 24, 2, stride=(2, 2))
+    x = block(net, net.add_constant(net.prepend(net.tokens(patches), more)), 24, 2, causal=False)
+    net.linear(net.quantize(net.token(net.layer_norm(x), index), signed=True), 4)
+    assert_exact(net, features, threads=threads)
+
+
+def test_a_class_token_in_the_order_of_its_levels() -> None:
+    """Nothing sums over the channels, so that they lie by level."""
+    net = NetworkFactory((4, 16), "w2a2+w4a4")
+    x = net.prepend(net.linear(net.quantize("x", signed=True), 16), 2)
+    net.linear(net.quantize(net.token(x, 1), signed=True), 3)
+    assert_exact(net)
+
+
 @pytest.mark.parametrize("bits", [2, 4, 8])
 @pytest.mark.parametrize(("tokens", "features"), [(1, 70), (5, 9), (37, 300)])
 def test_weight_only_layers(bits: int, tokens: int, features: int, tmp_path: Path) -> None:

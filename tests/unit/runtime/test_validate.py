@@ -158,6 +158,45 @@ def test_what_does_not_fit_in_a_transformer_is_named(
         PackedNetwork(changed(transformer.network(), name, **fields), transformer.arrays, ()).executor(1)
 
 
+@pytest.fixture
+def vision() -> NetworkFactory:
+    """x, q1, conv2, clip3, tokens4, prepend5, gelu6, token7, q8, fc9"""
+    net = NetworkFactory((3, 4, 4), "w2a2")
+    patches = net.clip(net.conv(net.quantize("x", signed=True), 8, 2, stride=(2, 2)))
+    x = net.token(net.gelu(net.prepend(net.tokens(patches))), 4)
+    net.linear(net.quantize(x, signed=True), 3)
+    return net
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "message"),
+    [
+        ("clip3", {"shape": (8, 2, 1)}, r"clip3 \(clip\): expected the shape \[8, 2, 2\]"),
+        ("gelu6", {"shape": (8,)}, r"gelu6 \(gelu\): expected the shape \[5, 8\]"),
+        ("gelu6", {"inputs": ("q1",)}, "expected fp32 to read, got codes"),
+        ("prepend5", {"shape": (4, 8)}, r"prepend5 \(prepend\): expected the shape \[5, 8\], got \[4, 8\]"),
+        ("prepend5", {"inputs": ("conv2",)}, r"expected rows \[more, channels\] for tokens of \[8, 2, 2\]"),
+        ("token7", {"index": 5}, r"token7 \(token\): expected tokens to read, more than 5, got \[5, 8\]"),
+        ("token7", {"inputs": ("conv2",)}, r"expected tokens to read, more than 4, got \[8, 2, 2\]"),
+        ("token7", {"shape": (5,)}, r"expected the shape \[8\]"),
+    ],
+)
+def test_what_does_not_fit_about_a_class_token_is_named(
+    vision: NetworkFactory, name: str, fields: dict[str, Any], message: str
+) -> None:
+    validate(vision.network())
+    with pytest.raises(UserError, match=message):
+        PackedNetwork(changed(vision.network(), name, **fields), vision.arrays, ()).executor(1)
+
+
+def test_rows_of_a_class_token_must_fit(vision: NetworkFactory) -> None:
+    network = vision.network()
+    rows = next(node for node in network.nodes if node.name == "prepend5").rows
+    for shape in ((1, 7), (8,), (0, 8)):
+        with pytest.raises(UserError, match=r"prepend5 .prepend.: expected rows \[more, channels\]"):
+            validate(changed(network, "prepend5", rows=resized(rows, *shape)))
+
+
 def test_buffers_that_would_take_all_available_memory_are_refused() -> None:
     from soniq_dse.runtime.executor import _available_bytes, zeros
 
