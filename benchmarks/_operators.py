@@ -1,4 +1,4 @@
-"""Operators that stay in fp32, LayerNorm and attention, in the runtime and in onnxruntime: chains of one kind."""
+"""Operators that stay in fp32, LayerNorm, GELU and attention, in the runtime and in onnxruntime: chains of one kind."""
 
 from __future__ import annotations
 
@@ -10,18 +10,27 @@ from typing import Any
 import numpy as np
 
 from benchmarks._peers import Call
+from soniq_dse.formats.activations import Approximate
 from soniq_dse.records.base import ArrayRef
-from soniq_dse.records.network import AttentionNode, InputNode, IntegerNetwork, LayerNormNode, NetworkNode
+from soniq_dse.records.network import (
+    AttentionNode,
+    GeluNode,
+    InputNode,
+    IntegerNetwork,
+    LayerNormNode,
+    NetworkNode,
+)
 from soniq_dse.runtime.pack import PackedNetwork
 from soniq_dse.store import array_sha256
 
+_GELU: dict[str, Approximate] = {"gelu": "none", "gelu_tanh": "tanh"}
 CHAIN = 4
 """Operators in a row, so that copies at the ends of a network weigh little."""
 
 
 @dataclass(frozen=True)
 class Operator:
-    """``kind`` is layer_norm or attention (of a tensor to itself)."""
+    """``kind`` is layer_norm, gelu, gelu_tanh or attention (of a tensor to itself)."""
 
     kind: str
     tokens: int
@@ -38,6 +47,12 @@ class Operator:
 
 OPERATORS: Sequence[Operator] = (
     *(Operator("layer_norm", tokens, width) for tokens in (1, 64, 256) for width in (256, 768)),
+    *(
+        Operator(kind, tokens, width)
+        for kind in ("gelu", "gelu_tanh")
+        for tokens in (1, 64, 256)
+        for width in (768, 3072)
+    ),
     *(
         Operator("attention", tokens, width, heads, causal)
         for tokens in (64, 256)
@@ -58,6 +73,8 @@ def ours(operator: Operator) -> Call:
         before = nodes[-1].name
         if operator.kind == "layer_norm":
             nodes.append(LayerNormNode(**common, inputs=(before,), **refs, eps=eps))
+        elif operator.kind in _GELU:
+            nodes.append(GeluNode(**common, inputs=(before,), approximate=_GELU[operator.kind]))
         else:
             scale = float(np.float32((operator.width / operator.heads) ** -0.5))
             heads = {"heads": operator.heads, "causal": operator.causal, "scale": scale}
@@ -73,6 +90,8 @@ def peers(operator: Operator) -> dict[str, Call]:
     """Runs of the chain in onnxruntime, attention by its own operator and by plain ones."""
     if operator.kind == "layer_norm":
         return {"onnxruntime": _call(operator, _norms(operator))}
+    if operator.kind in _GELU:
+        return {"onnxruntime": _call(operator, _gelus(operator))}
     return {
         "onnxruntime MultiHeadAttention": _call(operator, _fused(operator)),
         "onnxruntime plain": _call(operator, _plain(operator)),
@@ -88,6 +107,11 @@ def _norms(operator: Operator) -> Nodes:
         ("LayerNormalization", [before, "gain", "bias"], name, {"axis": -1})
         for before, name in itertools.pairwise(names)
     ]
+
+
+def _gelus(operator: Operator) -> Nodes:
+    names, form = ["x", *(f"n{index}" for index in range(CHAIN))], {"approximate": _GELU[operator.kind]}
+    return [("Gelu", [before], name, dict(form)) for before, name in itertools.pairwise(names)]
 
 
 def _fused(operator: Operator) -> Nodes:
@@ -142,7 +166,7 @@ def _call(operator: Operator, nodes: Nodes) -> Call:
         [helper.make_tensor_value_info(nodes[-1][2], TensorProto.FLOAT, shape)],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items() if name in used],
     )  # fmt: skip
-    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1

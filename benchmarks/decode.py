@@ -115,6 +115,7 @@ def goals_of(rows: Sequence[Row]) -> list[Goal]:
 
     step = slowest([STEP], WITH_W4A4)
     norms = slowest(operators("layer_norm", causal=False), "fp32")
+    gelus = slowest([*operators("gelu", causal=False), *operators("gelu_tanh", causal=False)], "fp32")
     causal = slowest(operators("attention", causal=True), "fp32")
     whole = slowest(operators("attention", causal=False), "fp32")
     return [
@@ -122,6 +123,7 @@ def goals_of(rows: Sequence[Row]) -> list[Goal]:
         Goal("N1", "LayerNorm, slowest shape", "x onnxruntime FP32", norms, at_least=1),
         Goal("N2a", "causal attention, slowest shape", "x onnxruntime FP32", causal, at_least=1),
         Goal("N2b", "attention to all tokens, slowest shape", "x onnxruntime FP32", whole, at_least=1),
+        Goal("N3", "GELU, slowest shape and form", "x onnxruntime FP32", gelus, at_least=1),
     ]
 
 

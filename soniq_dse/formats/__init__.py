@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from soniq_dse.records.palette import NumberFormat
 
-HELPERS = frozenset({"attention", "deployment", "network", "normalisation", "weight_only"})
+HELPERS = frozenset({"activations", "attention", "deployment", "network", "normalisation", "weight_only"})
 """Modules of this package that are no formats."""
 
 Codes = npt.NDArray[np.uint8]
