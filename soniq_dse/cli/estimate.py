@@ -154,7 +154,7 @@ def _even_assignment(workload: Workload, palette: str) -> Assignment:
     try:
         return even_assignment(workload, Palette.parse(palette))
     except ValueError as error:
-        raise UserError(f"palette {palette!r}: expected levels joined by +, like w1a1+w4a4, got {error}") from error
+        raise UserError(f"palette {palette!r}: {error}") from error
 
 
 def _print(found: Estimate, title: str) -> None:

@@ -91,7 +91,7 @@ def show_command(name: str, hw_name: str | None, model: str, as_json: bool) -> N
     try:
         wanted = Palette.parse(name)
     except ValueError as error:
-        raise UserError(f"palette {name!r}: expected levels joined by +, like w1a1+w4a4, got {error}") from error
+        raise UserError(f"palette {name!r}: {error}") from error
     hardware, costs = costed(hw_name, model)
     native = {cost.level: cost for cost in costs}
     for level in wanted.levels:

@@ -29,7 +29,7 @@ TOKEN_OPERATORS = (
     "slice", "embedding", "add_constant", "prepend", "layer_norm", "gelu", "attention", "tokens", "token",
     "mean_tokens",
 )  # fmt: skip
-ROUNDED = ("layer_norm", "gelu", "attention", "mean_tokens")
+ROUNDED = ("layer_norm", "gelu", "attention", "mean_tokens", "weight_only")
 """What other programs compute by sums or functions of their own."""
 
 

@@ -50,7 +50,9 @@ from soniq_dse.records.network import (
     QuantizeNode,
     ReluNode,
     TensorQuantizer,
+    WeightOnlyNode,
 )
+from soniq_dse.records.palette import FLOAT_BITS, Level
 
 OPSETS = {4: (21, 10), 2: (25, 13)}
 """Narrowest type in bits -> the opset that has it and that opset's version of the file format."""
@@ -63,7 +65,7 @@ class Onnx(Base):
 
     def write(self, design: Design, target: Path) -> tuple[str, ...]:
         """See ``Base``."""
-        expect_plain(design.network, (*OPERATORS, *TOKEN_OPERATORS), "ONNX")
+        expect_plain(design.network, (*OPERATORS, *TOKEN_OPERATORS, "weight_only"), "ONNX")
         narrowest = 2 if _accepts_two_bits() else 4
         model = _Graph(design, narrowest).model()
         save(target, model.SerializeToString())
@@ -167,6 +169,8 @@ class _Graph:
                 self._quantize(node)
             case Conv2dNode() | LinearNode():
                 self._layer(node)
+            case WeightOnlyNode():
+                self._weight_only(node)
             case PoolNode():
                 self._pool(node)
             case ReluNode():
@@ -263,7 +267,7 @@ class _Graph:
         quantizer = quantizer_of(self._design.network, node.inputs[0])
         integers = self._integers[node.inputs[0]][part.index]
         if isinstance(node, LinearNode):
-            weights = self._weights(f"{name}/weight", np.ascontiguousarray(block.weight.T), part)
+            weights = self._weights(f"{name}/weight", np.ascontiguousarray(block.weight.T), part.level)
             return self.op("MatMul", (integers, weights), f"{name}/sums")
         if not np.array_equal(block.channels, np.arange(len(level_channels(quantizer)[part.index]))):
             chosen = self.constant(f"{name}/channels", block.channels)
@@ -276,7 +280,7 @@ class _Graph:
             integers, pads = self.op("Pad", (integers, ends, value), f"{name}/padded"), [0, 0, 0, 0]
         return self.op(
             "Conv",
-            (integers, self._weights(f"{name}/weight", block.weight, part)),
+            (integers, self._weights(f"{name}/weight", block.weight, part.level)),
             f"{name}/sums",
             strides=list(node.stride),
             pads=pads,
@@ -284,10 +288,18 @@ class _Graph:
             group=block.groups,
         )
 
-    def _weights(self, name: str, integers: NDArray[np.int8], part: LayerLevel) -> str:
+    def _weight_only(self, node: WeightOnlyNode) -> None:
+        name, arrays = node.name, self._design.arrays
+        level = Level(weight_bits=node.bits, activation_bits=FLOAT_BITS)
+        weights = self._weights(f"{name}/weight", np.ascontiguousarray(arrays[node.weight.sha256].T), level)
+        # Scaled here: onnxruntime fuses DequantizeLinear with a MatMul behind it, and rounds what is read to INT8.
+        weights = self.op("Mul", (weights, self.constant(f"{name}/scale", arrays[node.scale.sha256])), f"{name}/scaled")
+        sums = self.op("MatMul", (node.inputs[0], weights), f"{name}/sums")
+        self.op("Add", (sums, self.constant(f"{name}/bias", arrays[node.bias.sha256])), name)
+
+    def _weights(self, name: str, integers: NDArray[np.int8], level: Level) -> str:
         """The integers of weights in fp32, from signed ones of the level's bits."""
-        bits = part.level.weight_bits
-        grid, kind = grid_of(part.level.weight_format), f"INT{self._width(bits)}"
+        grid, kind = grid_of(level.weight_format), f"INT{self._width(level.weight_bits)}"
         signed = integers if grid.multiplier == 1 else (integers.astype(np.int16) - 1) // 2
         stored = self._typed(f"{name}/stored", kind, signed)
         if grid.multiplier == 1:

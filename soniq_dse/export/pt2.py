@@ -39,7 +39,17 @@ from soniq_dse.export.pt2_tokens import constants, token_output
 from soniq_dse.formats import grid_of
 from soniq_dse.formats.deployment import channel_grids
 from soniq_dse.formats.network import quantizer_of
-from soniq_dse.records.network import ClipNode, Conv2dNode, InputNode, LinearNode, NetworkNode, PoolNode, QuantizeNode
+from soniq_dse.records.network import (
+    ClipNode,
+    Conv2dNode,
+    InputNode,
+    LinearNode,
+    NetworkNode,
+    PoolNode,
+    QuantizeNode,
+    WeightOnlyNode,
+)
+from soniq_dse.records.palette import FLOAT_BITS, Level
 
 Levels = dict[int, Tensor]
 """The integers behind a tensor of codes, by level, in fp32."""
@@ -52,7 +62,7 @@ class Pt2(Base):
 
     def write(self, design: Design, target: Path) -> tuple[str, ...]:
         """See ``Base``."""
-        expect_plain(design.network, (*OPERATORS, *TOKEN_OPERATORS), ".pt2")
+        expect_plain(design.network, (*OPERATORS, *TOKEN_OPERATORS, "weight_only"), ".pt2")
         first = design.network.nodes[0]
         is_text = isinstance(first, InputNode) and first.n_tokens is not None
         example = torch.zeros(2, *first.shape, dtype=torch.int64 if is_text else torch.float32)
@@ -94,7 +104,9 @@ class _Network(nn.Module):  # type: ignore[misc]
                 for part in layer_levels(design.network, node, design.arrays):
                     self._keep(node.name, f"scale_{part.index}", part.scale)
                     for number, block in enumerate(part.blocks):
-                        self._keep(node.name, f"weight_{part.index}_{number}", _stored(block.weight, part))
+                        self._keep(node.name, f"weight_{part.index}_{number}", _stored(block.weight, part.level))
+            if isinstance(node, WeightOnlyNode):
+                self._keep(node.name, "weight", _stored(design.arrays[node.weight.sha256], _weight_level(node)))
             for field, array in constants(node, design.arrays).items():
                 self._keep(node.name, field, array)
 
@@ -108,6 +120,8 @@ class _Network(nn.Module):  # type: ignore[misc]
                 codes[node.name] = _quantized(node, values[source])
             elif isinstance(node, Conv2dNode | LinearNode):
                 values[node.name] = self._layer(node, codes[source])
+            elif isinstance(node, WeightOnlyNode):
+                values[node.name] = self._weight_only(node, values[source])
             elif isinstance(node, PoolNode) and source in codes:
                 pooled = {index: _max_pool(node, integers) for index, integers in codes[source].items()}
                 codes[node.name] = pooled
@@ -132,7 +146,7 @@ class _Network(nn.Module):  # type: ignore[misc]
         """The integer sums of a level, every output channel in its place."""
         found = []
         for number, block in enumerate(part.blocks):
-            weight = _unpacked(self._kept(node.name, f"weight_{part.index}_{number}"), block.weight.shape, part)
+            weight = _unpacked(self._kept(node.name, f"weight_{part.index}_{number}"), block.weight.shape, part.level)
             found.append(self._product(node, part, integers, block, weight))
         value = torch.cat(found, 1)
         source = part.source
@@ -155,6 +169,10 @@ class _Network(nn.Module):  # type: ignore[misc]
         )
         return functional.conv2d(image, weight, None, node.stride, 0, node.dilation, block.groups)
 
+    def _weight_only(self, node: WeightOnlyNode, x: Tensor) -> Tensor:
+        weight = _unpacked(self._kept(node.name, "weight"), node.weight.shape, _weight_level(node))
+        return x @ weight.T * self._kept(node.name, "scale") + self._kept(node.name, "bias")
+
     def _keep(self, node: str, name: str, array: NDArray[Any]) -> None:
         self.register_buffer(_buffer(node, name), torch.from_numpy(np.array(array)))
 
@@ -171,16 +189,20 @@ def _width(bits: int) -> int:
     return next(width for width in (1, 2, 4, 8) if width >= bits)
 
 
-def _stored(integers: NDArray[np.int8], part: LayerLevel) -> NDArray[np.uint8]:
+def _weight_level(node: WeightOnlyNode) -> Level:
+    return Level(weight_bits=node.bits, activation_bits=FLOAT_BITS)
+
+
+def _stored(integers: NDArray[np.int8], level: Level) -> NDArray[np.uint8]:
     """The codes of weights, the first in the lowest bits of a byte."""
-    grid = grid_of(part.level.weight_format)
+    grid = grid_of(level.weight_format)
     codes = ((integers.astype(np.int16) + grid.offset) // grid.multiplier).astype(np.uint8)
-    return packed_bits(codes, _width(part.level.weight_bits))
+    return packed_bits(codes, _width(level.weight_bits))
 
 
-def _unpacked(stored: Tensor, shape: tuple[int, ...], part: LayerLevel) -> Tensor:
+def _unpacked(stored: Tensor, shape: tuple[int, ...], level: Level) -> Tensor:
     """The integers of weights in fp32."""
-    grid, width = grid_of(part.level.weight_format), _width(part.level.weight_bits)
+    grid, width = grid_of(level.weight_format), _width(level.weight_bits)
     shifts = torch.arange(0, 8, width, dtype=torch.uint8)
     codes = (stored[:, None] >> shifts) & (2**width - 1)
     return codes.reshape(-1)[: int(np.prod(shape))].reshape(shape).float() * grid.multiplier - grid.offset

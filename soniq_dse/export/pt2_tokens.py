@@ -28,6 +28,7 @@ def constants(node: NetworkNode, arrays: Mapping[str, NDArray[Any]]) -> dict[str
         "add_constant": ("constant",),
         "prepend": ("rows",),
         "layer_norm": ("gain", "bias"),
+        "weight_only": ("scale", "bias"),
     }.get(node.op, ())
     return {field: arrays[getattr(node, field).sha256] for field in fields}
 

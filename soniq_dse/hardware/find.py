@@ -47,7 +47,8 @@ def find_descriptor(spec: str, folder: Path | None = None, besides: Path | None 
     found = [path for path in candidates if spec and _exists(path)]
     if not found:
         known = [path.stem for path in list_descriptors()]
-        raise unknown_name("hardware descriptor", spec, known)
+        what = "hardware descriptor: no such file; name" if spec.endswith(SUFFIXES) else "hardware descriptor"
+        raise unknown_name(what, spec, known)
     return next((path for path in found if besides is None or not path.samefile(besides)), found[0])
 
 

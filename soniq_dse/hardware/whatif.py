@@ -49,7 +49,7 @@ def what_if(hw: AnyMachine, settings: Sequence[str]) -> AnyMachine:
         return validated(Document(f"{hw.name} --set", tree), type(hw))
     except DescriptorError as error:
         first = error.problems[0]
-        raise UserError(f"--set {', '.join(settings)}: {first.field}: {first.message}") from error
+        raise UserError(f"what if {', '.join(settings)}: {first.field}: {first.message}") from error
 
 
 def _parsed(setting: str) -> tuple[str, float]:
@@ -61,7 +61,7 @@ def _parsed(setting: str) -> tuple[str, float]:
         pass
     unit = unit_of((name.strip(),))
     raise UserError(
-        f"--set {setting}: expected FIELD=NUMBER such as simd_width_bits=1024 or memory.latency_ns=80, "
+        f"what if {setting}: expected FIELD=NUMBER such as simd_width_bits=1024 or memory.latency_ns=80, "
         f"got {shown(text) if equals else 'no ='}{f'; the number is in {unit}' if unit else ''}"
     )
 
@@ -74,7 +74,7 @@ def _set_field(tree: _Tree, setting: str, path: str, value: float) -> None:
         owner[key] = _number(value)
     else:
         inner = [f"{path}.{name}" for name in _paths(owner[key], "")]
-        raise UserError(f"--set {setting}: expected the field of a number, got {path}{nearest(path, inner)}")
+        raise UserError(f"what if {setting}: expected the field of a number, got {path}{nearest(path, inner)}")
 
 
 def _found(tree: _Tree, setting: str, path: str) -> tuple[Any, Any]:
@@ -86,7 +86,9 @@ def _found(tree: _Tree, setting: str, path: str) -> tuple[Any, Any]:
         part = max((name for name in choices if rest == name or rest.startswith(f"{name}.")), key=len, default=None)
         if part is None or choices[part][1] is None:
             known = [*(KNOBS if tree["kind"] == "cpu" else ()), *_paths(tree, "")]
-            raise UserError(f"--set {setting}: expected a field of the descriptor, got {path!r}{nearest(path, known)}")
+            raise UserError(
+                f"what if {setting}: expected a field of the descriptor, got {path!r}{nearest(path, known)}"
+            )
         owner, key, rest = node, choices[part][0], rest[len(part) + 1 :]
         node = choices[part][1]
     return owner, key
@@ -128,7 +130,7 @@ def _simd_width(tree: _Tree, setting: str, value: float) -> None:
     width. The nearest cache delivers in proportion; the others are set apart. A narrower width drops the wider ones."""
     valid = get_args(SimdWidth.model_fields["width_bits"].annotation)
     if value not in valid:
-        raise UserError(f"--set {setting}: expected one of {', '.join(map(str, valid))} bits, got {value:g}")
+        raise UserError(f"what if {setting}: expected one of {', '.join(map(str, valid))} bits, got {value:g}")
     new, before = int(value), max(simd["width_bits"] for simd in tree["simd"])
     loads_before = _load_rate(tree, before)
     if new > before:
@@ -178,9 +180,9 @@ def _port_count(role: str) -> Callable[[_Tree, str, float], None]:
     def change(tree: _Tree, setting: str, value: float) -> None:
         have = [port["name"] for port in tree["ports"] if port["role"] == role]
         if value != int(value) or not 1 <= value <= 64:
-            raise UserError(f"--set {setting}: expected a whole number of ports from 1 to 64, got {value:g}")
+            raise UserError(f"what if {setting}: expected a whole number of ports from 1 to 64, got {value:g}")
         if not have:
-            raise UserError(f"--set {setting}: expected a machine with {role} ports, got one that lists none")
+            raise UserError(f"what if {setting}: expected a machine with {role} ports, got one that lists none")
         wanted = int(value)
         new = [f"{role}_{i}" for i in range(len(have), wanted)]
         dropped = set(have[wanted:])

@@ -83,10 +83,3 @@ def test_a_place_that_cannot_be_written_is_told(exporter: Base, tmp_path: Path) 
     net = residual("w2a2", signed=False)
     with pytest.raises(UserError, match=r"net\.\w+: expected a place to write, got No such file"):
         exporter.write(Design(net.network(), net.arrays), target(exporter, tmp_path / "absent"))
-
-
-def test_an_operator_that_it_lacks_is_refused_by_name(exporter: Base, tmp_path: Path) -> None:
-    net = NetworkFactory((5,), "w4a4", n_tokens=3)
-    net.weight_only(net.embedding("x", 8), 3, 4)
-    with pytest.raises(UserError, match=r"got (embedding|weight_only); |a processor with a kernel for w4"):
-        exporter.write(Design(net.network(), net.arrays), target(exporter, tmp_path))

@@ -67,6 +67,6 @@ class Base(ABC):
             )
         path = Path(folder).expanduser() if folder is not None else Path(str(root)).expanduser() / self.folder_name
         if not path.is_dir():
-            siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
-            raise UserError(f"data {name}: expected a folder, got {str(path)!r}{nearest(path.name, siblings)}")
+            siblings = [str(p) for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
+            raise UserError(f"data {name}: expected a folder, got {str(path)!r}{nearest(str(path), siblings)}")
         return path

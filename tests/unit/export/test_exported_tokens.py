@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from network_factory import NetworkFactory
 
+from soniq_dse.errors import UserError
 from soniq_dse.export import Base, Design
+from soniq_dse.export.lowering import expect_plain
 from soniq_dse.export.onnx import Onnx
 from soniq_dse.export.pt2 import Pt2
 from soniq_dse.formats.network import evaluate
@@ -98,6 +100,26 @@ def test_pixels_as_tokens_are_exact(exporter: Base, tmp_path: Path) -> None:
     net.linear(net.quantize(tokens, signed=True), 4)
     got, expected = differences(exporter, net, tmp_path)
     np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_weight_only_layers_within_their_roundings(exporter: Base, bits: int, tmp_path: Path) -> None:
+    net = NetworkFactory((5, 24), "w8a8")
+    net.weight_only("x", 7, bits)
+    x, (path, notes) = net.inputs(3), written(exporter, net, tmp_path)
+    node = net.network().nodes[-1]
+    weight, scale, bias = (net.arrays[ref.sha256] for ref in (node.weight, node.scale, node.bias))
+    largest = np.abs(x) @ np.abs(weight.T.astype(np.float32)) * np.abs(scale) + np.abs(bias)
+    error = np.abs(exporter.outputs(path, x) - evaluate(net.network(), net.arrays, x))
+    assert (error <= 2 * (24 + 2) * UNIT * largest).all()  # both sum 24 products in an order of their own
+    assert any(note.startswith("weight_only: summed in another order") for note in notes)
+
+
+def test_an_operator_that_a_format_lacks_is_refused_by_name() -> None:
+    net = NetworkFactory((5,), "w4a4", n_tokens=3)
+    net.mean_tokens(net.embedding("x", 8))
+    with pytest.raises(UserError, match=r"^node embedding\w*: expected .* that X has \(input\), got embedding; "):
+        expect_plain(net.network(), ("input",), "X")
 
 
 def test_a_whole_decoder_says_the_same(exporter: Base, tmp_path: Path) -> None:

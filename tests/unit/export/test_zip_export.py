@@ -56,6 +56,13 @@ def test_it_holds_the_sources_of_the_runtime_unchanged_and_is_the_same_each_time
     assert written(network("w2a2"), tmp_path).read_bytes() == first
 
 
+def test_weight_only_layers_need_the_instructions_of_their_kernels(tmp_path: Path) -> None:
+    net = NetworkFactory((5, 24), "w4a4")
+    net.weight_only("x", 3, 4)
+    with pytest.raises(UserError, match="expected a processor with a kernel for w4"):
+        written(net, tmp_path)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_kernels_of_this_processor(tmp_path: Path) -> None:
