@@ -1,8 +1,8 @@
-"""Where the time of a run goes: every step as measured, layers beside what the cost model says, sums by operation."""
+"""Where the time of a run goes: every step as measured, beside what the cost model says, and sums by operation."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from soniq_dse.cli._common import table
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from soniq_dse.runtime.latency import Latency, StepTime
     from soniq_dse.runtime.plan import LayerReport
 
-PACK, LAYER = "pack", "layer"
+PACK, LAYER, COPY = "pack", "layer", "copy"
 
 
 def predicted_us(layers: list[LayerReport], choices: Choices) -> dict[str, float]:
@@ -34,12 +34,12 @@ def _option_us(choices: Choices, shape: Any, layer: LayerReport) -> float | None
     return next((option.latency_us for option in made.options if option.symbol in layer.kernels), None)
 
 
-def rows_of(timed: Latency, predicted: Mapping[str, float]) -> list[dict[str, Any]]:
+def rows_of(steps: Sequence[StepTime], predicted: Mapping[str, float]) -> list[dict[str, Any]]:
     """One per step, in order; a layer's prediction holds its packing, so its ratio is to both together."""
-    packing = {step.node: 0.0 for step in timed.steps}
+    packing = dict.fromkeys((step.node for step in steps), 0.0)
     rows = []
-    for step in timed.steps:
-        expected = predicted.get(step.node) if step.operation == LAYER else None
+    for step in steps:
+        expected = None if step.operation in (PACK, COPY) else predicted.get(step.node)
         if step.operation == PACK:
             packing[step.node] += step.median_us
         measured = step.median_us + packing[step.node] if step.operation == LAYER else step.median_us
@@ -75,7 +75,7 @@ def shown(timed: Latency, predicted: Mapping[str, float]) -> tuple[Any, str]:
             "" if row["predicted_us"] is None else f"{row['predicted_us']:.1f}",
             "" if row["predicted_to_measured"] is None else f"{row['predicted_to_measured']:.2f}",
         ]
-        for row in rows_of(timed, predicted)
+        for row in rows_of(timed.steps, predicted)
     ]
     columns = {"step": "left", "operation": "left", "us": "right", "share": "right", "predicted us": "right",
                "predicted / measured": "right"}  # fmt: skip

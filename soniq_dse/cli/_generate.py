@@ -22,12 +22,14 @@ PADDING = 0
 @dataclass(frozen=True)
 class Generated:
     """``prompt`` and what was generated behind it, the seconds of reading the prompt (behind which the first token is
-    known) and of every further token, and whether all logits were those of one run of the whole sequence."""
+    known) and of every further token, the tokens before the last that was read, and whether all logits were those of
+    one run of the whole sequence."""
 
     prompt: list[int]
     tokens: list[int]
     prompt_s: float
     step_s: list[float]
+    position: int
     exact: bool
 
     def as_json(self, text: Text | None) -> dict[str, Any]:
@@ -84,7 +86,8 @@ def generate(packed: PackedNetwork, prompt: str, count: int, text: Text | None, 
     end = None if text is None else text.end
     found, logits, seconds = _run(decoder, source, first, count, end)
     whole = _whole(packed, source, [*first, *found])[len(first) - 1 :][: len(logits)]
-    return Generated(tokens, found, seconds[0], seconds[1:], bool((whole == logits).all()))
+    position = len(first) + len(found) - 2
+    return Generated(tokens, found, seconds[0], seconds[1:], position, bool((whole == logits).all()))
 
 
 def _run(

@@ -17,6 +17,7 @@ from soniq_dse.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from soniq_dse.records.choice import KernelChoice
+    from soniq_dse.records.hardware import HardwareModel
     from soniq_dse.runtime.autotune import Windows
     from soniq_dse.runtime.check import Parity
     from soniq_dse.runtime.latency import Latency
@@ -38,7 +39,8 @@ ROOT = Path("reports") / "runs"
               "descriptor.  [default: the shipped one that matches this processor]")  # fmt: skip
 @click.option("--autotune", "tune", is_flag=True, help="Measure once which kernel is the fastest for each part of a "
               "layer; later runs use what was found.")  # fmt: skip
-@click.option("--breakdown", is_flag=True, help="Show every step of the run, and what the cost model says of layers.")
+@click.option("--breakdown", is_flag=True, help="Show every step of the run beside what the cost model says; with "
+              "--generate of a prompt's first tokens and of the last one, by operation.")  # fmt: skip
 @click.option("--generate", "count", type=click.IntRange(min=1), metavar="N", help="Instead, continue --prompt by N "
               "tokens, one by one, and show how many a second.")  # fmt: skip
 @click.option("--prompt", metavar="TEXT", help="Text, or token numbers such as 3,1,4 where no data say what they stand "
@@ -72,7 +74,7 @@ def command(
 
     path = find_design(design, root)
     if count is not None or prompt is not None:
-        return _continue(path, data, count, prompt, hw_name, threads, tune, as_json)
+        return _continue(path, data, count, prompt, hw_name, threads, tune, breakdown, as_json)
     loaded = PackedNetwork.load(path)
     packed = _on_chosen_kernels(loaded, loaded.windows(batch), hw_name, threads, tune)
     task = _load_task(path, data, limit)
@@ -103,10 +105,12 @@ def _continue(
     hw_name: str | None,
     threads: int,
     tune: bool,
+    breakdown: bool,
     as_json: bool,
 ) -> None:
     """What ``--generate`` does."""
     from soniq_dse.cli._generate import generate
+    from soniq_dse.cli._parts import part_rows, shown_parts
     from soniq_dse.runtime.decoder import decoder_windows
     from soniq_dse.runtime.pack import PackedNetwork
 
@@ -117,9 +121,12 @@ def _continue(
     has_data = data is not None or (path.parent.parent / "run.json").is_file()
     text = _load_task(path, data, None).text if has_data else None
     found = generate(packed, prompt, count, text, threads)
+    parts = part_rows(packed, found.position, _described(hw_name), threads) if breakdown else None
     if as_json:
-        print_json(found.as_json(text))
+        print_json(found.as_json(text) | {"parts": parts})
     else:
+        for part in shown_parts(parts or {}):
+            console().print(part)
         click.echo("\n".join(found.shown(text)))
     if not found.exact:
         sys.exit(1)
@@ -130,36 +137,41 @@ def _on_chosen_kernels(
 ) -> PackedNetwork:
     """The network on the kernels that were measured, or that the cost model chooses if a descriptor fits the host."""
     from soniq_dse.cost.network import choose_kernels
-    from soniq_dse.hardware.host import default_descriptor, detect_host, match_host
-    from soniq_dse.hardware.load import load_hardware
     from soniq_dse.runtime.autotune import autotune, tuned_choices
 
     def told(done: int, total: int, choice: KernelChoice) -> None:
         click.echo(f"autotuned {choice.shape.name} ({done} of {total}): {choice.reason}", err=True)
 
-    host = detect_host()
-    hardware = load_hardware(hw_name or default_descriptor(host)[0])
-    choices = tuned_choices(threads=threads)
+    hardware, choices = _described(hw_name), tuned_choices(threads=threads)
     if tune:
         choices = autotune(packed, windows=windows, threads=threads, notify=told)
-    if hw_name or match_host(hardware, host)[0]:
+    if hardware is not None:
         choices = choose_kernels(hardware, [shape for shape, _ in windows], threads=threads, known=choices)
     return packed.with_choices(choices)
 
 
-def _predicted_us(packed: PackedNetwork, hw_name: str | None, batch: int, threads: int) -> dict[str, float]:
-    """What the cost model says of each layer; of none where no descriptor speaks of the host."""
-    from soniq_dse.cli._breakdown import predicted_us
-    from soniq_dse.cost.network import choose_kernels
+def _described(hw_name: str | None) -> HardwareModel | None:
+    """The machine named, else the shipped one that matches the host; None where none does."""
     from soniq_dse.hardware.host import default_descriptor, detect_host, match_host
     from soniq_dse.hardware.load import load_hardware
 
     host = detect_host()
     hardware = load_hardware(hw_name or default_descriptor(host)[0])
-    if not (hw_name or match_host(hardware, host)[0]):
+    return hardware if hw_name or match_host(hardware, host)[0] else None
+
+
+def _predicted_us(packed: PackedNetwork, hw_name: str | None, batch: int, threads: int) -> dict[str, float]:
+    """What the cost model says of each step; of none where no descriptor speaks of the host."""
+    from soniq_dse.cli._breakdown import predicted_us
+    from soniq_dse.cost.network import choose_kernels
+    from soniq_dse.cost.steps import step_us
+
+    hardware = _described(hw_name)
+    if hardware is None:
         return {}
     choices = choose_kernels(hardware, packed.shapes(batch), threads=threads)
-    return predicted_us(packed.executor(batch, threads=threads).plan.layers, choices)
+    found = step_us(hardware, packed.network, batch=batch, threads=threads, choices=choices)
+    return predicted_us(packed.executor(batch, threads=threads).plan.layers, choices) | found
 
 
 def find_design(design: str, root: Path) -> Path:
@@ -224,7 +236,7 @@ def _as_json(
         "peak_rss_bytes": _peak_rss_bytes(),
         "percentiles_us": timed.percentiles_us,
         "measurement": timed.measurement.to_json_value(),
-        "steps": None if predicted is None else rows_of(timed, predicted),
+        "steps": None if predicted is None else rows_of(timed.steps, predicted),
         "layers": [
             {"name": layer.node, "kernels": layer.kernels, "macs": layer.macs, "padded_macs": layer.padded_macs}
             for layer in packed.executor(timed.measurement.batch, threads=timed.measurement.threads).plan.layers

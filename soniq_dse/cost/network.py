@@ -62,7 +62,7 @@ def estimate(
     if isinstance(hw, GpuModel):
         return gpu_estimate(hw, workload, assignment, batch=batch, threads=threads)
     _check_range(hw, batch, threads)
-    coster = _coster(hw, threads, model, choices)
+    coster = layer_coster(hw, threads, model, choices)
     scale = batch / workload.input_shape[0]
     operators = Operators(workload, coster.loops, scale / threads, assignment is not None)
     home = _home_level(coster, workload, assignment, batch)
@@ -125,7 +125,7 @@ def priced_layer(
 def _lone_layer(
     hw: HardwareModel, layer: MatmulLayer, signed: bool, model: str, choices: Choices | None
 ) -> tuple[LayerEstimate, str]:
-    coster = _coster(hw, layer.threads, model, choices)
+    coster = layer_coster(hw, layer.threads, model, choices)
     segments = tuple(s.model_copy(update={"channels": s.channels * layer.n_groups}) for s in layer.segments) or None
     bits = sum(s.channels * s.weight_bits for s in segments) / sum(s.channels for s in segments) if segments else 32.0
     home = coster.hierarchy.level_of(layer.n_weights * bits / 8)
@@ -142,7 +142,7 @@ def level_costs(
     """
     if isinstance(hw, GpuModel):
         return gpu_level_costs(hw, workload, batch=batch, threads=threads)
-    coster = _coster(hw, threads, model)
+    coster = layer_coster(hw, threads, model)
     nodes = [node for node in workload.nodes if node.layer is not None and is_free(workload, node)]
     costs = []
     for level, native in best_native_levels(hw).items():
@@ -191,7 +191,7 @@ def choose_kernels(
     Raises:
         UserError: a level that the machine does not compute.
     """
-    coster = _coster(hw, threads, model, known)
+    coster = layer_coster(hw, threads, model, known)
     weights = sum(shape.taps * shape.channels * shape.cols * shape.level.weight_bits / 8 for shape in shapes)
     home = coster.hierarchy.level_of(weights)
     made = [coster.choose(shape, home) for shape in dict.fromkeys(shapes)]
@@ -205,7 +205,10 @@ def _check_range(hw: HardwareModel, batch: int, threads: int) -> None:
         )
 
 
-def _coster(hw: HardwareModel, threads: int, model: str, choices: Choices | None = None) -> LayerCoster:
+def layer_coster(
+    hw: HardwareModel, threads: int, model: str = "pipeline", choices: Choices | None = None
+) -> LayerCoster:
+    """What prices the parts of layers on ``hw``, each on the kernel that ``choices`` name, else on the cheapest."""
     key = machine_sha256(hw), model
     if key not in _CHOOSERS:
         _CHOOSERS[key] = Chooser(hw, registry.load("cost", model)())

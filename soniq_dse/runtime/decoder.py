@@ -16,10 +16,11 @@ from soniq_dse.kernels.strips import Geometry
 from soniq_dse.records.choice import PartShape
 from soniq_dse.records.network import IntegerNetwork
 from soniq_dse.runtime.executor import Executor, Team, driver_flags, load_drivers, zeros
+from soniq_dse.runtime.latency import StepTime, step_times
 from soniq_dse.runtime.pack import RUN_BATCH, PackedNetwork
-from soniq_dse.runtime.plan import POSITION, SOURCE
+from soniq_dse.runtime.plan import POSITION, SOURCE, Plan
 from soniq_dse.runtime.planner import network_windows, plan_part
-from soniq_dse.runtime.stepwise import Stepwise, stepwise
+from soniq_dse.runtime.stepwise import KeptAttentionNode, Stepwise, stepwise
 
 PROMPT_ROWS = 64
 """Tokens of a prompt that are done together: enough that each weight is read once for many."""
@@ -27,6 +28,21 @@ FEWEST_ROWS = 8
 """Fewer than so many are done one by one."""
 Tokens = NDArray[Any]
 Run = Callable[[Tokens], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class TimedPart:
+    """A part of a decoder as it ran; ``kept``: attention -> the tokens before that it finds in its cache."""
+
+    network: IntegerNetwork
+    plan: Plan
+    steps: tuple[StepTime, ...]
+    kept: dict[str, int]
+
+    @property
+    def shapes(self) -> tuple[PartShape, ...]:
+        """Of the parts of all its layers."""
+        return tuple(shape for layer in self.plan.layers for shape in layer.shapes)
 
 
 class Decoder:
@@ -134,6 +150,25 @@ class Decoder:
                 logits = self._one(found[:, at : at + 1])
         return found
 
+    def time_parts(self) -> dict[str, TimedPart]:
+        """Wall times of all steps of ``step``, the token that follows those so far; of ``prompt``, the first tokens
+        read at once; and of ``encode``, a source. A sequence must begin anew behind it."""
+        parts, last = self._parts, min(self.position, self.most - 1)
+        found = {}
+        for name, network, executor, position in (
+            ("step", parts.step, self._step, last),
+            ("prompt", parts.prompt, self._silent, 0),
+            ("encode", parts.encode, self._encoder, 0),
+        ):
+            if network is None or executor is None:
+                continue
+            self._position[0] = position
+            attention = [node for node in network.nodes if isinstance(node, KeptAttentionNode)]
+            kept = {node.name: position if node.causal else node.others for node in attention}
+            found[name] = TimedPart(network, executor.plan, step_times(executor), kept)
+        self._position[0], self._encoded = 0, self._encoder is None
+        return found
+
     def _read_silently(self, tokens: Tokens) -> None:
         """Keep keys and values of ``tokens``."""
         rows, left = self._parts.prompt_rows, tokens
@@ -211,15 +246,17 @@ class _Parts:
 
 def decoder_windows(packed: PackedNetwork, batch: int = 1) -> tuple[tuple[PartShape, Geometry], ...]:
     """The shapes of the parts of all layers of a ``Decoder``, which ``choices`` may speak of, and where each finds its
-    input.
+    input: of a step all, since together they say from where it reads its weights; of what runs besides each once.
 
     Raises:
         UserError: as ``Decoder``.
     """
     parts = _Parts(stepwise(packed.network))
-    networks = [network for network in (parts.encode, parts.prompt, parts.step) if network is not None]
+    step = network_windows(parts.step, packed.arrays, batch=batch)
+    networks = [network for network in (parts.encode, parts.prompt) if network is not None]
     found = [network_windows(network, packed.arrays, batch=batch) for network in networks]
-    return tuple({shape: (shape, window) for windows in found for shape, window in windows}.values())
+    besides = {shape: (shape, window) for windows in found for shape, window in windows}
+    return (*step, *besides.values())
 
 
 def by_token(packed: PackedNetwork, whole: Run, *, threads: int = 1) -> Run:

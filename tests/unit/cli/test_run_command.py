@@ -14,12 +14,11 @@ from network_factory import NetworkFactory
 from soniq_dse.cli import _breakdown, run
 from soniq_dse.errors import UserError
 from soniq_dse.records.choice import Choices, KernelChoice, KernelOption, PartShape
-from soniq_dse.records.cost import Measurement
 from soniq_dse.records.front import RunInfo
 from soniq_dse.records.palette import Level
 from soniq_dse.runtime import autotune
 from soniq_dse.runtime.check import Parity
-from soniq_dse.runtime.latency import Latency, StepTime
+from soniq_dse.runtime.latency import StepTime
 from soniq_dse.runtime.pack import PackedNetwork
 from soniq_dse.runtime.plan import LayerReport
 from soniq_dse.workloads.datasets.text import by_number
@@ -96,8 +95,8 @@ def test_a_layer_stands_beside_its_prediction_with_its_packing() -> None:
     predicted = _breakdown.predicted_us(layers, choices)
     assert predicted == {"conv": 6.0}
     steps = (StepTime("conv", "pack", 1.0), StepTime("conv", "layer", 4.0), StepTime("pool", "max_pool", 5.0))
-    rows = _breakdown.rows_of(Latency(Measurement(median_us=9.0, mad_us=0.1, samples=5), {}, steps), predicted)
-    assert [row["predicted_us"] for row in rows] == [None, 6.0, None]
+    rows = _breakdown.rows_of(steps, predicted | {"pool": 4.0})
+    assert [row["predicted_us"] for row in rows] == [None, 6.0, 4.0]
     assert rows[1]["predicted_to_measured"] == 6.0 / 5.0
     assert _breakdown.sums_of(steps) == {"max_pool": 5.0, "layer": 4.0, "pack": 1.0}
 
@@ -189,6 +188,20 @@ def test_a_prompt_is_continued(writer: Path, root: Path) -> None:
     assert len(found["tokens"]) == 10
     assert found["exact"]
     assert found["text"] is None
+
+
+def test_what_a_token_takes_stands_beside_its_prediction(writer: Path, root: Path) -> None:
+    words = [str(writer), "--generate", "2", "--prompt", "3,1,4", "--breakdown", "--hw", "avx512"]
+    parts = json.loads(invoke(root, *words, "--json").stdout)["parts"]
+    assert parts.keys() == {"step", "prompt"}
+    named = {row["operation"] for row in parts["step"]}
+    assert {"embedding", "layer_norm", "layer", "keep", "attention"} <= named
+    assert all(row["measured_us"] >= 0 for rows in parts.values() for row in rows)
+    unpriced = {row["operation"] for rows in parts.values() for row in rows if not row["predicted_us"]}
+    assert unpriced <= {"pack", "copy"}
+    shown = invoke(root, *words).output
+    assert re.search(r"attention +1 +[\d.]+ +[\d.]+% +[\d.]+ +[\d.]+", shown)
+    assert re.search(r"all +\d+ +[\d.]+ +100.0%", shown)
 
 
 def test_a_text_is_continued(writer: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,6 +97,24 @@ def test_a_prompt_runs_as_a_product_of_many_rows() -> None:
     assert FEWEST_ROWS < 40
 
 
+def test_parts_are_timed_step_by_step() -> None:
+    packed, tokens = _packed(encoder_decoder(5, 9)), np.arange(14)[None] % N_TOKENS
+    decoder = Decoder(packed)
+    decoder.begin(tokens[:, :5])
+    expected = decoder.read(tokens[:, 5:])
+    parts = decoder.time_parts()
+    assert parts.keys() == {"step", "prompt", "encode"}
+    assert sorted(parts["step"].kept.values()) == [5, 5, 8, 8]  # the source; the tokens before the last there can be
+    assert sorted(parts["prompt"].kept.values()) == [0, 5]  # the last block keeps nothing behind its own keys
+    assert not parts["encode"].kept
+    for part in parts.values():
+        assert [step.node for step in part.steps] == [step.node for step in part.plan.steps]
+    with pytest.raises(UserError, match="begin"):
+        decoder.read(tokens[:, 5:])
+    decoder.begin(tokens[:, :5])
+    np.testing.assert_array_equal(decoder.read(tokens[:, 5:]), expected)
+
+
 def test_greedy_tokens_are_those_of_whole_runs(tmp_path: Path) -> None:
     packed = _packed(decoder_only(20))
     packed.save(tmp_path / "net.soniq")
