@@ -112,7 +112,7 @@ def test_weight_only_layers_within_their_roundings(exporter: Base, bits: int, tm
     largest = np.abs(x) @ np.abs(weight.T.astype(np.float32)) * np.abs(scale) + np.abs(bias)
     error = np.abs(exporter.outputs(path, x) - evaluate(net.network(), net.arrays, x))
     assert (error <= 2 * (24 + 2) * UNIT * largest).all()  # both sum 24 products in an order of their own
-    assert any(note.startswith("weight_only: summed in another order") for note in notes)
+    assert any(note.startswith("weight_only: ") for note in notes)
 
 
 def test_an_operator_that_a_format_lacks_is_refused_by_name() -> None:
