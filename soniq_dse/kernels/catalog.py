@@ -175,7 +175,9 @@ def packed_activation_bits(algorithm: str, weight_bits: int, activation_bits: in
         elements = 4 // weight_bits
         codes = activation_bits * elements
         return (16 * 8 if codes > 8 else 16 if codes > 4 else 8) / elements
-    return 16.0 if algorithm in ("fip", "magnitude", "maddwd") else 8.0
+    if algorithm == "fip":  # sums of codes and weights
+        return 8.0 if activation_bits <= 4 else 16.0
+    return 16.0 if algorithm in ("magnitude", "maddwd") else 8.0
 
 
 def token_bits(token: str) -> int:

@@ -157,6 +157,8 @@ def test_kept_loops_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ("popcount", 2, 2, 2.0),
         ("gfni", 1, 1, 32 / 5),  # a byte of 5 activations, and three of their matrices
         ("dot", 4, 4, 8.0),  # codes stay bytes
+        ("fip", 4, 4, 8.0),  # as do sums of 4-bit codes; those of 8-bit ones do not
+        ("fip", 8, 8, 16.0),
         ("table", 1, 1, 16 / 6),  # one 16-bit offset for 6 activations
         ("table", 1, 2, 32 / 6),  # two, of 3 activations each
         ("table", 2, 2, 16 / 3),
