@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from soniq_dse.runtime.pack import PackedNetwork
 sys.path.append(str(Path(__file__).resolve().parents[3]))  # benchmarks are not installed
 frame = pytest.importorskip("benchmarks._frame")
 networks = pytest.importorskip("benchmarks._networks")
+network_peers = pytest.importorskip("benchmarks._network_peers")
 end_to_end = pytest.importorskip("benchmarks.end_to_end")
 
 
@@ -59,8 +61,8 @@ def test_a_gain_is_the_median_of_rounds_over_the_best_int8_library() -> None:
 
 
 def test_nowhere_slower_speaks_of_the_slowest_and_only_once_all_are_there() -> None:
-    all_of_them = [measured(name, "w4a4") for name in end_to_end.CONVOLUTIONAL]
-    all_of_them[1] = measured(end_to_end.CONVOLUTIONAL[1], "w4a4", (8.0, 8.0, 8.0))
+    all_of_them = [measured(name, "w4a4") for name in end_to_end.OF_IMAGES]
+    all_of_them[1] = measured(end_to_end.OF_IMAGES[1], "w4a4", (8.0, 8.0, 8.0))
     found = {goal.id: goal for goal in end_to_end.goals_of(by_part(*all_of_them))}
     assert found["E4a"].value == 5 / 8
     assert not found["E4a"].met
@@ -103,7 +105,7 @@ def test_a_random_network_runs_as_the_golden_arithmetic_says(palette: str) -> No
     trunk = net.relu(net.add(net.conv(net.quantize(inner, signed=False), 16, 1), trunk))
     flat = net.flatten(net.pool(trunk, "avg_pool2d", 8))
     net.linear(net.quantize(flat, signed=False, palette="w8a8"), 5)
-    packed = networks.random_network(net.network(), end_to_end.MIXES[palette])
+    packed = networks.random_network(PackedNetwork(net.network(), net.arrays), end_to_end.MIXES[palette])
     kinds = {node.quantizer.palette.name for node in packed.network.nodes if node.op == "quantize"}
     assert kinds == {"w8a8", "+".join(level.name for level, _ in end_to_end.MIXES[palette])}
     assert check(packed, networks.sample_of((3, 8, 8))).exact
@@ -123,15 +125,31 @@ def test_tuning_gives_the_kernels_measured_here(monkeypatch: pytest.MonkeyPatch,
     assert kernels == [tuned.of(shape).taken.symbol for shape in packed.shapes(1)]
 
 
-def test_peers_run_the_graph_that_we_run() -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
+def convolutional() -> NetworkFactory:
     net = NetworkFactory((3, 8, 8), "w2a2")
     trunk = net.relu(net.conv(net.quantize("x", signed=True), 8, 3, padding=(1, 1), stride=(2, 2)))
-    inner = net.conv(net.quantize(trunk, signed=False), 8, 3, padding=(1, 1), groups=8)
+    inner = net.clip(net.conv(net.quantize(trunk, signed=False), 8, 3, padding=(1, 1), groups=8), 6.0)
     pooled = net.pool(net.relu(net.add(inner, trunk)), "avg_pool2d", 4)
     net.linear(net.quantize(net.flatten(pooled), signed=False), 5)
-    model = networks.onnx_model(net.network())
-    for one in (model, networks.quantized_onnx(model, (3, 8, 8))):
+    return net
+
+
+def of_tokens() -> NetworkFactory:
+    net = NetworkFactory((3, 8, 8), "w2a2")
+    patches = net.conv(net.quantize("x", signed=True), 12, 4, stride=(4, 4))
+    codes = net.quantize(net.layer_norm(net.add_constant(net.tokens(patches))), signed=True)
+    mixed = net.attention(*(net.linear(codes, 12) for _ in range(3)), 2)
+    net.linear(net.quantize(net.mean_tokens(mixed), signed=True), 5)
+    return net
+
+
+@pytest.mark.parametrize("build", [convolutional, of_tokens])
+def test_peers_run_the_graph_that_we_run(build: Callable[[], NetworkFactory]) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    net = build()
+    model = network_peers.onnx_model(PackedNetwork(net.network(), net.arrays))
+    quantized = [network_peers.quantized_onnx(model, (3, 8, 8), layers_only=only) for only in (False, True)]
+    for one in (model, *quantized, network_peers.dynamic_onnx(model)):
         session = onnxruntime.InferenceSession(one, providers=["CPUExecutionProvider"])
         (outputs,) = session.run(None, {"x": networks.sample_of((3, 8, 8))})
         assert outputs.shape == (1, 5)
