@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ LISTS = ("machines", "allocators")
 """Keys whose values make a run each; the flags ``--hw`` and ``--allocator`` stand for one."""
 BUDGETS = "budgets"
 """Bits per weight, for every palette of several levels that names no budget."""
+MOST_RUNS = 100
+PLAN_S = 15.0
+"""For a machine that was not priced before: digits_cnn, CPU time of an AMD EPYC 9004 that had other work besides."""
 FORBIDDEN = ("run-file", "dry-run", "json", "fresh", "hw", "allocator")
 
 
@@ -31,8 +35,8 @@ class RunFile:
     allocators: tuple[str, ...]
 
 
-def read(path: Path, parameters: Sequence[click.Parameter]) -> RunFile:
-    """The run file at ``path`` for a command with ``parameters``.
+def read(path: Path, ctx: click.Context) -> RunFile:
+    """The run file at ``path`` for the command of ``ctx``.
 
     Raises:
         UserError: it cannot be read, is no YAML, or has a key or a value that means nothing, with its line.
@@ -40,7 +44,7 @@ def read(path: Path, parameters: Sequence[click.Parameter]) -> RunFile:
     tree = _tree(path)
     of_key = {
         option.lstrip("-"): parameter
-        for parameter in parameters
+        for parameter in ctx.command.params
         for option in parameter.opts
         if option.lstrip("-") not in FORBIDDEN
     }
@@ -55,9 +59,7 @@ def read(path: Path, parameters: Sequence[click.Parameter]) -> RunFile:
         elif value is None or value == []:
             raise UserError(f"{where}: expected a value, or no such key, got nothing")
         else:
-            parameter = of_key[key]
-            is_many = getattr(parameter, "multiple", False) and isinstance(value, list)
-            defaults[str(parameter.name)] = [_text(one, where) for one in value] if is_many else _text(value, where)
+            defaults[str(of_key[key].name)] = _checked(value, of_key[key], ctx, where)
     if BUDGETS in tree:
         if "palettes" not in defaults:
             raise UserError(f"{path} {BUDGETS}: expected palettes beside it, got none")
@@ -81,18 +83,20 @@ def multiplied(asked: Mapping[str, Any], run_file: RunFile | None, given: Collec
     share a store.
     """
     asked = dict(asked)
-    varied = list(itertools.product(*map(_settings, asked.pop("vary"))))
+    fields = [_settings(text) for text in asked.pop("vary")]
     machines = asked.pop("hw") or (() if run_file is None else run_file.machines)
     allocators = () if run_file is None or "allocator" in given else run_file.allocators
-    for what, values in (("machines", machines), ("allocators", allocators)):
-        twice = next((value for value in values if list(values).count(value) > 1), None)
-        if twice is not None:
-            raise UserError(f"{what}: expected each once, got {twice!r} more often")
+    names = [setting.partition("=")[0] for settings in fields for setting in settings[:1]]
+    settings_of_all = [setting for settings in fields for setting in settings]
+    for what, values in (("machines", machines), ("allocators", allocators), ("--vary", names + settings_of_all)):
+        _refuse_twice(what, values)
+    _refuse_too_many({"machines": machines, **dict(zip(names, fields, strict=True)), "allocators": allocators})
+    varied = list(itertools.product(*fields))
     runs = list(itertools.product(machines or (None,), varied, allocators or (asked["allocator"],)))
     if len(runs) == 1:
         hw, settings, allocator = runs[0]
         return Runs(({**asked, "hw": hw, "settings": settings, "allocator": allocator},))
-    root = root_of(asked, run_file, machines, [setting for settings in varied for setting in settings])
+    root = root_of(asked, run_file, machines, settings_of_all)
     store = asked["store"] or beside(root, "store", inside=bool(asked["out"]))
     found = []
     for hw, settings, allocator in runs:
@@ -101,6 +105,26 @@ def multiplied(asked: Mapping[str, Any], run_file: RunFile | None, given: Collec
         out = beside(root, _as_file_name("-".join(words)), inside=bool(asked["out"]))
         found.append({**asked, **own, "out": out})
     return Runs(tuple(found), beside(root, "joint", inside=bool(asked["out"])))
+
+
+def _refuse_twice(what: str, values: Sequence[str]) -> None:
+    twice = next((value for value in values if list(values).count(value) > 1), None)
+    if twice is not None:
+        raise UserError(f"{what}: expected each once, got {twice!r} more often")
+
+
+def _refuse_too_many(lists: Mapping[str, Sequence[str]]) -> None:
+    """Before anything is planned: a machine is priced cycle by cycle."""
+    counts = {name: len(values) for name, values in lists.items() if len(values) > 1}
+    total = math.prod(counts.values())
+    if total > MOST_RUNS:
+        product = " x ".join(f"{count} {name}" for name, count in counts.items())
+        longest = max(counts, key=lambda name: counts[name])
+        raise UserError(
+            f"expected at most {MOST_RUNS} runs of one command, got {total} ({product}), which take about "
+            f"{total * PLAN_S / 3600:.3g} hours to plan alone; give fewer values of {longest}, or ask of one machine: "
+            "estimate --set FIELD=N, explore --what-if FIELD=N"
+        )
 
 
 def root_of(
@@ -153,6 +177,19 @@ def _tree(path: Path) -> Any:
 
 def _is_plain(value: Any) -> bool:
     return isinstance(value, str | int | float)
+
+
+def _checked(value: Any, parameter: click.Parameter, ctx: click.Context, where: str) -> Any:
+    """The value as the flag takes it; refused here, where its line is known."""
+    if getattr(parameter, "multiple", False):
+        text: Any = [_text(one, where) for one in (value if isinstance(value, list) else [value])]
+    else:
+        text = _text(value, where)
+    try:
+        parameter.process_value(ctx, text)
+    except click.BadParameter as error:
+        raise UserError(f"{where}: {error.message}") from error
+    return text
 
 
 def _text(value: Any, where: str) -> Any:

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from soniq_dse.cli._common import console, json_option, pricing, print_json, tab
 from soniq_dse.cli._run_file import RunFile, multiplied, read
 
 if TYPE_CHECKING:
-    from soniq_dse.explore import Forecast, Notify, Outcome, Plan
+    from soniq_dse.explore import Forecast, Notify, Options, Outcome, Plan
 
 LINE_SECONDS = 15.0
 """Without a terminal, a line of progress at most this often."""
@@ -91,7 +92,7 @@ def _run_file(ctx: click.Context, option: click.Parameter, path: Path | None) ->
     """What the file says becomes the defaults of the flags."""
     if path is None:
         return None
-    found = read(path, ctx.command.params)
+    found = read(path, ctx)
     ctx.default_map = {**(ctx.default_map or {}), **found.defaults}
     return found
 
@@ -174,16 +175,15 @@ def command(dry_run: bool, as_json: bool, run_file: RunFile | None, **asked: Any
     Trains every palette worth exploring with SONIQ, predicts and measures the latency of each design, and writes a
     report page with the Pareto front. Exit code 1: finished, but some designs failed (they are named).
     """
-    from soniq_dse.explore import Options, explore, make_plan
+    from soniq_dse.explore import Options, explore
 
     if asked["needs"] and asked["executor"] != "ray":
         raise click.BadParameter("expected --executor ray beside it: it is of cluster nodes", param_hint="--need")
     asked["jobs"] = asked["jobs"] or _cores(on_cluster=asked["executor"] == "ray" and not dry_run)
     ctx = click.get_current_context()
     given = {name for name in asked if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
-    with pricing():
-        runs = multiplied(asked, run_file, given)
-        plans = [make_plan(Options(**one)) for one in runs.options]
+    runs = multiplied(asked, run_file, given)
+    plans = _planned([Options(**one) for one in runs.options])
     if dry_run:
         _print_plans(plans, as_json)
         return
@@ -203,6 +203,23 @@ def command(dry_run: bool, as_json: bool, run_file: RunFile | None, **asked: Any
             click.echo(f"failed: {name}: {reason}", err=True)
     if any(outcome.failures for outcome in outcomes):
         raise SystemExit(1)
+
+
+def _planned(options: Sequence[Options]) -> list[Plan]:
+    """The plans; a machine that cannot be is refused before any is priced, and who waits is told how long."""
+    from soniq_dse.explore import machine_of, make_plan
+
+    plans: list[Plan] = []
+    for one in options:
+        machine_of(one.hw, one.settings)
+    for one in options:
+        started = time.monotonic()
+        with pricing():
+            plans.append(make_plan(one))
+        if len(plans) == 1 < len(options):
+            left = _left((time.monotonic() - started) * (len(options) - 1))
+            click.echo(f"planning {len(options)} runs: {left} at most", err=True)
+    return plans
 
 
 def _print_joint(plans: Sequence[Plan], outcomes: Sequence[Outcome], folder: Path, *, quiet: bool) -> None:
@@ -272,8 +289,6 @@ def _bar(plan: Plan) -> Iterator[Notify]:
 
 
 def _lines() -> Notify:
-    import time
-
     last = time.monotonic()
 
     def notify(progress: Any) -> None:

@@ -29,7 +29,7 @@ from soniq_dse.kernels.catalog import (
     packed_activation_bits,
     token_bits,
 )
-from soniq_dse.kernels.code import KernelCode, kept_code
+from soniq_dse.kernels.code import KernelCode, shared_code
 from soniq_dse.kernels.loops import kept_loop
 from soniq_dse.records.choice import KernelChoice, PartShape
 from soniq_dse.records.cost import HotLoop, KernelSpec
@@ -104,7 +104,7 @@ class Chooser:
     hw: HardwareModel
     model: Base
     loop_of: Callable[[str], HotLoop | None] = kept_loop
-    code_of: Callable[[str], KernelCode | None] = kept_code
+    code_of: Callable[[str], KernelCode | None] = shared_code
     ways: dict[tuple[PartShape, int, int], Way] = field(default_factory=dict)
     _natives: tuple[NativeLevel, ...] = field(init=False)
     _energy: Energy | None = field(init=False)

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from soniq_dse.agreement import agree
 from soniq_dse.cost.network import estimate
 from soniq_dse.errors import UserError
+from soniq_dse.explore._asked import machine_of
 from soniq_dse.explore._budgets import budget_of, overdrawn
 from soniq_dse.explore._confusion import confusion
 from soniq_dse.explore._measure import Measurer
@@ -54,6 +55,7 @@ __all__ = [
     "cluster_cores",
     "explore",
     "forecast",
+    "machine_of",
     "make_plan",
 ]
 

@@ -8,7 +8,7 @@ import json
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from soniq_dse.errors import UserError
@@ -104,6 +104,12 @@ def kept_code(symbol: str, folder: Path | None = None) -> KernelCode | None:
     fields = json.loads(gzip.decompress(path.read_bytes()))
     image = tuple((int(address), bytes.fromhex(data)) for address, data in fields["image"].items())
     return KernelCode(kernel(symbol), fields["functions"], image, fields["source_sha256"])
+
+
+@lru_cache(maxsize=512)
+def shared_code(symbol: str) -> KernelCode | None:
+    """``kept_code``, read and translated once for all machines."""
+    return kept_code(symbol)
 
 
 def keep_code(code: KernelCode, folder: Path) -> None:

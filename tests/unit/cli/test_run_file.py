@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from soniq_dse.cli._run_file import multiplied, read
+from soniq_dse.cli._run_file import multiplied
 from soniq_dse.cli.explore import command
 from soniq_dse.errors import UserError
 
@@ -73,6 +73,25 @@ def test_what_varies_needs_a_field_and_values(text: str) -> None:
         multiplied({name: value for name, value in values.items() if name != "run_file"}, None, {"vary"})
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--vary", "ports.vector=2,2"], "--vary: expected each once, got 'ports.vector=2' more often"),
+        (["--vary", "rob=2,3", "--vary", "rob=4"], "--vary: expected each once, got 'rob' more often"),
+        (
+            [word for i in range(9) for word in ("--vary", f"f{i}={','.join(map(str, range(50)))}")],
+            "expected at most 100 runs of one command, got 1953125000000000 (50 f0 x 50 f1",
+        ),
+    ],
+)
+def test_a_space_of_machines_that_is_none_is_refused_before_it_is_planned(flags: list[str], message: str) -> None:
+    values = command.make_context("explore", flags).params
+    values.pop("run_file")
+    with pytest.raises(UserError) as caught:
+        multiplied(values, None, {"vary"})
+    assert message in str(caught.value)
+
+
 def test_flags_override_the_file(tmp_path: Path) -> None:
     (run,) = asked(tmp_path, "--hw", "neon", "--allocator", "fisher", "--palettes", "w4a4", "--search-budget", "7")
     assert (run["hw"], run["allocator"], run["palettes"], run["search_epochs"]) == ("neon", "fisher", ("w4a4",), 7)
@@ -93,6 +112,12 @@ def test_flags_override_the_file(tmp_path: Path) -> None:
         ("model:\n", ":1 model: expected a value, or no such key, got nothing"),
         ("machines: [avx512, neon, avx512]\n", "machines: expected each once, got 'avx512' more often"),
         ("hw: avx2\n", ":1 hw: expected a flag of explore"),
+        ("model: m\nepochs: [1, 2]\n", ":2 epochs: expected three numbers of epochs"),
+        ("palettes: [w2a2, w2a2]\n", ":1 palettes: expected each value once, got 'w2a2' more often"),
+        ("\nseeds: 0\n", ":2 seeds: 0 is not in the range x>=1"),
+        ("executor: cloud\n", ":1 executor: 'cloud' is not one of 'process', 'here', 'ray'"),
+        ("need: [GPU=none]\n", ":1 need: expected a resource such as isa:avx512 or GPU=1"),
+        ("measure: perhaps\n", ":1 measure: 'perhaps' is not a valid boolean"),
     ],
 )
 def test_mistakes_are_named_with_their_line(text: str, message: str, tmp_path: Path) -> None:
@@ -103,11 +128,9 @@ def test_mistakes_are_named_with_their_line(text: str, message: str, tmp_path: P
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="No such file"):
-        read(tmp_path / "none.yaml", command.params)
+        asked(tmp_path, "--run-file", str(tmp_path / "none.yaml"))
 
 
-def test_a_wrong_value_is_refused_as_that_of_the_flag(tmp_path: Path) -> None:
-    with pytest.raises(click.BadParameter, match="expected three numbers of epochs"):
-        asked(tmp_path, text="epochs: [1, 2]\n")
-    with pytest.raises(click.BadParameter, match="expected each value once, got 'w2a2' more often"):
-        asked(tmp_path, text="palettes: [w2a2, w4a4, w2a2]\n")
+def test_a_single_value_stands_for_a_list_of_one(tmp_path: Path) -> None:
+    (run,) = asked(tmp_path, text="pin: head=w4a4\nvary: ports.vector=2\n")
+    assert (run["pins"], run["settings"]) == (("head=w4a4",), ("ports.vector=2",))
