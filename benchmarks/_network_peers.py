@@ -95,7 +95,8 @@ class _Graph:
             self._linear(node, inputs[0])
         elif isinstance(node, PoolNode):
             kind = "MaxPool" if node.op == "max_pool2d" else "AveragePool"
-            self.op(kind, inputs, name, kernel_shape=node.kernel, strides=node.stride)
+            window = {"kernel_shape": node.kernel, "strides": node.stride, "pads": [*node.padding, *node.padding]}
+            self.op(kind, inputs, name, **window)
         elif isinstance(node, ClipNode):
             bounds = (self.constant("zero", np.float32(0)), self.constant(f"{name}.most", np.float32(node.most)))
             self.op("Clip", [*inputs, *bounds], name)

@@ -59,11 +59,12 @@ class Network:
 
 
 def resnet18_imagenet() -> nn.Module:
-    """ResNet-18 in its form for 224x224 images: a 7x7 stem of stride 2, a max pool, four stages, 1000 classes."""
+    """ResNet-18 in its form for 224x224 images: a 7x7 stem of stride 2, a 3x3 max pool of stride 2, four stages, 1000
+    classes."""
     body = cifar_resnet((64, 128, 256, 512), blocks_per_stage=2, n_classes=1000)
     body[0] = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
     parts = list(body.named_children())
-    parts.insert(3, ("max_pool", nn.MaxPool2d(2)))
+    parts.insert(3, ("max_pool", nn.MaxPool2d(3, 2, padding=1)))
     return nn.Sequential(OrderedDict(parts))
 
 

@@ -238,9 +238,9 @@ def notes() -> list[str]:
         "",
         "Shares of a mix are rounded to segments of 64 channels in layers of 256 and more. Kernels are the "
         "fastest for each part of a layer, measured as `soniq-dse run --autotune` does; a quick run takes what is "
-        "known, then what the cost model chooses. ResNet-18 at 224x224 has a max pool of 2x2. Of the ViT (64 patches, "
-        "width 192, six blocks) ours computes LayerNorm, attention and sums in fp32; its peers come in three forms: "
-        "all that onnxruntime\'s static quantisation takes, products with weights alone, and dynamic quantisation.",
+        "known, then what the cost model chooses. Of the ViT (64 patches, width 192, six blocks) ours computes "
+        "LayerNorm, attention and sums in fp32; its peers come in three forms: all that onnxruntime's "
+        "static quantisation takes, products with weights alone, and dynamic quantisation.",
         "",
         "Where goals are missed on the Zen 4, by `soniq-dse run --breakdown` of the same networks. "
         "ResNet-20, w1a1: layers of 16 channels take half of the time, a third of which is the epilogue and residuals "
