@@ -239,7 +239,7 @@ class LayerCoster:
 def block_rows_of(out_channels: int, kernel: Kernel, cols: int, rows: int) -> int:
     """Rows that the layer driver takes at a time (``kernels.layer.block_rows``)."""
     widest = max(out_channels, _round_up(cols, kernel.cols))
-    return min(fitting_rows(widest), rows)
+    return fitting_rows(rows, widest)
 
 
 def _product(kernel: Kernel, rows: int, block: int, cols: int, taps: int, k: int) -> tuple[float, float]:

@@ -95,13 +95,15 @@ def tile_layer(
 def block_rows(parts: Sequence[Part], rows: int, cols: int) -> int:
     """Rows of a block of ``cols`` columns: see ``TILE_BYTES``."""
     widest = max(cols, *(round_up(min(part.cols, cols), part.kernel.spec.tile[1]) for part in parts))
-    return min(fitting_rows(widest), rows)
+    return fitting_rows(rows, widest)
 
 
-def fitting_rows(cols: int) -> int:
-    """Rows of ``cols`` columns that a block holds."""
+def fitting_rows(rows: int, cols: int) -> int:
+    """Rows of a block: as many as fit of ``cols`` columns, or fewer where the last block would hold next to none."""
     twice = 2 * BLOCK_MULTIPLE
-    return max(TILE_BYTES // (4 * cols) // twice * twice, BLOCK_MULTIPLE)
+    most = max(TILE_BYTES // (4 * cols) // twice * twice, BLOCK_MULTIPLE)
+    is_thin = 0 < 4 * (rows % most) < most
+    return ceil(rows / ceil(rows / most)) if is_thin else min(most, rows)
 
 
 def shares(rows: int, cols: int, column_step: int, threads: int) -> tuple[int, int]:

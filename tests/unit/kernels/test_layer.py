@@ -185,6 +185,8 @@ def test_blocks_fill_the_tile() -> None:
     assert block_rows([part], 1024, 64) == 48  # 16 KiB / 256 B = 64, to a multiple of 24
     assert block_rows([part], 1024, 4096) == 12
     assert block_rows([part], 3, 64) == 3
+    assert block_rows([part], 49, 4096) == 10  # 12 would leave one row
+    assert block_rows([part], 51, 4096) == 12
 
 
 def test_narrow_rows_go_through_the_epilogue_together() -> None:
