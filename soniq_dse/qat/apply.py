@@ -18,6 +18,7 @@ from soniq_dse.qat.problem import ClassSize, Levels, Problem
 from soniq_dse.records.design import Assignment, Candidate
 from soniq_dse.records.palette import FLOAT_BITS, Level, Palette
 from soniq_dse.records.workload import Node, TensorClass, Workload
+from soniq_dse.workloads.calls import MOVES
 from soniq_dse.workloads.pins import graph_of
 
 WEIGHT_ONLY_BITS = (2, 4, 8)
@@ -322,7 +323,8 @@ def _class_size(workload: Workload, tensor_class: TensorClass) -> ClassSize:
 
 def _refuse_unsupported(workload: Workload) -> None:
     if workload.unsupported:
-        first, more = workload.unsupported[0], len(workload.unsupported) - 1
+        computes = [part for part in workload.unsupported if part.op not in MOVES]
+        first, more = [*computes, *workload.unsupported][0], len(workload.unsupported) - 1
         rest = f" (and {more} more)" if more else ""
         raise UserError(
             f"model {workload.name}: expected operators that the integer network has, "

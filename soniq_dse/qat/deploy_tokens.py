@@ -71,10 +71,11 @@ class TokenNodes:
         return EmbeddingNode(**common, table=self._put(table), scale=self._put(scale))
 
     def _layer_norm(self, node: Node, common: dict[str, Any]) -> LayerNormNode:
-        module = self._module(node)
-        bias = torch.zeros_like(module.weight) if module.bias is None else module.bias
-        eps = float(np.float32(module.eps))
-        return LayerNormNode(**common, gain=self._put(_fp32(module.weight)), bias=self._put(_fp32(bias)), eps=eps)
+        gain = attrgetter(node.attributes["gain"])(self._quantized.model)
+        has_bias = "bias" in node.attributes
+        bias = attrgetter(node.attributes["bias"])(self._quantized.model) if has_bias else torch.zeros_like(gain)
+        eps = float(np.float32(node.attributes["eps"]))
+        return LayerNormNode(**common, gain=self._put(_fp32(gain)), bias=self._put(_fp32(bias)), eps=eps)
 
     def _attention(self, node: Node, common: dict[str, Any]) -> AttentionNode:
         exact = {

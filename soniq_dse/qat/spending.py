@@ -24,6 +24,8 @@ def within_budget(
 ) -> Levels:
     """What ``allocator`` makes of the model's budget; where that is of costs, within what ``cost_of`` says of it."""
     problem = quantized.problem
+    if not problem.classes:
+        return {}  # all levels are pinned
     if problem.costs is None or cost_of is None:
         return allocator.allocate(problem, logits)
     return spend(

@@ -151,9 +151,14 @@ def owner_of(node: torch.fx.Node, weight: Any, kind: type[nn.Module], context: C
         owner, leaf = caller, "weight"  # of several modules that share a weight, the one that runs
     module = context.model.get_submodule(owner)
     if not isinstance(module, kind) or leaf != "weight":
-        return "", f"its weight {path!r} belongs to {type(module).__name__}; {wanted}"
+        split = isinstance(module, nn.MultiheadAttention)
+        hint = "; soniq_dse.workloads.split_attention(model) gives it such layers" if split else ""
+        return "", f"its weight {path!r} belongs to {type(module).__name__}; {wanted}{hint}"
     if context.uses[weight.name] > 1:
-        return owner, f"its weight is read {context.uses[weight.name]} times; one assignment cannot follow all inputs"
+        return owner, (
+            f"its weight is read {context.uses[weight.name]} times; one assignment cannot follow all inputs, so give "
+            "every call a module with a weight of its own"
+        )
     if owner not in context.captured.called or owner != caller:
         return owner, f"{owner}.weight is read without calling the module {owner}, so its input is out of reach"
     return owner, ""

@@ -26,7 +26,7 @@ def fused(nodes: list[Node], unsupported: list[Unsupported]) -> tuple[list[Node]
     for node in nodes:
         if node.op == "scaled_dot_product_attention":
             found.attention(node)
-        elif node.op == "transpose":
+        elif node.op in ("transpose", "permute"):
             found.tokens(node)
     result = found.result(nodes[-1].name)
     left = {node.name: node.op for node in result}
@@ -64,7 +64,7 @@ class _Fusion:
         self._made |= {source.name: source for source, _ in split if source.op == "part"}
 
     def tokens(self, node: Node) -> None:
-        """Make the transpose ``node`` of an image without its second axis one node."""
+        """Make ``node``, the transpose of an image without its second axis one node."""
         before = self._nodes[node.inputs[0]] if node.inputs else node
         image = self._nodes[before.inputs[0]] if before.op in _RESHAPES and before.inputs else None
         if image is None or len(image.shape) != 4 or before.shape[:2] != image.shape[:2] or len(before.shape) != 3:

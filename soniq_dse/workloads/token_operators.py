@@ -14,6 +14,8 @@ _OUTSIDE = "only tables of nn.Embedding modules without max_norm, read at token 
 
 
 def _embedding(node: torch.fx.Node, args: dict[str, Any], context: Context) -> Operator:
+    if _counts(args["indices"]):
+        return Operator("embedding", identity=True)  # a table of places: ``places`` says how much of it
     owner, reason = owner_of(node, args["weight"], nn.Embedding, context)
     indices = args["indices"].meta["val"]
     if not reason and (indices.dtype != torch.int64 or indices.ndim != 2):
@@ -27,12 +29,30 @@ def _layer_norm(node: torch.fx.Node, args: dict[str, Any], context: Context) -> 
     shape = shape_of(args["input"])
     if list(args["normalized_shape"]) != [shape[-1]] or len(shape) not in (2, 3):
         return None
-    owner = ""
-    if args.get("weight") is not None:
-        owner, reason = owner_of(node, args["weight"], nn.LayerNorm, context)
-        if reason and not owner:
-            return None
-    return Operator("layer_norm", {"eps": float(args["eps"])}, module=owner) if owner else None
+    gain, bias = (_path(args.get(name), context) for name in ("weight", "bias"))
+    if gain is None or (bias is None and args.get("bias") is not None):
+        return None
+    attributes = {"eps": float(args["eps"]), "gain": gain, **({} if bias is None else {"bias": bias})}
+    return Operator("layer_norm", attributes)
+
+
+def _path(term: Any, context: Context) -> str | None:
+    """The path of a parameter or buffer."""
+    return context.captured.parameters.get(term.name) if isinstance(term, torch.fx.Node) else None
+
+
+def _arange(node: torch.fx.Node, args: dict[str, Any], context: Context) -> Operator | None:
+    return Operator("arange", identity=True) if _counts(node) else None
+
+
+def _counts(numbers: Any) -> bool:
+    """Whether they are 0, 1, 2 ...: the places of tokens."""
+    if not isinstance(numbers, torch.fx.Node) or numbers.op != "call_function":
+        return False
+    op, args = call_of(numbers)
+    if op == "unsqueeze":
+        return args["dim"] == 0 and _counts(args["self"])
+    return op == "arange" and (args.get("start", 0), args.get("step", 1)) == (0, 1)
 
 
 def _slice(node: torch.fx.Node, args: dict[str, Any], context: Context) -> Operator | None:
@@ -119,6 +139,8 @@ def _constant(term: Any, context: Context) -> str | None:
         )
     if isinstance(term, torch.fx.Node) and term.op == "call_function":
         op, args = call_of(term)
+        if op == "embedding" and _counts(args["indices"]):
+            return _constant(args["weight"], context)
         found = _slice(term, args, context) if op == "slice" else None
         return _constant(args["self"], context) if found is not None and found.identity else None
     return None
@@ -159,6 +181,8 @@ def _kept(node: torch.fx.Node, attributes: dict[str, Any]) -> Operator:
 
 
 CONVERT: dict[str, Callable[[torch.fx.Node, dict[str, Any], Context], Operator | None]] = {
+    "arange": _arange,
+    "unsqueeze": _arange,
     "embedding": _embedding,
     "layer_norm": _layer_norm,
     "slice": _slice,

@@ -135,6 +135,44 @@ def test_tables_are_8_bit_and_counted() -> None:
     assert abs(size_bytes(network) - packed.size_bytes) <= 0.1 * packed.size_bytes
 
 
+class OwnNorm(nn.Module):
+    """LayerNorm by a class of one's own, as nanoGPT has it."""
+
+    def __init__(self, *, bias: bool) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.rand(WIDTH)), nn.Parameter(torch.rand(WIDTH)) if bias else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``[n, length, WIDTH]`` -> the same."""
+        return nn.functional.layer_norm(x, self.weight.shape, self.weight, self.bias, 1e-3)
+
+
+class CountedPlaces(nn.Module):
+    """Places looked up in a table, which has more of them than there are tokens."""
+
+    def __init__(self, bias: bool, batched: bool) -> None:
+        super().__init__()
+        self.table, self.places = nn.Embedding(TOKENS, WIDTH), nn.Embedding(2 * LENGTH, WIDTH)
+        self.norm, self.head, self.batched = OwnNorm(bias=bias), nn.Linear(WIDTH, TOKENS), batched
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """``[n, length]`` -> ``[n, length, TOKENS]``."""
+        places = torch.arange(0, tokens.shape[1], device=tokens.device)
+        return self.head(self.norm(self.table(tokens) + self.places(places[None] if self.batched else places)))
+
+
+@pytest.mark.parametrize(("bias", "batched"), [(True, False), (False, True)])
+def test_places_of_a_table_and_a_norm_of_ones_own(bias: bool, batched: bool) -> None:
+    torch.manual_seed(0)
+    tokens = torch.randint(0, TOKENS, (24, LENGTH))
+    network, arrays, expected = deployed(CountedPlaces(bias, batched), tokens)
+    assert [node.op for node in network.nodes] == [
+        "input", "embedding", "add_constant", "layer_norm", "quantize", "linear",
+    ]  # fmt: skip
+    outputs = golden.evaluate(network, arrays, tokens.numpy())
+    assert np.median(np.abs(outputs - expected)) <= 1e-5 * np.abs(expected).max()
+
+
 def test_numbers_that_are_no_tokens_are_refused() -> None:
     torch.manual_seed(0)
     tokens = torch.randint(0, TOKENS, (4, LENGTH))

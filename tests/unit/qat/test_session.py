@@ -79,6 +79,17 @@ def test_a_loop_that_resumes_ends_in_the_same_bits(stop: int, tmp_path: Path) ->
     assert after.session.assignment() == whole.session.assignment()
 
 
+@pytest.mark.parametrize("palette", ["w2a2+w4a4", "w4a4"])
+def test_a_model_of_pinned_layers_alone(palette: str) -> None:
+    model, inputs = nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), BATCHES[0][0]
+    session = soniq_dse.quantize(model.train(), palette, inputs, budget_bits=4.0)
+    session.finetune()
+    network, arrays = session.deploy()
+    with torch.no_grad():
+        expected = model.eval()(inputs).numpy()
+    np.testing.assert_allclose(golden.evaluate(network, arrays, inputs.numpy()), expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("allocator", ["soniq", "uniform"])
 def test_the_loop_ends_in_an_integer_network(allocator: str) -> None:
     loop = Loop(allocator)
