@@ -73,13 +73,13 @@ def tile_layer(
     elif shared_rows > BLOCK_MULTIPLE:
         columns = min(cols, round_up(WIDE_COLUMNS, step))
         columns_first = columns < cols
-    rows = block_rows(parts, shared_rows, columns)
     band_rows = 1 if pool == (1, 1) else pool[0] * geometry.out_size[1]
+    rows = band_rows if band_rows > 1 else block_rows(parts, shared_rows, columns)
     sums_are_dense = one_group and all(cols % part.kernel.spec.tile[1] == 0 for part in parts)
     at_once = max(1, EPILOGUE_COLUMNS // cols) if sums_are_dense and column_shares == 1 else 1
     sizes = {
         "acc": 4 * rows * max(round_up(min(part.cols, columns), part.kernel.spec.tile[1]) for part in parts),
-        "tile": 4 * max(rows, band_rows) * cols,
+        "tile": 4 * rows * cols,
         "pointers": 8 * rows * geometry.taps,
         "folded_codes": max(rows * part.k if part.folded else 0 for part in parts),
         "folded_rows": max(rows * part.kernel.a_row_stride(part.k) if part.folded else 0 for part in parts),

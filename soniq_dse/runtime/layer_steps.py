@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -64,10 +65,13 @@ class LayerPlanner:
     def emit(self, node: Conv2dNode | LinearNode) -> None:
         """Add the steps of ``node`` and of what its epilogue absorbs."""
         geometry, weights = self._geometry(node), self._weights(node)
+        epilogue = self._graph.epilogue(node.name)
+        pool = self._pool_of_sums(epilogue, weights)
+        if pool is not None:
+            weights, epilogue.output = _rising(weights), pool.name
+            epilogue.absorbed.add(pool.name)
         depthwise = depthwise_kernel(driver_flags(self._features)) if weights.is_depthwise else None
         parts = plan_parts(weights, geometry, self._load, depthwise)
-        epilogue = self._graph.epilogue(node.name)
-        pool = self._pool_of_bands(epilogue.output)
         window = (1, 1) if pool is None else pool.kernel
         tiling = tile_layer(parts, geometry, weights.weight.shape[0], self._plan.threads, window)
         self._plan.buffer(SCRATCH, tiling.shares * tiling.scratch_bytes)
@@ -75,7 +79,7 @@ class LayerPlanner:
         self.absorbed |= epilogue.absorbed
         residual = None if epilogue.residual is None else self._plan.floats[epilogue.residual]
         dying = residual if self._dies_in(node.name, epilogue) else None
-        floats, codes, pools = self._outputs(epilogue.output, pool, dying)
+        floats, codes, pools = self._outputs(epilogue.output, dying)
         needed = (residual, *(image for _, image in images))
         self._plan.add(
             Kind.LAYER,
@@ -154,14 +158,16 @@ class LayerPlanner:
         )
         return strips, image
 
-    def _pool_of_bands(self, tensor: str) -> PoolNode | None:
-        """The max pool of fp32 that alone reads what a layer makes, if it can be done on bands (``cpu/layer.h``)."""
-        readers = [self._graph.nodes[name] for name in self._graph.consumers[tensor]]
-        if len(readers) != 1 or not isinstance(readers[0], PoolNode) or tensor == self._graph.output:
+    def _pool_of_sums(self, epilogue: Epilogue, weights: LayerWeights) -> PoolNode | None:
+        """The max pool that alone reads what a layer makes, if it can be done on raw sums (``cpu/layer.h``)."""
+        readers = [self._graph.nodes[name] for name in self._graph.consumers[epilogue.output]]
+        if len(readers) != 1 or not isinstance(readers[0], PoolNode) or epilogue.output == self._graph.output:
             return None
-        pool, height = readers[0], self._graph.shape(tensor)[1]
+        pool, height = readers[0], self._graph.shape(epilogue.output)[1]
         apart = pool.stride == pool.kernel != (1, 1) and pool.padding == (0, 0) and height % pool.kernel[0] == 0
-        return pool if pool.op == "max_pool2d" and apart and not self._quantizers_only(pool) else None
+        plain = epilogue.relu_first and epilogue.residual is None
+        one_part = len(weights.segments) == 1 and not weights.is_depthwise
+        return pool if pool.op == "max_pool2d" and apart and plain and one_part else None
 
     def _dies_in(self, layer: str, epilogue: Epilogue) -> bool:
         """Whether a layer is the last to read its residual, so that what it writes may take that one's place."""
@@ -173,17 +179,13 @@ class LayerPlanner:
         return earlier and not copies and epilogue.residual != self._graph.output
 
     def _outputs(
-        self, tensor: str, pool: PoolNode | None, dying: str | None
+        self, tensor: str, dying: str | None
     ) -> tuple[str | None, dict[str, str], list[tuple[PoolNode, str, str]]]:
-        """What a layer writes: its fp32 buffer if anything reads fp32, pooled where there is a ``pool`` of bands, and
-        in the place of the ``dying`` residual if there is one; per quantize node a buffer of codes; the pools that
-        follow on codes (node, buffer read, buffer written)."""
+        """What a layer writes: its fp32 buffer if anything reads fp32, in the place of the ``dying`` residual if
+        there is one; per quantize node a buffer of codes; the pools that follow on codes (node, buffer read, buffer
+        written)."""
         codes: dict[str, str] = {}
         pools: list[tuple[PoolNode, str, str]] = []
-        if pool is not None:
-            self.absorbed.add(pool.name)
-            pooled = self._plan.batch * prod(self._graph.shape(pool.name))
-            return self._plan.new_floats(pool.name, pooled), codes, pools
         elements = self._plan.batch * prod(self._graph.shape(tensor))
         reads_floats = tensor == self._graph.output
         for reader in self._graph.consumers[tensor]:
@@ -249,6 +251,12 @@ class LayerPlanner:
         kernels = tuple(dict.fromkeys(part.kernel.spec.symbol for part in parts))
         folded = any(part.folded for part in parts)
         self._plan.layers.append(LayerReport(node.name, kernels, macs, padded, folded, shapes))
+
+
+def _rising(weights: LayerWeights) -> LayerWeights:
+    """The same layer of one segment with the signs of its scales in its weights."""
+    sign = np.where(weights.scale[0] < 0, -1, 1).astype(np.int8)
+    return replace(weights, weight=weights.weight * sign[:, None, None, None], scale=np.abs(weights.scale))
 
 
 def first_fitting(shape: PartShape, features: Collection[str]) -> KernelSpec:

@@ -398,9 +398,10 @@ Finish finish_of(const SoniqLayer& layer) {
   return layer.relu_last ? kAddRelu : kAdd;
 }
 
-// The output that is made at once: n rows from row `first` on, columns `begin` to `end`; and where.
+// The output that is made at once: n rows from row `first` on, columns `begin` to `end`; the rows that pooling leaves of
+// them; and where.
 struct Window {
-  int64_t first, n, begin, end;
+  int64_t first, n, begin, end, pooled_first, pooled_n;
   int32_t* acc;
   float *tile, *out;
   const uint8_t** pointers;
@@ -423,14 +424,30 @@ SoniqPart columns_of(const SoniqPart& part, const Window& window) {
   return some;
 }
 
+// The sums of a band, the largest of each window in place of its rows.
+void pool_sums(const SoniqLayer& layer, int64_t ld, int32_t* sums) {
+  const int64_t width = layer.band_rows / layer.pool_height;
+  for (int64_t x = 0; x + layer.pool_width <= width; x += layer.pool_width) {
+    int32_t* const out = sums + x / layer.pool_width * ld;
+    const int32_t* const window = sums + x * ld;
+    for (int64_t i = 1; i < layer.pool_height * layer.pool_width; ++i) {
+      const int32_t *first = i == 1 ? window : out, *next = window + (i / layer.pool_width * width + i % layer.pool_width) * ld;
+      SONIQ_NO_ALIAS
+      for (int64_t c = 0; c < ld; ++c) out[c] = first[c] > next[c] ? first[c] : next[c];
+    }
+  }
+}
+
 void run_part(const SoniqLayer& layer, const SoniqPart& whole, const Window& window) {
   const SoniqPart part = columns_of(whole, window);
   if (part.cols <= 0) return;
-  const int64_t first = window.first, n = window.n, nr = part.kernel->nr, column = part.first_column;
+  const int64_t nr = part.kernel->nr, column = part.first_column;
   const int64_t ld_raw = (part.cols + nr - 1) / nr * nr;
-  point(layer, part, first, n, window.pointers);
-  if (part.run_codes > 0) fold(layer, part, n, window.pointers, window.folded_codes, window.folded_rows);
-  part.kernel->run(n, part.cols, part.taps, part.k, window.pointers, layer.block_rows, part.weights, window.acc, ld_raw);
+  point(layer, part, window.first, window.n, window.pointers);
+  if (part.run_codes > 0) fold(layer, part, window.n, window.pointers, window.folded_codes, window.folded_rows);
+  part.kernel->run(window.n, part.cols, part.taps, part.k, window.pointers, layer.block_rows, part.weights, window.acc, ld_raw);
+  if (layer.band_rows > 1) pool_sums(layer, ld_raw, window.acc);
+  const int64_t first = window.pooled_first, n = window.pooled_n;
   const float* residual = layer.residual == nullptr ? nullptr : layer.residual + first * layer.cols + column;
   SoniqCodesOut codes;
   if (layer.n_codes_out > 0) {
@@ -446,26 +463,13 @@ void run_part(const SoniqLayer& layer, const SoniqPart& whole, const Window& win
 // Codes of a further quantizer of the same tensor.
 void emit(const SoniqCodesOut& out, const SoniqLayer& layer, const Window& window) {
   const int64_t width = window.end - window.begin;
-  for (int64_t r = 0; r < window.n; ++r) {
-    uint8_t* __restrict codes = out.codes + (window.first + r) * out.ld + window.begin;
+  for (int64_t r = 0; r < window.pooled_n; ++r) {
+    uint8_t* __restrict codes = out.codes + (window.pooled_first + r) * out.ld + window.begin;
     const float* __restrict t = window.out + r * layer.cols + window.begin;
     const float *__restrict inverse = out.inverse + window.begin, *__restrict shift = out.shift + window.begin;
     const float *__restrict lo = out.lo + window.begin, *__restrict hi = out.hi + window.begin;
     SONIQ_NO_ALIAS
     for (int64_t i = 0; i < width; ++i) codes[i] = soniq_code(t[i], inverse[i], shift[i], lo[i], hi[i]);
-  }
-}
-
-// The columns from `begin` to `end` of a band in `tile`, pooled; each window in row-major order.
-void pool_band(const SoniqLayer& layer, const float* tile, int64_t begin, int64_t end, float* out) {
-  const int64_t width = layer.band_rows / layer.pool_height;
-  for (int64_t x = 0; x + layer.pool_width <= width; x += layer.pool_width, out += layer.cols) {
-    __builtin_memcpy(out + begin, tile + x * layer.cols + begin, (end - begin) * sizeof(float));
-    for (int64_t i = 1; i < layer.pool_height * layer.pool_width; ++i) {
-      const float* pixel = tile + (i / layer.pool_width * width + x + i % layer.pool_width) * layer.cols;
-      SONIQ_NO_ALIAS
-      for (int64_t c = begin; c < end; ++c) out[c] = larger_of(out[c], pixel[c]);
-    }
   }
 }
 
@@ -494,33 +498,26 @@ void soniq_layer_share(const SoniqLayer& layer, int64_t index) {
   const int64_t steps = (layer.cols + layer.column_step - 1) / layer.column_step, offset = index * layer.scratch_bytes;
   const int64_t begin = columns.begin(steps) * layer.column_step;
   const int64_t end = smaller(columns.end(steps) * layer.column_step, layer.cols);
-  float* const tile = shifted(layer.tile, offset);
-  Window window = {0, 0, 0, 0, static_cast<int32_t*>(shifted(layer.acc, offset)), tile, nullptr, shifted(layer.pointers, offset),
-                   shifted(layer.folded_codes, offset), shifted(layer.folded_rows, offset)};
-  const bool pools = layer.band_rows > 1;
-  const auto run_window = [&](int64_t row, int64_t column, int64_t last) {
+  Window window = {};
+  window.acc = static_cast<int32_t*>(shifted(layer.acc, offset)), window.tile = shifted(layer.tile, offset);
+  window.pointers = shifted(layer.pointers, offset);
+  window.folded_codes = shifted(layer.folded_codes, offset), window.folded_rows = shifted(layer.folded_rows, offset);
+  const int64_t bands = layer.rows / layer.band_rows, of_band = layer.band_rows / layer.pool_height / layer.pool_width;
+  const int64_t first = rows.begin(bands) * layer.band_rows, last = rows.end(bands) * layer.band_rows;
+  const auto run_window = [&](int64_t row, int64_t column) {
     window.first = row, window.n = smaller(layer.block_rows, last - row);
+    window.pooled_first = row / layer.band_rows * of_band, window.pooled_n = window.n / layer.band_rows * of_band;
     window.begin = column, window.end = smaller(column + layer.block_columns, end);
-    if (pools) window.tile = tile + row % layer.band_rows * layer.cols;
-    window.out = layer.out == nullptr || pools ? window.tile : layer.out + row * layer.cols;
+    window.out = layer.out == nullptr ? window.tile : layer.out + window.pooled_first * layer.cols;
     for (int64_t p = 0; p < layer.n_parts; ++p) run_part(layer, layer.parts[p], window);
     for (int64_t o = 1; o < layer.n_codes_out; ++o) emit(layer.codes_out[o], layer, window);
   };
-  const auto run_rows = [&](int64_t first, int64_t last) {
-    if (layer.columns_first) {
-      for (int64_t c = begin; c < end; c += layer.block_columns)
-        for (int64_t r = first; r < last; r += layer.block_rows) run_window(r, c, last);
-    } else {
-      for (int64_t r = first; r < last; r += layer.block_rows)
-        for (int64_t c = begin; c < end; c += layer.block_columns) run_window(r, c, last);
-    }
-  };
-  const int64_t bands = layer.rows / layer.band_rows;
-  if (!pools) return run_rows(rows.begin(bands), rows.end(bands));
-  const int64_t pooled = layer.band_rows / layer.pool_height / layer.pool_width * layer.cols;
-  for (int64_t b = rows.begin(bands); b < rows.end(bands); ++b) {
-    run_rows(b * layer.band_rows, (b + 1) * layer.band_rows);
-    pool_band(layer, tile, begin, end, layer.out + b * pooled);
+  if (layer.columns_first) {
+    for (int64_t c = begin; c < end; c += layer.block_columns)
+      for (int64_t r = first; r < last; r += layer.block_rows) run_window(r, c);
+  } else {
+    for (int64_t r = first; r < last; r += layer.block_rows)
+      for (int64_t c = begin; c < end; c += layer.block_columns) run_window(r, c);
   }
 }
 

@@ -17,8 +17,9 @@
 //   t = 0; per part in palette order: t = t + f32(((raw << left) + offset[n]) >> right) * scale[n];  t = t + bias[n];
 //   relu_first; t = t + residual; relu_last; then t itself and/or codes clamp(rint(t * inverse[n] + shift[n]), lo[n], hi[n])
 //
-// Pool. Of a layer that nothing but a max pool reads, whose windows do not overlap, t goes no further than a cache: it is
-// made and pooled a band at a time, that is the rows of the output under one row of windows.
+// Pool. A max pool behind relu, whose windows do not overlap, is done on raw sums: where no scale is negative, t never
+// falls as they rise. A block then is a band, that is the rows under one row of windows, and what follows the sums, t and
+// codes and all, is of the pooled rows.
 #pragma once
 #include "soniq_kernel.h"
 
@@ -79,7 +80,7 @@ struct SoniqLayer {
   int64_t rows, cols, block_rows, block_columns, columns_first;  // columns_first: all rows of some columns, then the next
   int64_t rows_at_once;  // the vectors of the epilogue (scale ... hi) are repeated so often: narrow rows are done together
   int64_t row_shares, column_shares, column_step;  // shares of columns are whole multiples of column_step, or the last
-  int64_t band_rows, pool_height, pool_width;      // shares of rows are whole bands; band_rows is 1 where nothing is pooled
+  int64_t band_rows, pool_height, pool_width;      // 1 where nothing is pooled; shares of rows are whole bands
   int64_t out_height, out_width, height, width, n_strips;
   int64_t kernel_height, stride_height, stride_width, pad_height, pad_width, dilation_height, dilation_width;
   const SoniqPart* parts;
@@ -87,7 +88,7 @@ struct SoniqLayer {
   const float* bias;
   const float* residual;  // [rows][cols] or null; out may be the same
   int32_t relu_first, relu_last;
-  float* out;  // [rows][cols] or null; pooled: [rows / (pool_height * pool_width)][cols], less what windows leave over
+  float* out;  // [rows][cols] or null, of pooled rows where there is a pool
   const SoniqCodesOut* codes_out;
   int64_t n_codes_out;
   // Scratch of one block of rows of the first share; those of the others follow, each scratch_bytes behind the one before.

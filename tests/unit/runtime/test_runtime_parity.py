@@ -262,8 +262,8 @@ def test_layers_write_codes_and_absorb_what_follows() -> None:
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("features", FEATURES)
 @pytest.mark.parametrize("kernel", [2, 3])
-def test_layers_pool_their_own_bands(kernel: int, features: str, threads: int) -> None:
-    """A stem of whose values nothing but a pool is left; windows of 2 leave a column over, those of 3 two."""
+def test_layers_pool_their_own_sums(kernel: int, features: str, threads: int) -> None:
+    """A stem of whose values nothing but a pool is left, scales below zero too; windows of 2 leave a column over."""
     net = NetworkFactory((3, 6, 11), "w1a1+w4a4")
     stem = net.relu(net.conv(net.quantize("x", signed=True, palette="w8a8"), 24, 3, padding=(1, 1)))
     trunk = net.pool(stem, "max_pool2d", kernel)
