@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import isqrt
 
 from soniq_dse.cost.choice import DEPTHWISE_COLUMNS, Chooser, Kernel, Way
 from soniq_dse.cost.graph import MatmulLayer
@@ -36,7 +37,7 @@ from soniq_dse.cost.vector_loops import (
 from soniq_dse.errors import UserError
 from soniq_dse.hardware.features import plain
 from soniq_dse.kernels.catalog import MASKED_ENDS, PLAIN_CODES, ROW_SUMS
-from soniq_dse.kernels.walk import fitting_rows
+from soniq_dse.kernels.walk import EPILOGUE_COLUMNS, WIDE_COLUMNS, fitting_rows
 from soniq_dse.records.choice import Choices, KernelChoice, KernelOption, PartShape
 from soniq_dse.records.cost import Bound
 from soniq_dse.records.hardware import HardwareModel
@@ -181,10 +182,22 @@ class LayerCoster:
         )
         return best, folded, KernelChoice(shape=shape, source="predicted", options=options)
 
-    def finish(self, layer: MatmulLayer, n_parts: int) -> float:
-        """Cycles of adding up the parts of each output, and of bias and activation, in the pass of the last part."""
-        elements = -(-layer.rows // self.threads) * layer.out_channels
-        return (n_parts - 1) * self.loops.floats(elements, MERGE) + self.loops.floats(elements, FINISH)
+    def finish(self, layer: MatmulLayer, n_parts: int, float_bytes: float = 0.0, home: int = 0) -> float:
+        """Cycles of adding up the parts of each output, and of bias and activation, in the pass of the last part.
+
+        Args:
+            float_bytes: what of the output is kept in fp32; a line that is written is read first, and written back.
+            home: the level that holds it where it exceeds the caches of the core.
+        """
+        rows = -(-layer.rows // self.threads)
+        elements = rows * layer.out_channels
+        cycles = (n_parts - 1) * self.loops.floats(elements, MERGE) + self.loops.floats(elements, FINISH)
+        width = min(layer.out_channels // layer.n_groups, WIDE_COLUMNS)
+        scratch = 4 * min(fitting_rows(width), rows) * width
+        cycles += self.hierarchy.cycles(4 * n_parts * elements, scratch)
+        cycles += self.hierarchy.cycles(4 * (n_parts - 1) * elements, 2 * scratch)
+        cycles += self.hierarchy.cycles(2 * float_bytes / self.threads, float_bytes, home)
+        return cycles
 
     def emit(self, layer: MatmulLayer, *, signed: bool = True) -> float:
         """Cycles to write codes of the layer's output, in the same pass."""
@@ -198,7 +211,8 @@ class LayerCoster:
         rows, cols, pixels = -(-shape.rows // self.threads), shape.cols, -(-shape.pixels // self.threads)
         taps, k = _depth(shape, kernel, folded=folded)
         panels, padded_k = -(-cols // kernel.cols), _round_up(k, kernel.k_group)
-        block = block_rows_of(out_channels, kernel, cols, rows)
+        windows = -(-cols // WIDE_COLUMNS) if rows > BLOCK_MULTIPLE else 1
+        block = block_rows_of(-(-out_channels // windows), kernel, -(-cols // windows), rows)
         compute, overhead = _product(kernel, rows, block, cols, taps, k)
         row_bytes = taps * padded_k * kernel.activation_bits / 8
         pixels = rows if folded else pixels
@@ -206,29 +220,36 @@ class LayerCoster:
             rows=rows,
             block_rows=block,
             tile_rows=min(kernel.rows, rows),
-            panels=panels,
+            panels=-(-panels // windows),
             panel_bytes=kernel.cols * taps * padded_k * kernel.stored_bits / 8,
             row_bytes=row_bytes,
             image_bytes=pixels * row_bytes / (1 if folded else shape.taps),
+            repeats=windows,
         )
         traffic = self.hierarchy.traffic(nest, home)
         overhead += PART_CYCLES + -(-rows // block) * self.call_cycles + rows * taps * POINTER_CYCLES
         packing = 0.0
         if folded or not _reads_codes(shape, kernel):
-            packing = self.loops.pack(pixels, k if folded else shape.channels, kernel.algorithm, kernel.activation_bits)
+            # Pixels that lie side by side are packed a row of the image at a time: of a square one.
+            by_row = shape.taps > 1 and not folded and _is_dense(shape, kernel)
+            joined = isqrt(pixels) if by_row else 1
+            packing = self.loops.pack(
+                pixels / joined, joined * (k if folded else shape.channels), kernel.algorithm, kernel.activation_bits
+            )
         if folded:
             packing += rows * shape.taps * GATHER_CYCLES
         elif shape.taps > 1 and not _is_dense(shape, kernel):
             packing += pixels * (0.0 if _packs_short(shape, kernel) else PIXEL_CYCLES)
-        epilogue = rows * ROW_CYCLES + self.loops.floats(rows * cols, PART)
+        at_once = max(1, EPILOGUE_COLUMNS // out_channels) if cols == out_channels and cols % kernel.cols == 0 else 1
+        epilogue = rows / at_once * ROW_CYCLES + self.loops.floats(rows * cols, PART)
         return PartCost(
             kernel=kernel,
             compute=n_groups * compute,
-            memory=n_groups * max(0.0, traffic.cycles - compute),
+            memory=n_groups * traffic.waited(compute),
             packing=n_groups * packing if kernel.priced_by != "fp32" else 0.0,
             epilogue=n_groups * epilogue if kernel.priced_by != "fp32" else 0.0,
             overhead=n_groups * overhead,
-            bound=traffic.bound if traffic.cycles > compute else kernel.loop.bound,
+            bound=traffic.bound if traffic.waited(compute) > 0 else kernel.loop.bound,
             macs=n_groups * rows * cols * shape.taps * shape.channels,
             padded_macs=float(n_groups * rows * panels * kernel.cols * taps * padded_k),
             folded=folded,

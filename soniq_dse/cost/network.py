@@ -75,7 +75,8 @@ def estimate(
                 layers.append(operator_estimate(hw, coster, node, cycles))
             continue
         extra = requantise.get(node.name, 0.0)
-        layer, how = _layer_estimate(hw, coster, workload, node, assignment, batch, home, extra)
+        floats = operators.float_bytes(node) * threads
+        layer, how = _layer_estimate(hw, coster, workload, node, assignment, batch, home, extra, floats)
         layers.append(layer)
         priced_by[layer.name] = how
     return _summed(hw, layers, priced_by, batch, threads, model)
@@ -228,7 +229,11 @@ def _requantisation(workload: Workload, assignment: Assignment | None, operators
         while maker.layer is None and maker.inputs:
             maker = workload.node(maker.inputs[0])
         owner = maker.name if maker.layer is not None else node.name
-        cycles[owner] = cycles.get(owner, 0.0) + operators.requantise(node.inputs[0], reordered=node.inputs[0] in moved)
+        cycles[owner] = cycles.get(owner, 0.0) + operators.requantise(
+            node.inputs[0],
+            reordered=node.inputs[0] in moved,
+            uniform=len({segment.level for segment in segments_of(workload, node, assignment) or ()}) <= 1,
+        )
     return cycles
 
 
@@ -243,8 +248,8 @@ def _uniform_parts(
 
 
 def _home_level(coster: LayerCoster, workload: Workload, assignment: Assignment | None, batch: int) -> int:
-    """The level that holds all weights of the network, between one run and the next."""
-    total = 0.0
+    """The level that holds all weights of the network, and its largest tensor, between one run and the next."""
+    total = 4.0 * max(math.prod(node.shape) for node in workload.nodes) * batch / workload.input_shape[0]
     for node in workload.nodes:
         if node.layer is None:
             continue
@@ -264,12 +269,21 @@ def _layer_estimate(
     batch: int,
     home: int,
     requantise: float,
+    float_bytes: float,
 ) -> tuple[LayerEstimate, str]:
     assert node.layer is not None
     layer = at_batch(node.layer, workload, batch).model_copy(update={"name": node.name})
     segments, signed = segments_of(workload, node, assignment), is_signed(workload, node)
     found, how = priced(
-        hw, coster, layer, segments, signed=signed, home=home, requantise=requantise, cold_cycles=COLD_CYCLES
+        hw,
+        coster,
+        layer,
+        segments,
+        signed=signed,
+        home=home,
+        requantise=requantise,
+        float_bytes=float_bytes,
+        cold_cycles=COLD_CYCLES,
     )
     return found.model_copy(update={"op": node.op}), how
 

@@ -99,19 +99,29 @@ class Operators:
             turned=prod(self.workload.node(node.inputs[1]).shape) * self.scale,
         )
 
-    def requantise(self, tensor: str, *, reordered: bool) -> float:
+    def requantise(self, tensor: str, *, reordered: bool, uniform: bool = True) -> float:
         """Cycles to turn a tensor into codes; before the max pools that made it, since they work on codes.
 
-        ``reordered``: its channels are put into another order on the way.
+        ``reordered``: its channels are put into another order on the way; ``uniform``: they share one level.
         """
         node = self.workload.node(tensor)
         while node.op == "max_pool2d" or node.op in _FREE - {"input"}:
             node = self.workload.node(node.inputs[0])
         found = self.workload.class_of(tensor)
-        loop = RECTIFY if found is not None and found.nonnegative else EMIT
+        loop = RECTIFY if found is not None and found.nonnegative and uniform else EMIT
         alone = PART_CYCLES if node.op == "input" else 0.0
         moved = REORDER_CYCLES * self._elements(node) if reordered else 0.0
         return alone + moved + self.loops.floats(self._elements(node), loop)
+
+    def float_bytes(self, node: Node) -> float:
+        """Bytes of the output of a layer that stay in fp32: what something other than layers reads, and the last."""
+        while True:
+            readers = [other for other in self.workload.nodes if node.name in other.inputs]
+            if len(readers) != 1 or readers[0].op not in _ABSORBED | {"add"} or not self._follows_layer(readers[0]):
+                break
+            node = readers[0]
+        kept = not self.quantised or not readers or not self._read_by_layers_only(node)
+        return 4 * self._elements(node) if kept else 0.0
 
     def _elements(self, node: Node) -> float:
         return prod(node.shape) * self.scale

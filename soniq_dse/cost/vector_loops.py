@@ -31,12 +31,12 @@ class Loop(NamedTuple):
         return self.loads + self.operations + self.stores
 
 
-PART = Loop(3, 3, 0)
-"""fp32, per part: sum, offset and scale come in; add, convert, multiply."""
+PART = Loop(1, 3, 0)
+"""fp32, per part: sum comes in, offset and scale stay in registers; add, convert, multiply."""
 MERGE = Loop(1, 1, 1)
 """fp32, per part but one: what the parts before left goes out and comes in, and is added."""
-FINISH = Loop(1, 1, 0)
-"""fp32, in the pass of the last part: bias comes in and is added."""
+FINISH = Loop(0, 1, 0)
+"""fp32, in the pass of the last part: bias is added, from a register."""
 EMIT = Loop(4, 6.25, 0.25)
 """fp32 -> codes, in that pass: factor, shift and both limits come in; multiply, add, max, min, convert; of four vectors
 narrowing, a shuffle and a store."""
@@ -104,7 +104,7 @@ REORDER_CYCLES = 1.0
 """Per element of a tensor whose channels change their order as they become codes: a load each, where a vector would do;
 0.28 ns more on a Zen 4 core."""
 SHORT_CYCLES = 5.0
-"""Per pixel of a few channels where the kernel packs it without a call: 3.5 to 5.2 cycles on a Zen 4 core."""
+"""Per pixel of a few channels where the kernel packs it without a call: 3.2 to 5.2 cycles on a Zen 4 core."""
 PART_CYCLES = 300.0
 """Per part of a layer and per pool: set-up, indirect calls, branches that turn out otherwise than for the part before;
 what layers with next to no work take on a Zen 4 core."""
