@@ -37,7 +37,7 @@ from soniq_dse.cost.vector_loops import (
 from soniq_dse.errors import UserError
 from soniq_dse.hardware.features import plain
 from soniq_dse.kernels.catalog import MASKED_ENDS, PLAIN_CODES, ROW_SUMS
-from soniq_dse.kernels.walk import EPILOGUE_COLUMNS, WIDE_COLUMNS, fitting_rows
+from soniq_dse.kernels.walk import BLOCK_MULTIPLE, EPILOGUE_COLUMNS, WIDE_COLUMNS, fitting_rows
 from soniq_dse.records.choice import Choices, KernelChoice, KernelOption, PartShape
 from soniq_dse.records.cost import Bound
 from soniq_dse.records.hardware import HardwareModel
@@ -231,7 +231,7 @@ class LayerCoster:
         packing = 0.0
         if folded or not _reads_codes(shape, kernel):
             # Pixels that lie side by side are packed a row of the image at a time: of a square one.
-            by_row = shape.taps > 1 and not folded and _is_dense(shape, kernel)
+            by_row = shape.taps > 1 and n_groups == 1 and not folded and _is_dense(shape, kernel)
             joined = isqrt(pixels) if by_row else 1
             packing = self.loops.pack(
                 pixels / joined, joined * (k if folded else shape.channels), kernel.algorithm, kernel.activation_bits

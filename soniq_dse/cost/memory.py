@@ -19,7 +19,7 @@ _BOUNDS: dict[str, Bound] = {"L1": "l1", "L2": "l2", "L3": "l3", "L4": "l3"}
 @dataclass(frozen=True)
 class Nest:
     """Sizes of one part's loop nest; bytes as packed, rows of k include all taps. ``output_bytes`` are those of sums
-    that leave the nearest cache (the layer driver's block does not). ``repeats``: as often, each time over other weights."""
+    that leave the nearest cache (the layer driver's block does not). ``repeats``: so often, over other weights each."""
 
     rows: int
     block_rows: int
@@ -62,7 +62,9 @@ class Hierarchy:
     that a core has to itself."""
 
     def __init__(self, hw: HardwareModel, threads: int = 1) -> None:
-        self.capacity_bytes = [cache.size_bytes.value for cache in hw.caches] + [float("inf")]
+        shares = [cache.usable_share.value if cache.usable_share else 1.0 for cache in hw.caches]
+        sizes = [cache.size_bytes.value * share for cache, share in zip(hw.caches, shares, strict=True)]
+        self.capacity_bytes = [*sizes, float("inf")]
         self.bounds: list[Bound] = [_BOUNDS[cache.name] for cache in hw.caches]
         self.bounds.append("dram")
         own = [cache.size_bytes.value for cache in hw.caches if cache.shared_by_cores == 1]

@@ -127,7 +127,7 @@ def _lone_layer(
     hw: HardwareModel, layer: MatmulLayer, signed: bool, model: str, choices: Choices | None
 ) -> tuple[LayerEstimate, str]:
     coster = layer_coster(hw, layer.threads, model, choices)
-    segments = tuple(s.model_copy(update={"channels": s.channels * layer.n_groups}) for s in layer.segments) or None
+    segments = layer.segments or None
     bits = sum(s.channels * s.weight_bits for s in segments) / sum(s.channels for s in segments) if segments else 32.0
     home = coster.hierarchy.level_of(layer.n_weights * bits / 8)
     return priced(hw, coster, layer, segments, signed=signed, home=home, requantise=coster.emit(layer))

@@ -94,6 +94,9 @@ def readings(survey: Survey) -> Iterator[tuple[FieldKey, Reading, str | None]]:
         name, size = f"L{cache.geometry.level}", f"{cache.working_set_bytes >> 10} KiB"
         yield ("caches", name, "read_bytes_per_cycle"), cache.reading.read_bytes_per_cycle, f"{width}, {size}"
         yield ("caches", name, "latency_cycles"), cache.reading.latency_cycles, f"random order over {size}"
+        if cache.usable_share:
+            text = "the largest eighth that is read at its own cost more than at that of memory"
+            yield ("caches", name, "usable_share"), cache.usable_share, text
     if survey.dram:
         dram, size = survey.dram, f"{survey.dram.working_set_bytes >> 20} MiB"
         yield ("memory", "read_gb_per_s_one_core"), dram.one_core_gb_per_s, f"{width}, {size}"

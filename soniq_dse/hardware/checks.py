@@ -23,6 +23,7 @@ PLAUSIBLE: dict[str, tuple[float, float]] = {
     "latency_cycles": (0, 5000),
     "reciprocal_throughput_cycles": (0.01, 5000),
     "size_bytes": (256, 2**40),
+    "usable_share": (0.01, 1),
     "line_bytes": (8, 4096),
     "shared_by_cores": (1, 4096),
     "read_bytes_per_cycle": (0.1, 65536),

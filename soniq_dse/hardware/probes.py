@@ -19,10 +19,10 @@ NOPS = 30
 """No-operations to an instruction where its micro-operations are counted: more than run while it holds its port."""
 
 Form = Literal[
-    "binary", "accumulate", "unary", "immediate", "binary_immediate", "narrow", "broadcast", "load", "store", "scalar",
-    "compare", "to_scalar", "widen", "update", "address", "extend", "shift",
+    "binary", "accumulate", "unary", "immediate", "binary_immediate", "narrow", "halve", "broadcast", "load", "store",
+    "scalar", "compare", "to_scalar", "widen", "update", "address", "extend", "shift",
 ]  # fmt: skip
-# AT&T operand order: {d} destination, {a}, {b} sources, {x}, {xd} their 128-bit names, {h} the source at half
+# AT&T operand order: {d} destination, {a}, {b} sources, {x}, {xd} their 128-bit names, {h}, {hd} those at half
 # width, {s} a scalar, {o} an offset in bytes.
 _OPERANDS: dict[Form, str] = {
     "binary": "{b}, {a}, {d}",
@@ -31,6 +31,7 @@ _OPERANDS: dict[Form, str] = {
     "immediate": "$4, {a}, {d}",
     "binary_immediate": "$0x96, {b}, {a}, {d}",
     "narrow": "{a}, {xd}",
+    "halve": "{a}, {hd}",
     "broadcast": "{x}, {d}",
     "widen": "{h}, {d}",
     "load": "{o}(%[p]), {d}",
@@ -43,7 +44,7 @@ _OPERANDS: dict[Form, str] = {
     "extend": "{a}b, {d}d",
     "shift": "$4, {d}",
 }
-_WITHOUT_LATENCY = frozenset({"narrow", "load", "store", "compare", "to_scalar"})
+_WITHOUT_LATENCY = frozenset({"narrow", "halve", "load", "store", "compare", "to_scalar"})
 _REGISTER = {128: "xmm", 256: "ymm", 512: "zmm"}
 _SCALARS = ("r10", "r11", "r12", "r13", "r14", "r15")
 _SCALAR_SOURCES = ("r8", "r9")
@@ -73,13 +74,15 @@ class Probe:
         """One instruction writing register 2 + ``chain``; ``dependent``: it also reads what it writes."""
         target = 2 + chain % CHAINS
         source = target if dependent else 0
+        half = "ymm" if self.width_bits == 512 else "xmm"
         operands = _OPERANDS[self.form].format(
             d=self._register(target),
             a=self._register(source),
             b=self._register(1),
             c=self._register(0),
             x=f"%%xmm{source}",
-            h=f"%%{'ymm' if self.width_bits == 512 else 'xmm'}{source}",
+            h=f"%%{half}{source}",
+            hd=f"%%{half}{target}",
             xd=f"%%xmm{target}",
             s=f"%%{_SCALARS[chain % len(_SCALARS)]}",
             o=max(self.width_bits // 8, 8) * (step % 8),
@@ -183,6 +186,7 @@ X86_PROBES: tuple[Probe, ...] = (
     *_up_to_avx2("broadcast", "vpmovzxbd vpmovsxbd vpmovsxbq", "avx512f"),
     *_up_to_avx2("widen", "vpmovzxbw vpmovsxbw"),
     Probe("vpmovdb", "narrow", 512, ("avx512f",)),
+    Probe("vpmovqd", "halve", 512, ("avx512f",)),
     Probe("vmovq", "to_scalar", 128, ("avx2",)),
     Probe("mov", "load", 0, (), "load"),
     *[Probe("vmovdqu", "load", width, ("avx2",), "load") for width in (128, 256)],

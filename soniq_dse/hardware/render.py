@@ -31,8 +31,9 @@ def figures(hw: HardwareModel) -> Iterator[tuple[str, Figure]]:
         if getattr(hw, name) is not None:
             yield name, getattr(hw, name)
     for cache in hw.caches:
-        for name in ("size_bytes", "read_bytes_per_cycle", "latency_cycles"):
-            yield f"caches.{cache.name}.{name}", getattr(cache, name)
+        for name in ("size_bytes", "usable_share", "read_bytes_per_cycle", "latency_cycles"):
+            if getattr(cache, name) is not None:
+                yield f"caches.{cache.name}.{name}", getattr(cache, name)
     for part in ("store_forwarding", "branches", "memory", "overhead"):
         record = getattr(hw, part)
         for name in type(record).model_fields if record else ():

@@ -22,6 +22,8 @@ from soniq_dse.records.cost import Host
 
 _LARGEST_BYTES = 1 << 30
 _SMALLEST_DRAM_BYTES = 1 << 28
+_SHARES = 8
+"""A shared cache is filled by so many steps to find how much of it can be used."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class CacheReading:
     geometry: CacheGeometry
     working_set_bytes: int
     reading: MemoryReading
+    usable_share: Reading | None = None
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,11 @@ def take_survey(
     mixes = _survey_mixes(readings, progress, quick=quick) if with_mixes else {}
     progress("caches")
     caches = _survey_caches(width, Effort(1, 5, rounds=12) if quick else Effort(1, 7, rounds=48))
-    dram = _survey_dram(host, caches, width, progress, Effort(1, 3, rounds=6) if quick else Effort(1, 3, rounds=12))
+    short = Effort(1, 3, rounds=6) if quick else Effort(1, 3, rounds=12)
+    dram = _survey_dram(host, caches, width, progress, short)
+    if dram and caches[-1:] and caches[-1].geometry.shared_by_cores > 1:
+        beyond = dram.one_core_gb_per_s.value / caches[-1].reading.clock_ghz
+        caches = (*caches[:-1], replace(caches[-1], usable_share=_usable_share(caches[-1], beyond, width, short)))
     progress("window, clock and call")
     return Survey(
         host=host,
@@ -168,6 +175,15 @@ def _survey_caches(width_bits: int, effort: Effort) -> tuple[CacheReading, ...]:
     sizes = working_sets(geometry)
     read = microbench.measure_memory({str(size): size for size in sizes}, width_bits, effort)
     return tuple(CacheReading(cache, size, read[str(size)]) for cache, size in zip(geometry, sizes, strict=True))
+
+
+def _usable_share(cache: CacheReading, beyond_bytes_per_cycle: float, width_bits: int, effort: Effort) -> Reading:
+    """The largest of the eighths of a cache that is read at the cost of the cache more than at that of memory."""
+    sizes = {str(n): n * cache.geometry.size_bytes // _SHARES for n in range(1, _SHARES + 1)}
+    read = microbench.measure_memory(sizes, width_bits, effort)
+    between = (1 / cache.reading.read_bytes_per_cycle.value + 1 / beyond_bytes_per_cycle) / 2
+    fitting = [int(n) for n, found in read.items() if 1 / found.read_bytes_per_cycle.value <= between]
+    return Reading(max(fitting, default=1) / _SHARES, 0.0, effort.samples)
 
 
 def working_sets(caches: Sequence[CacheGeometry]) -> list[int]:

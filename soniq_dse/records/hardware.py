@@ -136,10 +136,14 @@ class Recipe(Record):
 
 
 class CacheLevel(Record):
-    """A cache: capacity, line, sustained read bandwidth into the core and load-to-use latency."""
+    """A cache: capacity, line, sustained read bandwidth into the core and load-to-use latency.
+
+    ``usable_share``: of a cache that others share, the part up to which data come from it more than from beyond it.
+    """
 
     name: Literal["L1", "L2", "L3", "L4"]
     size_bytes: Figure
+    usable_share: Figure | None = None
     line_bytes: PositiveInt
     shared_by_cores: PositiveInt
     read_bytes_per_cycle: Figure

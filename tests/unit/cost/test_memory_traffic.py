@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from soniq_dse.cost.memory import Hierarchy, Nest
@@ -28,6 +30,35 @@ def test_by_hand() -> None:
     traffic = round_machine().traffic(NEST, home=2)
     assert traffic.cycles == pytest.approx(1600 + 200 + 400 + 75)
     assert traffic.bound == "dram"
+
+
+def test_transfers_hide_behind_what_is_computed_meanwhile() -> None:
+    """The first block's weights (1600 cycles) behind half of the work, all else (675) behind the other half."""
+    traffic = round_machine().traffic(NEST, home=2)
+    assert traffic.waited(0) == pytest.approx(2275)
+    assert traffic.waited(2000) == pytest.approx(1600 - 1000)
+    assert traffic.waited(1000) == pytest.approx((1600 - 500) + (675 - 500))
+    assert traffic.waited(4000) == 0.0
+
+
+def test_a_window_of_columns_repeats_the_walk() -> None:
+    hierarchy = round_machine()
+    once, twice = hierarchy.traffic(NEST, home=2), hierarchy.traffic(replace(NEST, repeats=2), home=2)
+    assert twice.cycles == pytest.approx(2 * once.cycles)
+    assert twice.first_cycles == pytest.approx(2 * once.first_cycles)
+
+
+def test_what_is_moved_comes_from_the_cache_that_holds_it() -> None:
+    hierarchy = round_machine()
+    hierarchy.own_bytes = 100_000.0
+    assert hierarchy.cycles(64, working_set=1000, home=2) == 0.0
+    assert hierarchy.cycles(64, working_set=100_000, home=2) == 2.0  # a cache of the core's own
+    assert hierarchy.cycles(64, working_set=100_001, home=2) == 16.0
+
+
+def test_others_take_their_part_of_a_shared_cache() -> None:
+    hw = load_hardware("avx512")
+    assert Hierarchy(hw).capacity_bytes[2] == 0.75 * hw.caches[2].size_bytes.value
 
 
 def test_what_stays_near_costs_nothing() -> None:

@@ -9,7 +9,9 @@ import pytest
 
 from soniq_dse.cost.bounds import uniform_assignment
 from soniq_dse.cost.intervals import TOLERANCE
-from soniq_dse.cost.network import estimate, level_costs
+from soniq_dse.cost.network import estimate, estimate_layer, level_costs
+from soniq_dse.cost.operators import Operators
+from soniq_dse.cost.vector_loops import VectorLoops
 from soniq_dse.errors import UserError
 from soniq_dse.hardware.levels import best_native_levels
 from soniq_dse.hardware.load import load_hardware
@@ -17,7 +19,7 @@ from soniq_dse.records.cost import Estimate
 from soniq_dse.records.design import Assignment
 from soniq_dse.records.hardware import HardwareModel
 from soniq_dse.records.palette import Level, Palette
-from soniq_dse.records.workload import Conv2dLayer, GemmLayer, Node, TensorClass, Workload
+from soniq_dse.records.workload import Conv2dLayer, GemmLayer, Node, Segment, TensorClass, Workload
 
 
 @functools.cache
@@ -108,6 +110,21 @@ def test_a_mix_lies_between_its_levels() -> None:
         for name, found in (("mix", estimate(machine("avx512"), WORKLOAD, mixed)), ("wide", at("w8a8")))
     }
     assert compute["mix"] < compute["wide"]
+
+
+def test_groups_share_the_segments_of_a_layer() -> None:
+    """A quarter of the channels in and out of each group, so a quarter of the products."""
+    segments = (Segment(weight_bits=4, activation_bits=4, channels=64),)
+    layers = [conv("layer", 64, 64).model_copy(update={"segments": segments, "groups": n}) for n in (1, 4)]
+    whole, grouped = (estimate_layer(machine("avx512"), layer).per_layer[0] for layer in layers)
+    assert grouped.macs == whole.macs / 4
+    assert {term.name: term.cycles for term in grouped.terms}["compute"] < 0.6 * whole.terms[0].cycles
+
+
+def test_fp32_is_kept_where_something_but_a_layer_reads_it() -> None:
+    operators = Operators(WORKLOAD, VectorLoops(machine("avx512")), 1.0, quantised=True)
+    kept = {name: operators.float_bytes(WORKLOAD.node(name)) for name in ("first", "second", "last")}
+    assert kept == {"first": 0, "second": 4 * 128 * 64, "last": 4 * 10}
 
 
 def test_batch_scales_the_work_and_threads_share_it() -> None:

@@ -80,6 +80,7 @@ def survey_like(hw: HardwareModel, *, factor: float = 1.0, spread: float = 0.001
             CacheGeometry(level, 48 << (10 + 5 * (level - 1)), 64, 1),
             24 << 10,
             MemoryReading(memory.read_bytes_per_cycle, steady(5.0 * level), memory.clock_ghz),
+            usable_share=Reading(0.625, 0.0, 3) if level == 2 else None,
         )
         for level in (1, 2)
     )
@@ -104,6 +105,7 @@ def test_the_descriptor_is_complete_valid_and_matches(base: HardwareModel, surve
     hw = load_hardware(file)
     assert hw == result.hardware
     assert match_host(hw, survey.host)[0]
+    assert [cache.usable_share and cache.usable_share.value for cache in hw.caches] == [None, 0.625]
     assert (hw.cores, [cache.size_bytes.kind for cache in hw.caches]) == (2, ["vendor", "vendor"])
     source = hw.sources[hw.clock_ghz.source]
     assert all(part in source.title for part in ("An imagined core", "g++ 12.2", "2026-11-21"))
