@@ -194,8 +194,8 @@ class LayerCoster:
         cycles = (n_parts - 1) * self.loops.floats(elements, MERGE) + self.loops.floats(elements, FINISH)
         width = min(layer.out_channels // layer.n_groups, WIDE_COLUMNS)
         scratch = 4 * min(fitting_rows(width), rows) * width
-        cycles += self.hierarchy.cycles(4 * n_parts * elements, scratch)
-        cycles += self.hierarchy.cycles(4 * (n_parts - 1) * elements, 2 * scratch)
+        passes = 2 * n_parts - 1  # over sums, and over what the parts before left: in and out
+        cycles += self.hierarchy.cycles(8 * passes * elements, scratch if n_parts == 1 else 2 * scratch)
         cycles += self.hierarchy.cycles(2 * float_bytes / self.threads, float_bytes, home)
         return cycles
 

@@ -26,6 +26,7 @@ from soniq_dse.cost.vector_loops import (
     SCORES_CYCLES,
     SOFTEN,
     TURN_CYCLES,
+    VECTOR_SCORES,
     VectorLoops,
 )
 from soniq_dse.records.workload import Node, Workload
@@ -42,9 +43,10 @@ def attention_cycles(
     """Scores of all heads of ``rows`` queries, their exponentials, and the values of the ``others`` that they weigh;
     causal: half of it. ``turned``: elements of keys that are transposed first."""
     counted = (others + 1) / 2 + CAUSAL_SCORES if causal else others
+    scored = counted if causal else -(-others // VECTOR_SCORES) * VECTOR_SCORES
     scores = rows * heads
-    products = loops.floats(2 * rows * counted * channels, ATTEND)
-    softened = scores * SCORES_CYCLES + loops.floats(scores * counted, SOFTEN)
+    products = loops.floats(rows * (counted + scored) * channels, ATTEND)
+    softened = scores * SCORES_CYCLES + loops.floats(scores * scored, SOFTEN)
     return PART_CYCLES + products + softened + TURN_CYCLES * turned
 
 

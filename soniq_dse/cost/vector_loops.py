@@ -67,6 +67,8 @@ SCORES_CYCLES = 25.0
 """Per row of scores of a head, of 4 side by side: the reductions of its largest and its sum."""
 TURN_CYCLES = 0.7
 """Per element of keys, which are transposed for their head; 0.5 to 1.7 on a Zen 4 core, as they come from L1 to L3."""
+VECTOR_SCORES = 16
+"""Scores and their exponentials are worked out by so many."""
 CAUSAL_SCORES = 6.0
 """More scores of a row than causal attention needs: whole vectors of them, for 4 rows at once."""
 LAYER_NORM = Loop(6, 17, 2)
