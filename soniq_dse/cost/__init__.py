@@ -20,7 +20,7 @@ HELPERS = frozenset(
     {
         "bounds", "branches", "calls", "channel_table", "choice", "energy", "gpu", "gpu_kernels", "graph",
         "instructions", "intervals", "layers", "memory", "network",
-        "operators", "priced", "registers", "remembered", "timeline", "vector_loops",
+        "operators", "priced", "registers", "remembered", "steps", "timeline", "vector_loops",
     }
 )  # fmt: skip
 """Files here that are no cost model."""
