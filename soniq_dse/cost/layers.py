@@ -193,7 +193,7 @@ class LayerCoster:
         elements = rows * layer.out_channels
         cycles = (n_parts - 1) * self.loops.floats(elements, MERGE) + self.loops.floats(elements, FINISH)
         width = min(layer.out_channels // layer.n_groups, WIDE_COLUMNS)
-        scratch = 4 * min(fitting_rows(width), rows) * width
+        scratch = 4 * fitting_rows(rows, width) * width
         passes = 2 * n_parts - 1  # over sums, and over what the parts before left: in and out
         cycles += self.hierarchy.cycles(8 * passes * elements, scratch if n_parts == 1 else 2 * scratch)
         cycles += self.hierarchy.cycles(2 * float_bytes / self.threads, float_bytes, home)
