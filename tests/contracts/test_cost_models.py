@@ -104,7 +104,8 @@ def test_gemm_is_non_negative_and_on_or_above_the_roofline(
     )
     assert all(getattr(part, term) >= 0 for part in parts for term in TERMS)
     # The peak of any recipe as wide: a kernel of the catalog may be wider than the level asked for.
-    assert sum(part.cycles for part in parts) >= m * n * k / peak * (1 - 1e-9)
+    products = m * n * k / (2 if parts[0].kernel.algorithm == "fip" else 1)  # Winograd's inner product: half of them
+    assert sum(part.cycles for part in parts) >= products / peak * (1 - 1e-9)
 
 
 @pytest.mark.parametrize("model", MODELS)
