@@ -294,7 +294,7 @@ def _depth(shape: PartShape, kernel: Kernel, *, folded: bool) -> tuple[int, int]
 
     Taps side by side are one k where nothing pads their pixels and what follows is masked or meets weights of zero.
     """
-    joined = shape.run * shape.channels
+    joined = shape.run * _whole_channels(shape, kernel)
     any_end = kernel.weight_bits == MAX_BITS or (kernel.activation_bits == 1 and kernel.algorithm in MASKED_ENDS)
     if folded:
         return 1, shape.taps * shape.channels
@@ -305,7 +305,16 @@ def _depth(shape: PartShape, kernel: Kernel, *, folded: bool) -> tuple[int, int]
 
 def _is_dense(shape: PartShape, kernel: Kernel) -> bool:
     """Whether packed pixels are whole bytes and nothing else, and so lie side by side."""
-    return kernel.algorithm not in ROW_SUMS and shape.channels * kernel.activation_bits % 8 == 0
+    return kernel.algorithm not in ROW_SUMS and _whole_channels(shape, kernel) * kernel.activation_bits % 8 == 0
+
+
+def _whole_channels(shape: PartShape, kernel: Kernel) -> int:
+    """Channels of a packed pixel that lies beside the next: of 1 bit, padded to whole bytes where that is less work."""
+    n, group = shape.channels, kernel.k_group
+    if kernel.activation_bits != 1 or kernel.algorithm not in MASKED_ENDS:
+        return n
+    whole = _round_up(n, 8)
+    return whole if _round_up(shape.run * whole, group) < shape.run * _round_up(n, group) else n
 
 
 def _reads_codes(shape: PartShape, kernel: Kernel) -> bool:

@@ -250,10 +250,10 @@ def _part(
     strips, skipped, taps_per_row, run_codes = _layout(kernel, folded, geometry, positions, len(layer.in_order))
     cols, height, width, channels = integers.shape
     taps = 1 if run_codes else height * taps_per_row
-    shaped = integers.reshape(cols, taps, -1)
+    shaped = _whole_pixels(kernel, strips, integers).reshape(cols, taps, -1)
     grid = grid_of(level.activation_format(signed=layer.signed))
     padded = taps * round_up(shaped.shape[2], kernel.spec.k_group) - height * width * channels
-    left, right, offset = corrections(kernel, grid, shaped, padded)
+    left, right, offset = corrections(kernel, grid, integers.reshape(cols, 1, -1), padded)
     return Part(
         kernel=kernel,
         first_column=first_column,
@@ -270,6 +270,14 @@ def _part(
         offset=offset,
         scale=layer.scale[segment, first_column : first_column + cols],
     )
+
+
+def _whole_pixels(kernel: Kernel, strips: Strips, integers: NDArray[np.int8]) -> NDArray[np.int8]:
+    """The weights with those of code 0 that meet what pads the pixels of ``strips``."""
+    channels = integers.shape[-1]
+    behind = round_up(channels, granule(kernel)) - channels if strips.dense else 0
+    code_0 = 0 if kernel.spec.wgt == "s8" else 1 - 2 ** token_bits(kernel.spec.wgt)
+    return np.pad(integers, (*[(0, 0)] * 3, (0, behind)), constant_values=code_0) if behind else integers
 
 
 def _depthwise_part(kernel: Kernel, geometry: Geometry, layer: LayerWeights) -> Part:
@@ -309,16 +317,18 @@ def _layout(
 ) -> tuple[Strips, int, int, int]:
     """(strips, codes skipped in them, pointers per row of the convolution's kernel, codes copied per pointer or 0).
 
-    A run is one k only if nothing pads its pixels, and what lies behind it is masked or meets weights of zero.
+    A run is one k only if its pixels lie side by side, padded to whole granules where that is less work, and what lies
+    behind it is masked or meets weights of zero.
     """
     first, n, group = int(positions[0]), len(positions), kernel.spec.k_group
     height, width = geometry.kernel
     contiguous = int(positions[-1]) - first + 1 == n
-    dense = not geometry.is_flat and granule(kernel) > 0 and n % granule(kernel) == 0
+    joinable, whole = not geometry.is_flat and granule(kernel) > 0, round_up(n, max(1, granule(kernel)))
     any_end = kernel.spec.wgt == "s8" or kernel.spec.algorithm in MASKED_ENDS
     by_tap = height * width * round_up(n, group)
-    by_run = height * round_up(width * n, group)
-    runs = geometry.has_runs and dense and (width * n % group == 0 or any_end) and by_run <= by_tap
+    by_run = height * round_up(width * whole, group)
+    fits = joinable and (by_run <= by_tap if n == whole else by_run < by_tap)
+    runs = geometry.has_runs and fits and (width * whole % group == 0 or any_end)
     if not contiguous:
         return Strips(None, 0, n, tuple(map(int, positions)), geometry.is_flat), 0, width, n
     if folded is None:
@@ -329,6 +339,6 @@ def _layout(
         return strips, first, 1 if whole_runs else width, width * n if whole_runs else n
     if geometry.is_flat and kernel.spec.algorithm in PLAIN_CODES and (n % group == 0 or kernel.spec.wgt == "s8"):
         return Strips(None, 0, in_channels, flat=True, bare=True), first, 1, 0
-    dense = dense and (runs or n % group == 0 or any_end)
+    dense = joinable and (runs or (n == whole and (n % group == 0 or any_end)))
     strips = Strips(kernel, first, n, flat=geometry.is_flat, dense=dense)
     return strips, 0, 1 if runs else width, 0

@@ -106,7 +106,9 @@ class Strips:
         """From one packed pixel to the next."""
         if self.kernel is None:
             return self.k
-        return packed_bytes(self.kernel, self.k) if self.dense else self.kernel.a_row_stride(self.k)
+        if self.dense:
+            return packed_bytes(self.kernel, round_up(self.k, granule(self.kernel)))
+        return self.kernel.a_row_stride(self.k)
 
     def ld(self, geometry: Geometry) -> int:
         """Bytes from one strip to the next; packing one, which may write past its end, never reaches the next."""
@@ -132,7 +134,8 @@ class Strips:
     ) -> PackStruct:
         """The arguments of the step that makes them, ``out`` being their address and ``codes`` that of their tensor."""
         width = 1 if self.flat else geometry.width
-        contiguous = self.channels is None and (self.kernel is None or self.dense) and ld_codes == self.k
+        joins = self.kernel is None or (self.dense and self.k % granule(self.kernel) == 0)
+        contiguous = self.channels is None and joins and ld_codes == self.k
         positions = np.arange(self.first, self.first + self.k) if self.channels is None else np.asarray(self.channels)
         pad = np.ascontiguousarray(pad_codes[positions])
         pixel = pad if self.kernel is None else self.kernel.pack_a(pad[None])[0]

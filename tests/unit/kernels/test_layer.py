@@ -146,8 +146,12 @@ def test_what_follows_a_run_may_be_masked() -> None:
     if missing := missing_features(spec, detect_host().features):
         pytest.skip(f"this machine lacks {', '.join(missing)}")
     masking = load_kernel(spec)
-    (part,) = plan_parts(layer_of(16, 3), Geometry(1, 8, 8, (3, 3)), lambda _: (masking, False))
-    assert (part.folded, part.taps, part.k, part.padded_k, part.strips.pixel_bytes) == (False, 3, 48, 192, 2)
+    for channels, laid_out in ((16, (3, 48, 192, 2)), (102, (3, 312, 960, 13))):  # 102: 13 bytes, where words are 16
+        (part,) = plan_parts(layer_of(channels, 3), Geometry(1, 8, 8, (3, 3)), lambda _: (masking, False))
+        assert not part.folded
+        assert (part.taps, part.k, part.padded_k, part.strips.pixel_bytes) == laid_out
+    (part,) = plan_parts(layer_of(51, 3), Geometry(1, 8, 8, (3, 3)), lambda _: (masking, False))  # no fewer words
+    assert (part.taps, part.k, part.padded_k) == (9, 51, 576)
 
 
 def test_narrow_layers_fold_taps_into_k() -> None:

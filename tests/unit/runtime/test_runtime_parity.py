@@ -336,6 +336,22 @@ def test_the_chosen_kernel_and_layout_run_with_the_same_result(folded: bool) -> 
     assert len(chosen) >= len(set(shapes)) > 0
 
 
+@pytest.mark.parametrize("signed", [False, True])
+def test_pixels_of_bits_are_padded_to_whole_bytes(signed: bool) -> None:
+    """38 channels: three pixels of 5 bytes are one k of 4 words, where each by itself has two."""
+    if not {"avx512_vpopcntdq", "avx512vpopcntdq"} & set(detect_host().features):
+        pytest.skip("this processor lacks avx512_vpopcntdq")
+    net = NetworkFactory((38, 9, 7), "w1a1")
+    inner = net.conv(net.quantize("x", signed=signed), 38, 3, padding=(1, 1))
+    net.conv(net.quantize(inner, signed=signed), 20, 3, stride=(2, 2))
+    option = KernelOption(symbol="gemm_z1_z1_s32_6x64x32__avx512vpopcntdq_popcount", folded=False, latency_us=1)
+    network = packed(net)
+    shapes = [shape for shape, _ in network.windows(1)]
+    made = tuple(KernelChoice(shape=shape, source="predicted", options=(option,)) for shape in shapes)
+    network = network.with_choices(Choices(made=made))
+    assert check(network, np.random.default_rng(3).standard_normal((3, *network.in_shape)).astype(np.float32)).exact
+
+
 @pytest.mark.parametrize("channels", [12, 10])
 def test_plain_codes_are_read_where_they_lie(channels: int) -> None:
     """1x1 convolutions and linear layers on byte dot products pack nothing; what pads their k meets weights of 0."""
