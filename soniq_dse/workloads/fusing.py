@@ -11,6 +11,7 @@ _SWAPPED = [0, 2, 1, 3]
 """The axes of ``[n, tokens, heads, channels]`` <-> ``[n, heads, tokens, channels]``."""
 _PARTS_FIRST = [2, 0, 3, 1, 4]
 """Those of ``[n, tokens, parts, heads, channels]`` -> ``[parts, n, heads, tokens, channels]``."""
+_ROLES = ("query", "key", "value")
 _DIVIDE = ("split", "split_with_sizes", "chunk")
 
 
@@ -51,17 +52,17 @@ class _Fusion:
         hidden = self._hidden(node)
         if len(split) < 3 or joined is None or hidden is None:
             return
-        sources, heads = [source.name for source, _ in split], {count for _, count in split}
+        heads = {count for _, count in split}
         widths = {source.shape[2] for source, _ in split}
         if len(heads) != 1 or len(widths) != 1:
             return
+        sources = [self._named(source, role) for role, (source, _) in zip(_ROLES, split, strict=True)]
         numbers, attributes = hidden
         attributes = {"heads": heads.pop(), **node.attributes, **attributes}
         made = Node(
             name=node.name, op="attention", inputs=(*sources, *numbers), shape=joined.shape, attributes=attributes
         )
         self._replace(joined, made)
-        self._made |= {source.name: source for source, _ in split if source.op == "part"}
 
     def tokens(self, node: Node) -> None:
         """Make ``node``, the transpose of an image without its second axis one node."""
@@ -88,6 +89,15 @@ class _Fusion:
         self._made[made.name] = made
         if last.name != made.name:
             self._renamed[last.name] = made.name
+
+    def _named(self, source: Node, role: str) -> str:
+        """The name of an attention's input; a part of a layer is put into the graph under one that says what it is."""
+        if source.op != "part":
+            return source.name
+        known = self._made.get(source.name)
+        made = known or source.model_copy(update={"name": f"{source.inputs[0]}.{role}"})
+        self._made[source.name] = made
+        return made.name
 
     def _split(self, name: str) -> tuple[Node, int] | None:
         """(tensor ``[n, tokens, channels]``, heads) behind ``[n, heads, tokens, channels / heads]``."""

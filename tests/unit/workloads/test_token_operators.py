@@ -215,6 +215,7 @@ def test_query_key_and_value_of_one_layer(mix: Callable[..., torch.Tensor]) -> N
     assert workload.unsupported == ()
     assert [n.op for n in workload.nodes] == ["input", "linear", "linear", *["part"] * 3, "attention", "linear"]
     parts = [node for node in workload.nodes if node.op == "part"]
+    assert [part.name for part in parts] == ["qkv.query", "qkv.key", "qkv.value"]
     assert [(part.attributes["start"], part.attributes["stop"]) for part in parts] == [(0, 8), (8, 16), (16, 24)]
     assert all(part.shape == (2, 5, 8) and part.inputs == ("qkv",) for part in parts)
     assert workload.nodes[-2].inputs == tuple(part.name for part in parts)
