@@ -30,6 +30,7 @@ from soniq_dse.cost.vector_loops import (
     RECTIFY,
     ROW_CYCLES,
     SHORT_CYCLES,
+    STRIP_CYCLES,
     TAP_CYCLES,
     TILE_CYCLES,
     VectorLoops,
@@ -144,7 +145,8 @@ class LayerCoster:
         if layer.taps > 1 and not folded and segment.channels < layer.segment_channels * layer.n_groups:
             pixels = -(-shape.pixels // self.threads) * groups
             cost = replace(cost, packing=cost.packing + pixels * _piece_cycles(shape, kernel))
-        return replace(cost, choice=choice)
+        overhead = cost.overhead + groups * _strips(layer) / self.threads * STRIP_CYCLES
+        return replace(cost, choice=choice, overhead=overhead)
 
     def _way(self, shape: PartShape, home: int) -> Way:
         given = self._given.of(shape)
@@ -341,6 +343,13 @@ def _piece_cycles(shape: PartShape, kernel: Kernel) -> float:
 def _padded_depth(shape: PartShape, kernel: Kernel, *, folded: bool) -> int:
     taps, k = _depth(shape, kernel, folded=folded)
     return taps * _round_up(k, kernel.k_group)
+
+
+def _strips(layer: MatmulLayer) -> int:
+    """Rows of the images that a convolution with windows reads."""
+    if isinstance(layer, GemmLayer) or (layer.taps == 1 and layer.stride == (1, 1)):
+        return 0
+    return layer.batch * layer.height
 
 
 def _shape_of(layer: MatmulLayer, level: Level, channels: int, *, signed: bool) -> PartShape:

@@ -12,6 +12,7 @@ from soniq_dse.cost.vector_loops import (
     COPY,
     EMIT,
     GELU,
+    INTERLEAVE_CYCLES,
     LAYER_NORM,
     LOOK_UP,
     NORM,
@@ -111,7 +112,9 @@ class Operators:
             node = self.workload.node(node.inputs[0])
         found = self.workload.class_of(tensor)
         loop = RECTIFY if found is not None and found.nonnegative and uniform else EMIT
-        alone = PART_CYCLES if node.op == "input" else 0.0
+        alone = 0.0
+        if node.op == "input":
+            alone = PART_CYCLES + INTERLEAVE_CYCLES * self._elements(node) / max(1, found.channels if found else 1)
         moved = REORDER_CYCLES * self._elements(node) if reordered else 0.0
         return alone + moved + self.loops.floats(self._elements(node), loop)
 

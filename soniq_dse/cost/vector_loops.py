@@ -105,12 +105,18 @@ PIECE_CYCLES = 15.0
 REORDER_CYCLES = 1.0
 """Per element of a tensor whose channels change their order as they become codes: a load each, where a vector would do;
 0.28 ns more on a Zen 4 core."""
+STRIP_CYCLES = 80.0
+"""Per row of an image and part: the call that packs it, the border on both sides, where its pointers begin; 70 to 105
+cycles on a Zen 4 core."""
+INTERLEAVE_CYCLES = 3.0
+"""Per pixel of an image given channels first, of few channels: its codes are interleaved one by one; 2.6 to 3.2 cycles
+on a Zen 4 core."""
 SHORT_CYCLES = 5.0
 """Per pixel of a few channels where the kernel packs it without a call: 3.2 to 5.2 cycles on a Zen 4 core."""
 PART_CYCLES = 300.0
 """Per part of a layer and per pool: set-up, indirect calls, branches that turn out otherwise than for the part before;
 what layers with next to no work take on a Zen 4 core."""
-COLD_CYCLES = 500.0
+COLD_CYCLES = 250.0
 """Per layer of a network besides: caches and predictors hold the other layers'; by tiny networks on that core."""
 TAP_CYCLES = 10.0
 """Per tile and tap: load the rows' pointers, enter and leave the loop."""
