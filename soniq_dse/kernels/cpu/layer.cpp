@@ -309,7 +309,7 @@ void pass_row(const Row row, int64_t cols, uint8_t* __restrict codes) {
     const Terms terms = {row.offset[k], row.scale[k], How == kNothing ? 0.0f : row.bias[k]};
     const float t = value<First, Plain, How>(row, k, terms, All{});
     if (Keep) row.out[k] = t;
-    if (Codes != kNoCodes) codes[k] = static_cast<uint8_t>(__builtin_irintf(unrounded<float, Codes>(row, k, t, All{})));
+    if (Codes != kNoCodes) codes[k] = static_cast<uint8_t>(soniq_rounded(unrounded<float, Codes>(row, k, t, All{})));
   }
 }
 #endif

@@ -23,13 +23,22 @@
 #pragma once
 #include "soniq_kernel.h"
 
+// To the nearest integer, half to even; what fits an int.
+inline int soniq_rounded(float value) {
+#if defined(__clang__)  // which has no irintf
+  return static_cast<int>(__builtin_lrintf(value));
+#else
+  return __builtin_irintf(value);
+#endif
+}
+
 // The code of a value: see the epilogue above.
 inline uint8_t soniq_code(float value, float inverse, float shift, float lo, float hi) {
   float v = value * inverse;
   v = v + shift;
   v = v > lo ? v : lo;  // lo and hi are whole numbers, so clamping first gives the same and saves a rounding
   v = v < hi ? v : hi;
-  return static_cast<uint8_t>(__builtin_irintf(v));
+  return static_cast<uint8_t>(soniq_rounded(v));
 }
 
 // What thread `index` of `count` does of some work: the same part in every run.
