@@ -55,8 +55,15 @@ OPERATORS: Sequence[Operator] = (
     ),
     *(
         Operator("attention", tokens, width, heads, causal)
-        for tokens in (64, 256)
-        for width, heads in ((256, 4), (768, 12))
+        for tokens, width, heads in (
+            (64, 256, 4),
+            (64, 768, 12),
+            (128, 512, 8),
+            (256, 256, 4),
+            (256, 768, 12),
+            (256, 512, 16),
+            (512, 768, 12),
+        )
         for causal in (False, True)
     ),
 )

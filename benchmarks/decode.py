@@ -1,17 +1,22 @@
-"""Transformers: a decode step over 256 cached tokens, and what stays in fp32, against onnxruntime: E3d, N1, N2."""
+"""Transformers: a decode step over 256 cached tokens, and what stays in fp32, against onnxruntime: E3d, N1, N2.
+
+``--only PART`` measures a part of it; the others stay as they are kept.
+"""
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from benchmarks._breakdown import DEPTH, HEADS, N_TOKENS, WIDTH, breakdown_rows
 from benchmarks._decode import CACHED, Size, random_decoder
 from benchmarks._decode_peer import peer_steps
-from benchmarks._frame import Goal, Result, Row, main
+from benchmarks._frame import Goal, Result, Row, kept_here, main
 from benchmarks._interleave import idle_share
 from benchmarks._operators import CHAIN, OPERATORS, Operator, ours, peers
 from benchmarks._ours import host_descriptor
@@ -23,41 +28,44 @@ from soniq_dse.runtime.autotune import autotune, tuned_choices
 from soniq_dse.runtime.decoder import Decoder, decoder_windows
 from soniq_dse.runtime.pack import PackedNetwork
 
+NAME, TITLE = "decode", "Transformers: decoding, and what stays in fp32"
+THREADS = (1, 2)
 ROUNDS, QUICK_ROUNDS = 9, 3
 BREAKDOWN, LENGTHS, BATCHES = ("w1a1", "w8a8"), (32, 128), (1, 8)
 STEP = f"decode step, {CACHED} tokens cached"
 QUICK = tuple(one for one in OPERATORS if one.width == 256 and one.tokens == 64)
 
 
-def ready(packed: PackedNetwork, *, tune: bool) -> Decoder:
+def ready(packed: PackedNetwork, threads: int, *, tune: bool) -> Decoder:
     """A decoder with a full cache, on the kernels that ``soniq-dse run --generate`` takes."""
     windows = decoder_windows(packed)
-    choices = autotune(packed, windows=windows) if tune else tuned_choices()
+    choices = autotune(packed, windows=windows, threads=threads) if tune else tuned_choices(threads=threads)
     hw = host_descriptor()
     if hw is not None:
-        choices = choose_kernels(hw, [shape for shape, _ in windows], known=choices)
-    decoder = Decoder(packed.with_choices(choices))
+        choices = choose_kernels(hw, [shape for shape, _ in windows], threads=threads, known=choices)
+    decoder = Decoder(packed.with_choices(choices), threads=threads)
     decoder.begin()
     decoder.read(np.random.default_rng(0).integers(0, Size().n_tokens, (1, CACHED)))
     return decoder
 
 
-def step_rows(rounds: int, *, tune: bool) -> list[Row]:
+def step_rows(rounds: int, threads: int, *, tune: bool) -> list[Row]:
     """Every palette and all peers in turns; steps repeat at the same place of the sequence."""
-    size = Size()
+    size, what = Size(), step_name(threads)
     packed = {label: random_decoder(size, mix) for label, mix in MIXES.items()}
-    decoders = {label: ready(one, tune=tune) for label, one in packed.items()}
-    int8, f32 = peer_steps(size, 1)
+    decoders = {label: ready(one, threads, tune=tune) for label, one in packed.items()}
+    int8, f32 = peer_steps(size, threads)
     calls: dict[str, Call] = {label: one.step.run_again for label, one in decoders.items()}
     calls |= {f"INT8 {name}": call for name, call in int8.items()} | {
         f"FP32 {name}": call for name, call in f32.items()
     }
-    print(f"{STEP}: timing", file=sys.stderr, flush=True)
-    idle, seconds = idle_share(), in_turns(calls, rounds, thread_seconds)
+    print(f"{what}: timing", file=sys.stderr, flush=True)
+    clock = thread_seconds if threads == 1 else time.perf_counter
+    idle, seconds = idle_share(), in_turns(calls, rounds, clock)
     best = {kind: _fastest(seconds, f"{kind} ") for kind in ("INT8", "FP32")}
     return [
         {
-            **_row(STEP, label, seconds[label], best["INT8"], seconds[best["INT8"]]),
+            **_row(what, label, seconds[label], best["INT8"], seconds[best["INT8"]]),
             "x FP32": statistics.median(seconds[best["FP32"]]) / statistics.median(seconds[label]),
             "attention us": _share(decoders[label], ("ATTENTION", "KEEP")),
             "weights KiB": packed[label].size_bytes / 1024,
@@ -65,6 +73,11 @@ def step_rows(rounds: int, *, tune: bool) -> list[Row]:
         }
         for label in MIXES
     ]
+
+
+def step_name(threads: int) -> str:
+    """As a step is shown."""
+    return f"{STEP}, {threads} threads" if threads > 1 else STEP
 
 
 def operator_rows(operators: Sequence[Operator], rounds: int) -> list[Row]:
@@ -128,8 +141,8 @@ def goals_of(rows: Sequence[Row]) -> list[Goal]:
 
 
 def tables(rows: Sequence[Row]) -> Mapping[str, Sequence[Row]]:
-    """For the page: the step, then the operators."""
-    shown: dict[str, list[Row]] = {STEP: [], "Operators in fp32": []}
+    """For the page: the steps, then the operators."""
+    shown: dict[str, list[Row]] = {**{step_name(threads): [] for threads in THREADS}, "Operators in fp32": []}
     for row in rows:
         if "predicted us" in row:
             shared = {name: value for name, value in row.items() if name != "what"}
@@ -139,12 +152,12 @@ def tables(rows: Sequence[Row]) -> Mapping[str, Sequence[Row]]:
             continue
         common = {"us": row["us"], "MAD us": row["MAD us"], "best peer": row["peer"], "its us": row["its us"]}
         common["x"] = f"{row['x peer']:.2f} ({row['lowest x']:.2f} to {row['highest x']:.2f})"
-        if row["what"] == STEP:
+        if row["what"].startswith(STEP):
             extra = {name: row[name] for name in ("x FP32", "attention us", "weights KiB")}
-            shown[STEP].append({"palette": row["palette"], **common, **extra})
+            shown[row["what"]].append({"palette": row["palette"], **common, **extra})
         else:
             shown["Operators in fp32"].append({"operator": row["what"], **common})
-    return shown
+    return {heading: found for heading, found in shown.items() if found}
 
 
 def notes() -> list[str]:
@@ -162,8 +175,10 @@ def notes() -> list[str]:
         "plain operators or by GroupQueryAttention, which appends in place; the fastest counts.",
         "",
         f"Operators: chains of {CHAIN} of a kind, all in fp32; attention is of a tensor to itself without its Linear "
-        "layers, in onnxruntime by MultiHeadAttention or by plain operators; the faster counts. One thread, CPU time, "
-        "all in turns in one process; medians over rounds, a gain is the median of the gains of single rounds.",
+        "layers, in onnxruntime by MultiHeadAttention or by plain operators; the faster counts.",
+        "",
+        "CPU time of one thread, wall time of two; all in turns in one process; medians over rounds, a gain is the "
+        "median of the gains of single rounds.",
         "",
         f"By operator: {DEPTH} encoder and {DEPTH} decoder blocks of width {WIDTH}, {HEADS} heads, a vocabulary of "
         f"{N_TOKENS}, source and target of the same length, whole sequences in one run. Predictions are those of "
@@ -171,15 +186,40 @@ def notes() -> list[str]:
     ]  # fmt: skip
 
 
-def measure(quick: bool) -> Result:
-    """Some operators, or all and the step."""
+PARTS: Mapping[str, Callable[[], list[Row]]] = {
+    **{step_name(threads): lambda threads=threads: step_rows(ROUNDS, threads, tune=True) for threads in THREADS},
+    "operators": lambda: operator_rows(OPERATORS, ROUNDS),
+    "breakdown": lambda: [row for palette in BREAKDOWN for row in breakdown_rows(palette, LENGTHS, BATCHES)],
+}  # type: ignore[misc]
+"""What is measured at once: its rows by name."""
+
+
+def part_of(row: Row) -> str:
+    """Of which of ``PARTS`` a row is."""
+    if "predicted us" in row:
+        return "breakdown"
+    return str(row["what"]) if row["what"] in PARTS else "operators"
+
+
+def measure(quick: bool, only: Sequence[str]) -> Result:
+    """Some operators; or those parts, beside what is kept of the others."""
     if quick:
         rows = operator_rows(QUICK, QUICK_ROUNDS)
-    else:
-        rows = [*step_rows(ROUNDS, tune=True), *operator_rows(OPERATORS, ROUNDS)]
-        rows += [row for palette in BREAKDOWN for row in breakdown_rows(palette, LENGTHS, BATCHES)]
+        return Result(goals_of(rows), rows, notes())
+    kept = kept_here(NAME)
+    rows = []
+    for name, part in PARTS.items():
+        rows += part() if name in only else [row for row in (kept or {"rows": ()})["rows"] if part_of(row) == name]
     return Result(goals_of(rows), rows, notes())
 
 
+def run() -> None:
+    """The command line: what is this benchmark's own first, the convention behind it."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--only", action="append", choices=tuple(PARTS))
+    own, sys.argv[1:] = parser.parse_known_args()
+    main(NAME, TITLE, lambda quick: measure(quick, own.only or tuple(PARTS)), tables=tables)
+
+
 if __name__ == "__main__":
-    main("decode", "Transformers: decoding, and what stays in fp32", measure, tables=tables)
+    run()
