@@ -88,7 +88,8 @@ class LayerStruct(Struct):
 
     _fields_ = (
         *_fields(_I64, "rows cols block_rows block_columns columns_first"),
-        *_fields(_I64, "rows_at_once row_shares column_shares column_step band_rows pool_height pool_width"),
+        *_fields(_I64, "rows_at_once row_shares column_shares column_step"),
+        *_fields(_I64, "band_rows pool_height pool_width pool_row_step pool_column_step pool_bands"),
         *_fields(_I64, "out_height out_width height width n_strips kernel_height stride_height stride_width"),
         *_fields(_I64, "pad_height pad_width dilation_height dilation_width"),
         ("parts", _PTR),

@@ -28,6 +28,16 @@ DEPTHWISE_COLUMNS = 192
 """Output channels that a depthwise layer does at once: blocks of 12 rows or more of them."""
 
 
+class Pool(NamedTuple):
+    """A max pool that is done on sums, padded by as much as its windows overlap."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+
+
+NO_POOL = Pool((1, 1), (1, 1))
+
+
 class Image(NamedTuple):
     """Strips with their border, in memory."""
 
@@ -49,7 +59,7 @@ class Tiling:
     column_shares: int
     column_step: int
     band_rows: int
-    pool: tuple[int, int]
+    pool: Pool
     scratch: Mapping[str, int]
     scratch_bytes: int
 
@@ -59,10 +69,8 @@ class Tiling:
         return self.row_shares * self.column_shares
 
 
-def tile_layer(
-    parts: Sequence[Part], geometry: Geometry, cols: int, threads: int = 1, pool: tuple[int, int] = (1, 1)
-) -> Tiling:
-    """The walk over a layer of ``cols`` output channels by ``threads`` threads, pooled in windows of ``pool``."""
+def tile_layer(parts: Sequence[Part], geometry: Geometry, cols: int, threads: int = 1, pool: Pool = NO_POOL) -> Tiling:
+    """The walk over a layer of ``cols`` output channels by ``threads`` threads."""
     one_group = all(part.cols == cols for part in parts)
     step = lcm(*(part.kernel.spec.tile[1] for part in parts)) if one_group else parts[0].cols
     row_shares, column_shares = shares(geometry.rows, cols, step, threads)
@@ -73,8 +81,11 @@ def tile_layer(
     elif shared_rows > BLOCK_MULTIPLE:
         columns = min(cols, round_up(WIDE_COLUMNS, step))
         columns_first = columns < cols
-    band_rows = 1 if pool == (1, 1) else pool[0] * geometry.out_size[1]
-    rows = band_rows if band_rows > 1 else block_rows(parts, shared_rows, columns)
+    band_rows = 1 if pool == NO_POOL else pool.stride[0] * geometry.out_size[1]
+    rows = block_rows(parts, shared_rows, columns)
+    if band_rows > 1:
+        columns, columns_first = cols, False
+        rows = pool.kernel[0] * geometry.out_size[1]
     sums_are_dense = one_group and all(cols % part.kernel.spec.tile[1] == 0 for part in parts)
     at_once = max(1, EPILOGUE_COLUMNS // cols) if sums_are_dense and column_shares == 1 else 1
     sizes = {
@@ -163,8 +174,11 @@ def layer_struct(
         column_shares=tiling.column_shares,
         column_step=tiling.column_step,
         band_rows=tiling.band_rows,
-        pool_height=tiling.pool[0],
-        pool_width=tiling.pool[1],
+        pool_height=tiling.pool.kernel[0],
+        pool_width=tiling.pool.kernel[1],
+        pool_row_step=tiling.pool.stride[0],
+        pool_column_step=tiling.pool.stride[1],
+        pool_bands=geometry.out_size[0] // tiling.pool.stride[0],
         out_height=1 if flat else geometry.out_size[0],
         out_width=geometry.rows if flat else geometry.out_size[1],
         height=1 if flat else geometry.height,

@@ -16,7 +16,7 @@ from soniq_dse.kernels.layer import LayerWeights, Part, merge_groups, part_shape
 from soniq_dse.kernels.layer_structs import LayerStruct
 from soniq_dse.kernels.library import Kernel, build_kernels, load_kernel, round_up
 from soniq_dse.kernels.strips import Geometry, Strips, bordered
-from soniq_dse.kernels.walk import Image, Tiling, layer_struct, tile_layer
+from soniq_dse.kernels.walk import NO_POOL, Image, Pool, Tiling, layer_struct, tile_layer
 from soniq_dse.records.choice import Choices, PartShape
 from soniq_dse.records.cost import KernelSpec
 from soniq_dse.records.network import (
@@ -72,8 +72,8 @@ class LayerPlanner:
             epilogue.absorbed.add(pool.name)
         depthwise = depthwise_kernel(driver_flags(self._features)) if weights.is_depthwise else None
         parts = plan_parts(weights, geometry, self._load, depthwise)
-        window = (1, 1) if pool is None else pool.kernel
-        tiling = tile_layer(parts, geometry, weights.weight.shape[0], self._plan.threads, window)
+        on_sums = NO_POOL if pool is None else Pool(pool.kernel, pool.stride)
+        tiling = tile_layer(parts, geometry, weights.weight.shape[0], self._plan.threads, on_sums)
         self._plan.buffer(SCRATCH, tiling.shares * tiling.scratch_bytes)
         images = [self._pack(node, part.strips, geometry) for part in parts]
         self.absorbed |= epilogue.absorbed
@@ -164,10 +164,12 @@ class LayerPlanner:
         if len(readers) != 1 or not isinstance(readers[0], PoolNode) or epilogue.output == self._graph.output:
             return None
         pool, height = readers[0], self._graph.shape(epilogue.output)[1]
-        apart = pool.stride == pool.kernel != (1, 1) and pool.padding == (0, 0) and height % pool.kernel[0] == 0
+        overlaps = tuple(k - s for k, s in zip(pool.kernel, pool.stride, strict=True))
+        in_bands = pool.padding == overlaps and height % pool.stride[0] == 0 and pool.kernel != (1, 1)
+        in_bands = in_bands and all(overlap < step for overlap, step in zip(overlaps, pool.stride, strict=True))
         plain = epilogue.relu_first and epilogue.residual is None
-        one_part = len(weights.segments) == 1 and not weights.is_depthwise
-        return pool if pool.op == "max_pool2d" and apart and plain and one_part else None
+        one_part = len(weights.segments) == weights.groups == 1
+        return pool if pool.op == "max_pool2d" and in_bands and plain and one_part else None
 
     def _dies_in(self, layer: str, epilogue: Epilogue) -> bool:
         """Whether a layer is the last to read its residual, so that what it writes may take that one's place."""

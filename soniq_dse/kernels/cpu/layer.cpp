@@ -92,6 +92,8 @@ Finish finish_of(const SoniqLayer& layer) {
 // them; and where.
 struct Window {
   int64_t first, n, begin, end, pooled_first, pooled_n;
+  int64_t lead;  // image rows that the band above shares, and that are done again
+  bool begins_image;
   int32_t* acc;
   float *tile, *out;
   const uint8_t** pointers;
@@ -114,29 +116,42 @@ SoniqPart columns_of(const SoniqPart& part, const Window& window) {
   return some;
 }
 
-// The sums of a band, the largest of each window in place of its rows.
-void pool_sums(const SoniqLayer& layer, int64_t ld, int32_t* sums) {
-  const int64_t width = layer.band_rows / layer.pool_height;
-  for (int64_t x = 0; x + layer.pool_width <= width; x += layer.pool_width) {
-    int32_t* const out = sums + x / layer.pool_width * ld;
-    const int32_t* const window = sums + x * ld;
-    for (int64_t i = 1; i < layer.pool_height * layer.pool_width; ++i) {
-      const int32_t *first = i == 1 ? window : out, *next = window + (i / layer.pool_width * width + i % layer.pool_width) * ld;
-      SONIQ_NO_ALIAS
-      for (int64_t c = 0; c < ld; ++c) out[c] = first[c] > next[c] ? first[c] : next[c];
+// into = the larger of two rows of n sums.
+void larger_sums(const int32_t* a, const int32_t* b, int64_t n, int32_t* into) {
+  SONIQ_NO_ALIAS
+  for (int64_t i = 0; i < n; ++i) into[i] = a[i] > b[i] ? a[i] : b[i];
+}
+
+// The largest sum of each window of a band whose image rows begin at `sums`, in place of the first of them. Before it lie
+// those that the windows share with the band above: `lead` of them are new, others were left here by that band.
+void pool_sums(const SoniqLayer& layer, const Window& window, int64_t ld, int32_t* sums) {
+  const int64_t shared = layer.pool_height - layer.pool_row_step, before = layer.pool_width - layer.pool_column_step;
+  const int64_t width = layer.band_rows / layer.pool_row_step, row = width * ld, n = window.pooled_n * ld;
+  for (int64_t y = -window.lead; y < layer.pool_row_step; ++y)
+    for (int64_t x = 0; x < window.pooled_n; ++x) {
+      const int64_t from = larger(x * layer.pool_column_step - before, 0);
+      const int64_t to = smaller((x + 1) * layer.pool_column_step, width);
+      const int32_t* at = sums + y * row + from * ld;
+      int32_t* const out = sums + y * row + x * ld;
+      larger_sums(at, at + (to - from > 1 ? ld : 0), ld, out);
+      for (int64_t i = 2; i < to - from; ++i) larger_sums(out, at + i * ld, ld, out);
     }
-  }
+  for (int64_t y = window.begins_image ? 1 : -shared; y < layer.pool_row_step; ++y)
+    if (y != 0) larger_sums(sums, sums + y * row, n, sums);
+  for (int64_t y = 1; y <= shared; ++y) __builtin_memcpy(sums - y * row, sums + (layer.pool_row_step - y) * row, n * sizeof(int32_t));
 }
 
 void run_part(const SoniqLayer& layer, const SoniqPart& whole, const Window& window) {
   const SoniqPart part = columns_of(whole, window);
   if (part.cols <= 0) return;
   const int64_t nr = part.kernel->nr, column = part.first_column;
-  const int64_t ld_raw = (part.cols + nr - 1) / nr * nr;
+  const int64_t ld_raw = (part.cols + nr - 1) / nr * nr, image_row = layer.band_rows / layer.pool_row_step * ld_raw;
+  const int64_t lead = window.lead * image_row;
+  int32_t* const sums = window.acc + (layer.pool_height - layer.pool_row_step) * image_row;
   point(layer, part, window.first, window.n, window.pointers);
   if (part.run_codes > 0) fold(layer, part, window.n, window.pointers, window.folded_codes, window.folded_rows);
-  part.kernel->run(window.n, part.cols, part.taps, part.k, window.pointers, layer.block_rows, part.weights, window.acc, ld_raw);
-  if (layer.band_rows > 1) pool_sums(layer, ld_raw, window.acc);
+  part.kernel->run(window.n, part.cols, part.taps, part.k, window.pointers, layer.block_rows, part.weights, sums - lead, ld_raw);
+  if (layer.band_rows > 1) pool_sums(layer, window, ld_raw, sums);
   const int64_t first = window.pooled_first, n = window.pooled_n;
   const float* residual = layer.residual == nullptr ? nullptr : layer.residual + first * layer.cols + column;
   SoniqCodesOut codes;
@@ -145,7 +160,7 @@ void run_part(const SoniqLayer& layer, const SoniqPart& whole, const Window& win
     codes = {all.codes + first * all.ld + column, all.ld, all.inverse + column, all.shift + column, all.lo + column, all.hi + column, all.rectifies};
   }
   float* const tile = window.tile + column;
-  const Block block = {n, part.cols, window.acc, ld_raw, tile, part.is_last ? window.out + column : tile, layer.cols, layer.bias + column, residual,
+  const Block block = {n, part.cols, sums, ld_raw, tile, part.is_last ? window.out + column : tile, layer.cols, layer.bias + column, residual,
                        layer.out != nullptr || layer.n_codes_out > 1, part.is_last && layer.n_codes_out > 0 ? &codes : nullptr};
   pass_part(part, part.is_last ? finish_of(layer) : kNothing, block, part.cols == layer.cols ? layer.rows_at_once : 1);
 }
@@ -192,22 +207,35 @@ void soniq_layer_share(const SoniqLayer& layer, int64_t index) {
   window.acc = static_cast<int32_t*>(shifted(layer.acc, offset)), window.tile = shifted(layer.tile, offset);
   window.pointers = shifted(layer.pointers, offset);
   window.folded_codes = shifted(layer.folded_codes, offset), window.folded_rows = shifted(layer.folded_rows, offset);
-  const int64_t bands = layer.rows / layer.band_rows, of_band = layer.band_rows / layer.pool_height / layer.pool_width;
-  const int64_t first = rows.begin(bands) * layer.band_rows, last = rows.end(bands) * layer.band_rows;
-  const auto run_window = [&](int64_t row, int64_t column) {
-    window.first = row, window.n = smaller(layer.block_rows, last - row);
-    window.pooled_first = row / layer.band_rows * of_band, window.pooled_n = window.n / layer.band_rows * of_band;
+  const auto run_window = [&](int64_t column, int64_t pooled_first, int64_t pooled_n) {
+    window.pooled_first = pooled_first, window.pooled_n = pooled_n;
     window.begin = column, window.end = smaller(column + layer.block_columns, end);
-    window.out = layer.out == nullptr ? window.tile : layer.out + window.pooled_first * layer.cols;
+    window.out = layer.out == nullptr ? window.tile : layer.out + pooled_first * layer.cols;
     for (int64_t p = 0; p < layer.n_parts; ++p) run_part(layer, layer.parts[p], window);
     for (int64_t o = 1; o < layer.n_codes_out; ++o) emit(layer.codes_out[o], layer, window);
   };
+  const int64_t bands = layer.rows / layer.band_rows, first = rows.begin(bands), last = rows.end(bands);
+  if (layer.band_rows > 1) {
+    const int64_t width = layer.band_rows / layer.pool_row_step;
+    const int64_t pooled = (width + layer.pool_width - layer.pool_column_step) / layer.pool_column_step;
+    for (int64_t b = first; b < last; ++b) {
+      window.begins_image = b % layer.pool_bands == 0;
+      window.lead = b == first && !window.begins_image ? layer.pool_height - layer.pool_row_step : 0;
+      window.n = layer.band_rows + window.lead * width, window.first = (b + 1) * layer.band_rows - window.n;
+      run_window(begin, b * pooled, pooled);
+    }
+    return;
+  }
+  const auto run_rows = [&](int64_t row, int64_t column) {
+    window.first = row, window.n = smaller(layer.block_rows, last - row);
+    run_window(column, window.first, window.n);
+  };
   if (layer.columns_first) {
     for (int64_t c = begin; c < end; c += layer.block_columns)
-      for (int64_t r = first; r < last; r += layer.block_rows) run_window(r, c);
+      for (int64_t r = first; r < last; r += layer.block_rows) run_rows(r, c);
   } else {
     for (int64_t r = first; r < last; r += layer.block_rows)
-      for (int64_t c = begin; c < end; c += layer.block_columns) run_window(r, c);
+      for (int64_t c = begin; c < end; c += layer.block_columns) run_rows(r, c);
   }
 }
 

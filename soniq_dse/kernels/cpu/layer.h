@@ -17,9 +17,9 @@
 //   t = 0; per part in palette order: t = t + f32(((raw << left) + offset[n]) >> right) * scale[n];  t = t + bias[n];
 //   relu_first; t = t + residual; relu_last; then t itself and/or codes clamp(rint(t * inverse[n] + shift[n]), lo[n], hi[n])
 //
-// Pool. A max pool behind relu, whose windows do not overlap, is done on raw sums: where no scale is negative, t never
-// falls as they rise. A block then is a band, that is the rows under one row of windows, and what follows the sums, t and
-// codes and all, is of the pooled rows.
+// Pool. A max pool behind relu, padded by as much as its windows overlap, is done on raw sums: where no scale is negative,
+// t never falls as they rise. A block then is a band, that is the rows which one row of windows does not share with the one
+// above, and what follows the sums, t and codes and all, is of the pooled rows. Only layers of one part have a pool.
 #pragma once
 #include "soniq_kernel.h"
 
@@ -89,7 +89,8 @@ struct SoniqLayer {
   int64_t rows, cols, block_rows, block_columns, columns_first;  // columns_first: all rows of some columns, then the next
   int64_t rows_at_once;  // the vectors of the epilogue (scale ... hi) are repeated so often: narrow rows are done together
   int64_t row_shares, column_shares, column_step;  // shares of columns are whole multiples of column_step, or the last
-  int64_t band_rows, pool_height, pool_width;      // 1 where nothing is pooled; shares of rows are whole bands
+  // 1 where nothing is pooled; shares of rows are whole bands; pool_bands: of an image
+  int64_t band_rows, pool_height, pool_width, pool_row_step, pool_column_step, pool_bands;
   int64_t out_height, out_width, height, width, n_strips;
   int64_t kernel_height, stride_height, stride_width, pad_height, pad_width, dilation_height, dilation_width;
   const SoniqPart* parts;

@@ -86,7 +86,8 @@ def random_network(rng: np.random.Generator) -> NetworkFactory:
     net = NetworkFactory((int(rng.integers(1, 6)), *pair(8, 12)), str(rng.choice(PALETTES)), seed)
     groups, width = int(rng.choice([1, 2, 4])), int(rng.integers(1, 18))
     trunk = net.relu(net.conv(net.quantize("x", signed=True, palette="w8a8"), groups * width, 3, padding=(1, 1)))
-    codes = net.quantize(net.pool(trunk, "max_pool2d", 2), signed=bool(rng.integers(2)))
+    overlapping = (3, 2, 1) if rng.integers(2) else (2,)
+    codes = net.quantize(net.pool(trunk, "max_pool2d", *overlapping), signed=bool(rng.integers(2)))
     window = {"padding": pair(1, 2), "stride": pair(1, 2), "dilation": pair(1, 2)}
     inner = net.relu(
         net.conv(codes, groups * int(rng.integers(1, 40)), int(rng.integers(1, 4)), groups=groups, **window)

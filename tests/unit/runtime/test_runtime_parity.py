@@ -261,17 +261,17 @@ def test_layers_write_codes_and_absorb_what_follows() -> None:
 
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("features", FEATURES)
-@pytest.mark.parametrize("kernel", [2, 3])
-def test_layers_pool_their_own_sums(kernel: int, features: str, threads: int) -> None:
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(2, 2, 0), (3, 3, 0), (3, 2, 1), (5, 3, 2), (2, 1, 1)])
+def test_layers_pool_their_own_sums(kernel: int, stride: int, padding: int, features: str, threads: int) -> None:
     """A stem of whose values nothing but a pool is left, scales below zero too; windows of 2 leave a column over."""
     net = NetworkFactory((3, 6, 11), "w1a1+w4a4")
     stem = net.relu(net.conv(net.quantize("x", signed=True, palette="w8a8"), 24, 3, padding=(1, 1)))
-    trunk = net.pool(stem, "max_pool2d", kernel)
+    trunk = net.pool(stem, "max_pool2d", kernel, stride, padding)
     branch = net.conv(net.quantize(trunk, signed=False), 24, 3, padding=(1, 1))
     net.conv(net.quantize(net.add(branch, trunk), signed=True), 5, 1)
     network = assert_exact(net, features)
     kinds = {step.kind for step in network.plan(1).steps}
-    assert not kinds & {Kind.MAX_POOL, Kind.MAX_POOL_CODES}
+    assert bool(kinds & {Kind.MAX_POOL, Kind.MAX_POOL_CODES}) == (stride == 1)
     x = np.random.default_rng(4).standard_normal((7, *network.in_shape)).astype(np.float32)
     assert np.array_equal(network.run(x, batch=7, threads=threads), network.run(x, batch=1))
 
