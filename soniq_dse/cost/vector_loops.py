@@ -116,7 +116,7 @@ SHORT_CYCLES = 5.0
 PART_CYCLES = 300.0
 """Per part of a layer and per pool: set-up, indirect calls, branches that turn out otherwise than for the part before;
 what layers with next to no work take on a Zen 4 core."""
-COLD_CYCLES = 250.0
+COLD_CYCLES = 100.0
 """Per layer of a network besides: caches and predictors hold the other layers'; by tiny networks on that core."""
 TAP_CYCLES = 10.0
 """Per tile and tap: load the rows' pointers, enter and leave the loop."""
