@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 HELPERS = frozenset(
     {
-        "bounds", "branches", "calls", "channel_table", "choice", "energy", "gpu", "gpu_kernels", "graph",
+        "bounds", "branches", "calls", "channel_table", "choice", "core", "energy", "gpu", "gpu_kernels", "graph",
         "instructions", "intervals", "layers", "memory", "network",
         "operators", "priced", "registers", "remembered", "steps", "timeline", "vector_loops",
     }

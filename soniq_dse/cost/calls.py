@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soniq_dse.cost.branches import mispredicted
-from soniq_dse.cost.pipeline import Core, Operation
+from soniq_dse.cost.core import Core, Operation
 from soniq_dse.cost.remembered import place_of, recall, remember
 from soniq_dse.errors import UserError
 from soniq_dse.kernels.code import KernelCode

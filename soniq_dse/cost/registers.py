@@ -34,9 +34,14 @@ def name_of(register: str) -> str:
     return plain[0] + "x" if len(plain) == 2 and plain[1] in "lh" else plain.removesuffix("l")
 
 
+def registers_in(operand: str) -> list[str]:
+    """The registers that an operand names, an address's too, each by ``name_of``."""
+    return [name_of(register) for register in _REGISTER.findall(operand)]
+
+
 def reads_and_writes(instruction: LoopInstruction) -> tuple[frozenset[str], frozenset[str]]:
     """Registers read (addresses included) and written."""
-    named = [[name_of(r) for r in _REGISTER.findall(operand)] for operand in instruction.operands]
+    named = [registers_in(operand) for operand in instruction.operands]
     if not named:
         return frozenset(), frozenset()
     mnemonic, target = instruction.mnemonic, instruction.operands[0]

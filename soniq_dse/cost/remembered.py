@@ -14,7 +14,7 @@ from soniq_dse.native.compiler import cache_folder
 from soniq_dse.records.gpu import Machine
 from soniq_dse.records.hardware import HardwareModel
 
-_SOURCES = ("calls.py", "pipeline.py", "branches.py", "instructions.py", "registers.py")
+_SOURCES = ("calls.py", "core.py", "pipeline.py", "branches.py", "instructions.py", "registers.py")
 """The model: what it says is forgotten with every change of it."""
 _MACHINES: dict[int, tuple[Machine, str]] = {}
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from soniq_dse.cost.pipeline import Core, follow
+from soniq_dse.cost.core import Core
+from soniq_dse.cost.pipeline import follow
 from soniq_dse.errors import UserError
 from soniq_dse.kernels.loops import kept_loop
 from soniq_dse.records.cost import HotLoop, Timeline, TimelineRow

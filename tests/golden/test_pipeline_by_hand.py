@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from soniq_dse.cost.pipeline import Core, Pipeline, Timeline
+from soniq_dse.cost.core import Core, Timeline
+from soniq_dse.cost.pipeline import Pipeline
 from soniq_dse.hardware.load import load_hardware
 from soniq_dse.records.cost import HotLoop, LoopInstruction
 from soniq_dse.records.hardware import HardwareModel
