@@ -35,6 +35,7 @@ from soniq_dse.records.workload import Node, Workload
 _FREE = frozenset({"input", "flatten", "part", "slice", "tokens"})
 _MATMUL = frozenset({"conv2d", "linear"})
 _ABSORBED = frozenset({"batch_norm", "relu"})
+_IN_EPILOGUE = _ABSORBED | {"add", "clip"}
 _FOLLOWS_LAYER = _MATMUL | _ABSORBED | {"add"}
 
 
@@ -122,7 +123,7 @@ class Operators:
         """Bytes of the output of a layer that stay in fp32: what something other than layers reads, and the last."""
         while True:
             readers = [other for other in self.workload.nodes if node.name in other.inputs]
-            if len(readers) != 1 or readers[0].op not in _ABSORBED | {"add"} or not self._follows_layer(readers[0]):
+            if len(readers) != 1 or readers[0].op not in _IN_EPILOGUE or not self._follows_layer(readers[0]):
                 break
             node = readers[0]
         kept = not self.quantised or not readers or not self._read_by_layers_only(node)
