@@ -198,7 +198,8 @@ class LayerCoster:
         scratch = 4 * fitting_rows(rows, width) * width
         passes = 2 * n_parts - 1  # over sums, and over what the parts before left: in and out
         cycles += self.hierarchy.cycles(8 * passes * elements, scratch if n_parts == 1 else 2 * scratch)
-        cycles += self.hierarchy.cycles(2 * float_bytes / self.threads, float_bytes, home)
+        beyond = self.hierarchy.capacity_bytes[0] + 1  # since that memory was used last, all else has passed by
+        cycles += self.hierarchy.cycles(2 * float_bytes / self.threads, max(float_bytes, beyond), home)
         return cycles
 
     def emit(self, layer: MatmulLayer, *, signed: bool = True) -> float:

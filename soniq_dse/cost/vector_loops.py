@@ -88,8 +88,8 @@ DEPTHWISE = Loop(0.875, 1.75, 0)
 """Per 8 multiply-accumulates (``depthwise.cpp``): of 64, two loads, half of which cross a line, their two pointers and
 half of the four of weights that two rows share; six unpackings, four products, four sums. Two taps at a time."""
 DEPTHWISE_DOT = Loop(0.75, 0.75, 0)
-"""The same where vpdpbusd sums four taps: of 128, four loads, half of which cross a line, their four pointers and half of
-four weights; eight unpackings, four products."""
+"""The same where vpdpbusd sums four taps: of 128, four loads, half of which cross a line, their four pointers and half
+of four weights; eight unpackings, four products."""
 
 ROW_CYCLES = 4.0
 """Per row of a plain loop: its pointers, the remainder's branch."""
