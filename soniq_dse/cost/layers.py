@@ -184,12 +184,12 @@ class LayerCoster:
         )
         return best, folded, KernelChoice(shape=shape, source="predicted", options=options)
 
-    def finish(self, layer: MatmulLayer, n_parts: int, float_bytes: float = 0.0, home: int = 0) -> float:
+    def finish(self, layer: MatmulLayer, n_parts: int, written_bytes: float = 0.0, home: int = 0) -> float:
         """Cycles of adding up the parts of each output, and of bias and activation, in the pass of the last part.
 
         Args:
-            float_bytes: what of the output is kept in fp32; a line that is written is read first, and written back.
-            home: the level that holds it where it exceeds the caches of the core.
+            written_bytes: of fp32 and codes; a line that is written is read first, and written back.
+            home: the level that holds the network; what exceeds the caches of the core is there.
         """
         rows = -(-layer.rows // self.threads)
         elements = rows * layer.out_channels
@@ -198,8 +198,9 @@ class LayerCoster:
         scratch = 4 * fitting_rows(rows, width) * width
         passes = 2 * n_parts - 1  # over sums, and over what the parts before left: in and out
         cycles += self.hierarchy.cycles(8 * passes * elements, scratch if n_parts == 1 else 2 * scratch)
-        beyond = self.hierarchy.capacity_bytes[0] + 1  # since that memory was used last, all else has passed by
-        cycles += self.hierarchy.cycles(2 * float_bytes / self.threads, max(float_bytes, beyond), home)
+        if home:  # since that memory was used last, all else has passed by
+            beyond = max(written_bytes, self.hierarchy.capacity_bytes[0] + 1)
+            cycles += self.hierarchy.cycles(2 * written_bytes / self.threads, beyond, home)
         return cycles
 
     def emit(self, layer: MatmulLayer, *, signed: bool = True) -> float:

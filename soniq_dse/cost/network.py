@@ -75,8 +75,8 @@ def estimate(
                 layers.append(operator_estimate(hw, coster, node, cycles))
             continue
         extra = requantise.get(node.name, 0.0)
-        floats = operators.float_bytes(node) * threads
-        layer, how = _layer_estimate(hw, coster, workload, node, assignment, batch, home, extra, floats)
+        written = operators.written_bytes(node) * threads
+        layer, how = _layer_estimate(hw, coster, workload, node, assignment, batch, home, extra, written)
         layers.append(layer)
         priced_by[layer.name] = how
     return _summed(hw, layers, priced_by, batch, threads, model)
@@ -269,7 +269,7 @@ def _layer_estimate(
     batch: int,
     home: int,
     requantise: float,
-    float_bytes: float,
+    written_bytes: float,
 ) -> tuple[LayerEstimate, str]:
     assert node.layer is not None
     layer = at_batch(node.layer, workload, batch).model_copy(update={"name": node.name})
@@ -282,7 +282,7 @@ def _layer_estimate(
         signed=signed,
         home=home,
         requantise=requantise,
-        float_bytes=float_bytes,
+        written_bytes=written_bytes,
         cold_cycles=COLD_CYCLES,
     )
     return found.model_copy(update={"op": node.op}), how

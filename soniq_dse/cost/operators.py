@@ -119,15 +119,16 @@ class Operators:
         moved = REORDER_CYCLES * self._elements(node) if reordered else 0.0
         return alone + moved + self.loops.floats(self._elements(node), loop)
 
-    def float_bytes(self, node: Node) -> float:
-        """Bytes of the output of a layer that stay in fp32: what something other than layers reads, and the last."""
+    def written_bytes(self, node: Node) -> float:
+        """Bytes that a layer writes: fp32 where something other than layers reads it, or nothing; codes for layers."""
         while True:
             readers = [other for other in self.workload.nodes if node.name in other.inputs]
             if len(readers) != 1 or readers[0].op not in _IN_EPILOGUE or not self._follows_layer(readers[0]):
                 break
             node = readers[0]
         kept = not self.quantised or not readers or not self._read_by_layers_only(node)
-        return 4 * self._elements(node) if kept else 0.0
+        coded = self.quantised and any(reader.op in _MATMUL or reader.op == "max_pool2d" for reader in readers)
+        return (4 * kept + coded) * self._elements(node)
 
     def _elements(self, node: Node) -> float:
         return prod(node.shape) * self.scale

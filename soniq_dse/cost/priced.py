@@ -23,16 +23,16 @@ def priced(
     signed: bool,
     home: int,
     requantise: float,
-    float_bytes: float = 0.0,
+    written_bytes: float = 0.0,
     cold_cycles: float = 0.0,
 ) -> tuple[LayerEstimate, str]:
-    """The estimate of a matmul layer, and what priced its compute; ``float_bytes`` of its output stay in fp32."""
+    """The estimate of a matmul layer, and what priced its compute; ``written_bytes``: what it leaves in memory."""
     parts = coster.parts(layer, segments, signed=signed, home=home)
     terms = {
         "compute": sum(part.compute for part in parts),
         "memory": sum(part.memory for part in parts),
         "packing": requantise + sum(part.packing for part in parts),
-        "epilogue": coster.finish(layer, len(parts), float_bytes, home) + sum(part.epilogue for part in parts),
+        "epilogue": coster.finish(layer, len(parts), written_bytes, home) + sum(part.epilogue for part in parts),
         "overhead": cold_cycles + sum(part.overhead for part in parts),
     }
     cycles = sum(terms.values())

@@ -121,10 +121,10 @@ def test_groups_share_the_segments_of_a_layer() -> None:
     assert {term.name: term.cycles for term in grouped.terms}["compute"] < 0.6 * whole.terms[0].cycles
 
 
-def test_fp32_is_kept_where_something_but_a_layer_reads_it() -> None:
+def test_fp32_is_written_where_something_but_a_layer_reads_it() -> None:
     operators = Operators(WORKLOAD, VectorLoops(machine("avx512")), 1.0, quantised=True)
-    kept = {name: operators.float_bytes(WORKLOAD.node(name)) for name in ("first", "second", "last")}
-    assert kept == {"first": 0, "second": 4 * 128 * 64, "last": 4 * 10}
+    kept = {name: operators.written_bytes(WORKLOAD.node(name)) for name in ("first", "second", "last")}
+    assert kept == {"first": 64 * 64, "second": 5 * 128 * 64, "last": 4 * 10}
 
 
 def test_batch_scales_the_work_and_threads_share_it() -> None:
