@@ -64,7 +64,9 @@ def estimate(
     _check_range(hw, batch, threads)
     coster = layer_coster(hw, threads, model, choices)
     scale = batch / workload.input_shape[0]
-    operators = Operators(workload, coster.loops, scale / threads, assignment is not None)
+    operators = Operators(
+        workload, coster.loops, scale / threads, assignment is not None, _with_one_part(workload, assignment)
+    )
     home = _home_level(coster, workload, assignment, batch)
     layers, priced_by = [], {}
     requantise = _requantisation(workload, assignment, operators)
@@ -235,6 +237,11 @@ def _requantisation(workload: Workload, assignment: Assignment | None, operators
             uniform=len({segment.level for segment in segments_of(workload, node, assignment) or ()}) <= 1,
         )
     return cycles
+
+
+def _with_one_part(workload: Workload, assignment: Assignment | None) -> frozenset[str]:
+    layers = [node for node in workload.nodes if node.layer is not None and node.layer.n_groups == 1]
+    return frozenset(node.name for node in layers if len(segments_of(workload, node, assignment) or ()) == 1)
 
 
 def _uniform_parts(

@@ -54,12 +54,14 @@ def attention_cycles(
 
 @dataclass(frozen=True)
 class Operators:
-    """Costs of a workload's operators at ``scale`` times its traced batch; ``quantised``: its tensors become codes."""
+    """Costs of a workload's operators at ``scale`` times its traced batch; ``quantised``: its tensors become codes;
+    ``one_part``: layers whose input has one level."""
 
     workload: Workload
     loops: VectorLoops
     scale: float
     quantised: bool
+    one_part: frozenset[str] = frozenset()
 
     def cycles(self, node: Node) -> float:
         """Cycles of a node that is no matmul layer; 0 where a layer's epilogue does it, or nothing is computed."""
@@ -73,6 +75,8 @@ class Operators:
             window, pixels = elements * taps, elements / max(1, node.shape[1] if len(node.shape) > 1 else 1)
             on_codes = self.quantised and node.op == "max_pool2d" and self._read_by_layers_only(node)
             vectors = (self.loops.bytes if on_codes else self.loops.floats)(window, POOL)
+            if self.quantised and node.op == "max_pool2d" and self._pools_sums(node):
+                return PART_CYCLES + self.loops.floats(window, POOL)
             return PART_CYCLES + float(pixels * taps) * POOL_CYCLES + vectors
         if node.op == "attention":
             return self._attention(node)
@@ -140,6 +144,16 @@ class Operators:
             if node.op not in _FOLLOWS_LAYER:
                 return False
         return node.op in _MATMUL
+
+    def _pools_sums(self, node: Node) -> bool:
+        """Whether the layer before takes the maxima itself, over its raw sums."""
+        before = self.workload.node(node.inputs[0])
+        rectified = before.op == "relu"
+        while (
+            before.op in _ABSORBED and len([other for other in self.workload.nodes if before.name in other.inputs]) == 1
+        ):
+            before = self.workload.node(before.inputs[0])
+        return rectified and before.name in self.one_part
 
     def _read_by_layers_only(self, node: Node) -> bool:
         readers = [other for other in self.workload.nodes if node.name in other.inputs]
