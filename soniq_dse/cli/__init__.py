@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from typing import Any
 
@@ -92,10 +93,9 @@ def main() -> None:
     """Entry point: user errors in one line, never a traceback; ``SONIQ_DSE_DEBUG=1`` shows it."""
     try:
         code: Any = cli.main(standalone_mode=False)
-    except click.exceptions.Abort:
-        code = 130
-    except KeyboardInterrupt:
-        click.echo("interrupted: the same command continues where this one stopped", err=True)
+    except (click.exceptions.Abort, KeyboardInterrupt):  # click makes the one of the other
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # pressed again, it would break into the ending
+        click.echo("interrupted; what is finished is kept: run the same command again to go on", err=True)
         code = 130
     except click.ClickException as error:
         error.show()

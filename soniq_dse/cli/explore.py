@@ -189,12 +189,8 @@ def command(dry_run: bool, as_json: bool, run_file: RunFile | None, **asked: Any
         return
     outcomes = []
     for plan in plans:
-        try:
-            with _progress(plan, quiet=as_json) as notify:
-                outcomes.append(explore(plan, notify, shlex.join(["soniq-dse", *sys.argv[1:]])))
-        except KeyboardInterrupt:
-            click.echo("interrupted; what is finished is kept: run the same command again to go on", err=True)
-            raise SystemExit(130) from None
+        with _progress(plan, quiet=as_json) as notify:
+            outcomes.append(explore(plan, notify, shlex.join(["soniq-dse", *sys.argv[1:]])))
     _print_outcomes(outcomes, as_json)
     if runs.joint is not None:
         _print_joint(plans, outcomes, runs.joint, quiet=as_json)

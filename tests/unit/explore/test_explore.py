@@ -192,6 +192,8 @@ def test_interrupted_twice_and_continued(finished: Path, tmp_path: Path) -> None
     first = start(*PALETTES, "--out", str(folder))
     wait_for_design(folder, first)
     os.killpg(first.pid, signal.SIGINT)
+    time.sleep(0.1)
+    os.killpg(first.pid, signal.SIGINT)  # an impatient user
     _, err = first.communicate(timeout=60)
     assert first.returncode == 130, err
     assert "run the same command again" in err
@@ -206,6 +208,15 @@ def test_interrupted_twice_and_continued(finished: Path, tmp_path: Path) -> None
 
     explore(*PALETTES, "--out", str(folder))
     assert front_of(folder) == front_of(finished)
+
+
+def test_interrupted_while_it_plans(tmp_path: Path) -> None:
+    planning = start(*PALETTES, "--out", str(tmp_path / "run"))
+    time.sleep(1.0)
+    os.killpg(planning.pid, signal.SIGINT)
+    _, err = planning.communicate(timeout=60)
+    assert planning.returncode == 130, err
+    assert err.strip() == "interrupted; what is finished is kept: run the same command again to go on"
 
 
 @pytest.mark.slow
