@@ -31,6 +31,7 @@ PATIENCE_S = 60.0
 """How long a resource may be missing: nodes join late, and come back."""
 CHECKPOINT_S = 10.0
 """Between two checkpoints that a job sends home."""
+CONNECT_S = 5.0
 LOOK_S = 1.0
 """Between two looks at the cluster."""
 ANSWER_S = 60.0
@@ -54,6 +55,8 @@ def connect() -> Any:
         raise MissingCapabilityError("--executor ray: Ray is not installed; pip install 'soniq-dse[ray]'") from error
     if ray.is_initialized():
         return ray
+    at = os.environ.get("RAY_ADDRESS", "")
+    _refuse_silent(at)
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": bool(os.environ.get("SONIQ_DSE_DEBUG"))}
     try:
         try:
@@ -63,10 +66,22 @@ def connect() -> Any:
                 raise
             ray.init(address="local", include_dashboard=False, **quiet)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        at = os.environ.get("RAY_ADDRESS", "this host")
         why = " ".join(str(error).split())[:300]
-        raise UserError(f"--executor ray: expected a Ray cluster at {at}, got: {why}") from error
+        token = "; all nodes need the first one's ~/.ray/auth_token, and RAY_AUTH_MODE=token" if at else ""
+        raise UserError(f"--executor ray: expected a Ray cluster at {at or 'this host'}, got: {why}{token}") from error
     return ray
+
+
+def _refuse_silent(address: str) -> None:
+    """Ray waits for minutes where nobody answers."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal() or "//" in host:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        why = f"nobody answers there ({error}); ray start --head --port={port} on that host begins one"
+        raise UserError(f"--executor ray: expected a Ray cluster at RAY_ADDRESS={address}, got: {why}") from error
 
 
 def cluster_cores() -> int:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from ray_cluster import OTHER_MODEL, Cluster, two_nodes
 
+from soniq_dse.errors import UserError
 from soniq_dse.explore import Options, Plan, Progress, _ray, explore, make_plan
 from soniq_dse.explore._measure_node import node_for
 from soniq_dse.explore._ray import TRIES, run_on_ray
@@ -195,6 +196,13 @@ def test_an_exploration_outlives_a_node(cluster: Cluster, tmp_path: Path, monkey
     assert seen
     assert fronts["ray"] == fronts["here"]
     cluster.start_other()
+
+
+def test_an_address_that_nobody_answers_at_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    with pytest.raises(UserError, match=r"expected a Ray cluster at RAY_ADDRESS=127.0.0.1:9, got: nobody answers"):
+        _ray.connect()
 
 
 def test_latencies_are_measured_on_the_node_that_is_the_machine(
