@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -101,7 +102,7 @@ def test_init_starts_a_run_file_that_explore_takes(tmp_path: Path) -> None:
     made = run("palette", "init", str(path), "--hw", "avx512", *MODEL, "--limit", "3")
     assert made.stdout == f"{path}\n"
     assert f"explore --run-file {path} --dry-run" in made.stderr
-    read = read_run_file(path, explore_command.params)
+    read = read_run_file(path, click.Context(explore_command))
     listed = json.loads(run("palette", "list", "--hw", "avx512", *MODEL, "--limit", "3", "--json").stdout)
     explored = {palette["name"] for palette in listed["palettes"] if palette["explored"]}
     assert {name.partition("@")[0] for name in read.defaults["palettes"].split(",")} == explored
