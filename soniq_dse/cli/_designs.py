@@ -27,7 +27,7 @@ def find_in_run(folder: Path, design: str) -> Path:
     found = {of: path for of, run in asked.items() for path in [of_name(packed_in(run), name, run)] if path}
     if not found:
         names = [path.stem for run in asked.values() for path in packed_in(run)]
-        hint = nearest(name, {*map(short_name, names)}) or "; it has none yet"
+        hint = nearest(name, {*map(short_name, names)}) or "; it holds none: the command of the run writes them"
         raise UserError(f"design: expected the name of a trained design of {folder}, got {design!r}{hint}")
     first, *others = (PackedNetwork.load(path).network for path in found.values())
     if any(other != first for other in others):

@@ -21,6 +21,7 @@ def find_run(run: str, root: Path = ROOT) -> Path:
     """
     if (Path(run) / "run.json").is_file() or (Path(run) / "report.json").is_file():
         return Path(run)
+    run = run.rstrip("/")  # as a shell completes it
     files = [path for name in ("run.json", "report.json") for path in root.glob(f"*/{name}")] if root.is_dir() else []
     names = sorted({path.parent.name for path in files})
     exact_or_prefix = [name for name in names if name == run] or [name for name in names if name.startswith(run)]

@@ -28,9 +28,13 @@ def command(runs: tuple[str, ...], out: Path | None, root: Path, as_json: bool) 
 
     if len(set(runs)) < 2:
         raise click.UsageError("expected two runs or more; soniq-dse runs list names them")
-    folders = [find_run(run, root) for run in runs]
+    folders = list({folder.resolve(): folder for folder in (find_run(run, root) for run in runs)}.values())
+    if len(folders) < 2:
+        raise click.UsageError(f"expected two runs or more, got {folders[0]} under several names")
+    names = [folder.name for folder in folders]
+    named = {name if names.count(name) == 1 else str(path): path for name, path in zip(names, folders, strict=True)}
     from_page = [] if out is None else [os.path.relpath(folder, out) for folder in folders]
-    report = joint({folder.name: load_report(folder) for folder in folders}, from_page)
+    report = joint({name: load_report(folder) for name, folder in named.items()}, from_page)
     page = None if out is None else build_report(report, out)
     if as_json:
         front = [point.to_json_value() for point in report.joint]

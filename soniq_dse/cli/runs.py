@@ -198,7 +198,7 @@ def _summary(folder: Path) -> dict[str, Any]:
 
 
 def _summary_of_page(folder: Path) -> dict[str, Any]:
-    """Of a page without a run of its own: over several."""
+    """Of a page without what its run set out to do: over several runs, or of one whose ``run.json`` is gone."""
     report = load_report(folder)
     machines = (report.hardware, *(other.machine for other in report.others))
     return {
@@ -208,8 +208,8 @@ def _summary_of_page(folder: Path) -> dict[str, Any]:
         "model": report.front.task.model,
         "data": report.front.task.data,
         "hardware": ", ".join(machines),
-        "state": "front",
-        "trainings": f"over {len(machines)} runs",
+        "state": "front" if report.others else "finished",
+        "trainings": f"over {len(machines)} runs" if report.others else "no run.json",
         "command": report.command,
     }
 

@@ -21,15 +21,12 @@ def joint(reports: Mapping[str, Report], folders: Sequence[str] = ()) -> Report:
         UserError: they are of different tasks.
     """
     names = list(reports)
-    first = reports[names[0]].model_copy(update={"hardware": names[0]})
-    laid = overlay(first, [reports[name] for name in names[1:]])
-    others = tuple(run.model_copy(update={"machine": name}) for run, name in zip(laid.others, names[1:], strict=True))
+    first, *others = (report.model_copy(update={"hardware": name}) for name, report in reports.items())
+    laid = overlay(first, others)
     front = tuple(_joint_front(reports))
     counts = ", ".join(f"{sum(point.machine == name for point in front)} on {name}" for name in names)
     note = f"Front over {len(names)} machines, by predicted latency: {counts}."
-    return laid.model_copy(
-        update={"others": others, "joint": front, "folders": tuple(folders), "notes": (note, *laid.notes)}
-    )
+    return laid.model_copy(update={"joint": front, "folders": tuple(folders), "notes": (note, *laid.notes)})
 
 
 def _joint_front(reports: Mapping[str, Report]) -> Iterator[JointPoint]:
@@ -58,7 +55,7 @@ def overlay(report: Report, others: Sequence[Report]) -> Report:
         for field in COMPARED:
             expected, got = getattr(report.front.task, field), getattr(other.front.task, field)
             if expected != got:
-                raise UserError(f"run on {other.hardware}: expected {field} {expected} as in the report, got {got}")
+                raise UserError(f"run {other.hardware}: expected {field} {expected} as in the report, got {got}")
         names[other.hardware] = names.get(other.hardware, 0) + 1
         count = names[other.hardware]
         runs.append(

@@ -49,3 +49,12 @@ def test_the_front_over_two_runs(tmp_path: Path) -> None:
 def test_one_run_is_none_to_compare(tmp_path: Path) -> None:
     with pytest.raises(click.UsageError, match="two runs or more"):
         output("digits", "digits")
+    build_report(REPORT, tmp_path / "one")
+    with pytest.raises(click.UsageError, match=r"two runs or more, got .*one under several names"):
+        output(str(tmp_path / "one"), "one/", "--root", str(tmp_path))
+
+
+def test_runs_of_one_name_in_two_folders_are_two(tmp_path: Path) -> None:
+    for place in "ab":
+        build_report(REPORT, tmp_path / place / "run")
+    assert "front over 2 machines" in output(str(tmp_path / "a" / "run"), str(tmp_path / "b" / "run"))

@@ -28,7 +28,7 @@ def test_an_earlier_overlay_is_left() -> None:
 def test_another_task_is_an_error() -> None:
     task = REPORT.front.task.model_copy(update={"model": "resnet"})
     other = REPORT.model_copy(update={"front": REPORT.front.model_copy(update={"task": task}), "hardware": "slow"})
-    with pytest.raises(UserError, match="run on slow: expected model digits_cnn as in the report, got resnet"):
+    with pytest.raises(UserError, match="run slow: expected model digits_cnn as in the report, got resnet"):
         overlay(REPORT, [other])
 
 
