@@ -210,9 +210,15 @@ def test_interrupted_twice_and_continued(finished: Path, tmp_path: Path) -> None
     assert front_of(folder) == front_of(finished)
 
 
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def test_interrupted_while_it_plans(tmp_path: Path) -> None:
     planning = start(*PALETTES, "--out", str(tmp_path / "run"))
-    time.sleep(1.0)
+    while cpu_seconds(planning.pid) < 0.6:  # imports PyTorch, after its own start and before any training
+        time.sleep(0.01)
     os.killpg(planning.pid, signal.SIGINT)
     _, err = planning.communicate(timeout=60)
     assert planning.returncode == 130, err
