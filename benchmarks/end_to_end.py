@@ -102,10 +102,12 @@ def best_of(peers: Mapping[str, Sequence[float]]) -> str | None:
     return min(peers, key=lambda name: statistics.median(peers[name])) if peers else None
 
 
-def in_turns(calls: Mapping[str, Call], rounds: int, clock: Clock) -> dict[str, list[float]]:
+def in_turns(
+    calls: Mapping[str, Call], rounds: int, clock: Clock, *, sample_s: float = SAMPLE_S
+) -> dict[str, list[float]]:
     """Seconds per call of each by ``clock``, in each round one sample of each, after a call that warms its caches."""
     taken: dict[str, list[float]] = {name: [] for name in calls}
-    repeats = {name: _repeats(call, clock) for name, call in calls.items()}
+    repeats = {name: _repeats(call, clock, sample_s) for name, call in calls.items()}
     for _ in range(rounds):
         for name, call in calls.items():
             call()
@@ -116,11 +118,11 @@ def in_turns(calls: Mapping[str, Call], rounds: int, clock: Clock) -> dict[str, 
     return taken
 
 
-def _repeats(call: Call, clock: Clock) -> int:
+def _repeats(call: Call, clock: Clock, sample_s: float) -> int:
     call()
     start = clock()
     call()
-    return max(1, round(SAMPLE_S / max(clock() - start, 1e-6)))
+    return max(1, round(sample_s / max(clock() - start, 1e-6)))
 
 
 class Prepared:
