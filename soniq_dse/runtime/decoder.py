@@ -24,6 +24,8 @@ from soniq_dse.runtime.stepwise import KeptAttentionNode, Stepwise, stepwise
 
 PROMPT_ROWS = 64
 """Tokens of a prompt that are done together: enough that each weight is read once for many."""
+WARM_RUNS = 30
+"""Before a part is timed: the first bring weights, keys and values into cache."""
 FEWEST_ROWS = 8
 """Fewer than so many are done one by one."""
 Tokens = NDArray[Any]
@@ -165,6 +167,7 @@ class Decoder:
             self._position[0] = position
             attention = [node for node in network.nodes if isinstance(node, KeptAttentionNode)]
             kept = {node.name: position if node.causal else node.others for node in attention}
+            executor.time_runs(WARM_RUNS)
             found[name] = TimedPart(network, executor.plan, step_times(executor), kept)
         self._position[0], self._encoded = 0, self._encoder is None
         return found
