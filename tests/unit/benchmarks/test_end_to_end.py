@@ -90,6 +90,14 @@ def test_a_part_is_kept_at_once_and_others_stay(monkeypatch: pytest.MonkeyPatch,
     assert (goals["E1a"].value, goals["E1a"].measured) == (4.0, WHEN)
 
 
+def test_passes_are_joined_round_by_round() -> None:
+    first, second = measured("one", "w1a1"), measured("one", "w1a1", ours_s=(4.0, 5.0, 6.0))
+    both = end_to_end.joined([first, second])
+    assert list(both.ours_s) == [1.0, 2.0, 1.0, 4.0, 5.0, 6.0]
+    assert both.int8_s["best"] == [4.0, 6.0, 5.0] * 2
+    assert both.gains(both.int8_s) == [4.0, 3.0, 5.0, 1.0, 6 / 5, 5 / 6]
+
+
 def test_shares_are_whole_segments_in_wide_tensors() -> None:
     levels = {channels: networks.levels_of(channels, [0.8, 0.2]) for channels in (10, 64, 256, 512)}
     assert {channels: found.count(0) for channels, found in levels.items()} == {10: 8, 64: 51, 256: 192, 512: 384}
