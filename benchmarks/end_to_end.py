@@ -40,6 +40,8 @@ QUICK = ((RESNET20, 1),)
 PASSES, ROUNDS, QUICK_ROUNDS = 3, 11, 5
 """Each pass sets everything up anew: where pages of memory lie moves a network by some percent for good."""
 SAMPLE_S = 4e-3
+REST_S = 0.05
+"""Between calls timed by the wall's clock: the last library's threads spin while they wait, on cores the next needs."""
 
 Clock = Callable[[], float]
 Part = tuple[str, int]
@@ -107,10 +109,12 @@ def in_turns(
     calls: Mapping[str, Call], rounds: int, clock: Clock, *, sample_s: float = SAMPLE_S
 ) -> dict[str, list[float]]:
     """Seconds per call of each by ``clock``, in each round one sample of each, after a call that warms its caches."""
+    rest_s = REST_S if clock is time.perf_counter else 0.0
     taken: dict[str, list[float]] = {name: [] for name in calls}
     repeats = {name: _repeats(call, clock, sample_s) for name, call in calls.items()}
     for _ in range(rounds):
         for name, call in calls.items():
+            time.sleep(rest_s)
             call()
             start = clock()
             for _ in range(repeats[name]):
