@@ -66,7 +66,8 @@ def test_interrupted_while_it_plans(tmp_path: Path) -> None:
         time.sleep(0.01)
     os.killpg(planning.pid, signal.SIGINT)
     _, err = planning.communicate(timeout=60)
-    assert planning.returncode == 130, err
+    # A shell says 130 of both: Python ends by the signal itself where it broke into code that a C extension runs.
+    assert planning.returncode in (130, -signal.SIGINT), err
     assert err.strip() == "interrupted; what is finished is kept: run the same command again to go on"
 
 
