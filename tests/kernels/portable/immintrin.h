@@ -82,6 +82,21 @@ inline __m512i _mm512_maskz_loadu_epi8(__mmask64 mask, const void* from) {
   return lanes.as<__m512i>();
 }
 
+// Bytes whose bit is clear are not touched.
+inline void _mm512_mask_storeu_epi8(void* to, __mmask64 mask, __m512i v) {
+  const auto lanes = portable::Lanes<uint8_t, 64>::of(v);
+  for (int i = 0; i < 64; i++)
+    if (mask >> i & 1) static_cast<uint8_t*>(to)[i] = lanes.lane[i];
+}
+
+// The sum wraps, as the instruction's does.
+inline int _mm512_reduce_add_epi32(__m512i v) {
+  const auto lanes = portable::Lanes<uint32_t, 16>::of(v);
+  uint32_t sum = 0;
+  for (int i = 0; i < 16; i++) sum += lanes.lane[i];
+  return static_cast<int>(sum);
+}
+
 #undef _mm512_madd_epi16  // SIMDe 0.7.4 gives the name to another function
 inline __m512i _mm512_madd_epi16(__m512i a, __m512i b) { return simde_mm512_madd_epi16(a, b); }
 
