@@ -345,7 +345,8 @@ def _notes(found: Sequence[Table]) -> list[str]:
         "trained again. It may exceed 1: of fewer designs, fewer are chosen for their luck.",
         "Epochs of FP32 starts are the same for all and not counted. How `combined` begins was chosen on training "
         "seeds 0 and 1 and on simulated trainings around their means; its noise is the spread over seeds 0 to 2. "
-        "Scores on seeds 2 and 3 were looked at while variants were compared.",
+        "Scores on seeds 2 and 3 were looked at while variants were compared; seed 4 was trained when nothing was left "
+        "to choose. Its latencies are those of a later cost model, and of later kernels.",
     ]
 
 
