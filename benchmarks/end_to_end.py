@@ -266,9 +266,10 @@ def notes() -> list[str]:
         "LayerNorm, attention and sums in fp32; its peers come in three forms: all that onnxruntime's "
         "static quantisation takes, products with weights alone, and dynamic quantisation.",
         "",
-        "The machine is shared, and what others do to its caches moves ratios too: six runs within two hours gave E1a "
-        "4.8 to 5.1, E1b 2.6 to 3.1, E1c 2.1 to 2.5, E1d 2.05 to 2.28 and ResNet-18 at 224x224 at w8a8 0.99 to 1.02. "
-        "Kept is the last run of each.",
+        "The machine is shared, and what others do to its caches moves ratios too. Runs on one thread within ninety "
+        "minutes gave, in six, E1a 4.8 to 5.1, E1b 2.6 to 3.0, E1c 2.1 to 2.4 and E1d 2.05 to 2.28 (met in three); in "
+        "five, at W8A8, ResNet-18 at 224x224 0.99 to 1.02 and MobileNetV2 1.00 to 1.09, the latter at W4A4 0.95 to "
+        "1.14. Kept is the last run of each.",
         "",
         "Where goals are missed on the Zen 4, by `soniq-dse run --breakdown` of the same networks. "
         "ResNet-20, w1a1: layers of 16 channels take half of the time, a third of which is the epilogue and residuals "
